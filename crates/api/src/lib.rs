@@ -1,0 +1,1 @@
+//! The kinds of Kubernetes, and the facts about them

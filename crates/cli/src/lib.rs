@@ -1,0 +1,1 @@
+//! kubectl: a file per verb

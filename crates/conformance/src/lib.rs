@@ -1,0 +1,1 @@
+//! Black-box suite over the wire, runnable against any Kubernetes

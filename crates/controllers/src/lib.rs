@@ -1,0 +1,1 @@
+//! The controllers: what is declared becomes what is

@@ -1,0 +1,302 @@
+//! One object, once: the immutable, shared form in which objects are stored, cached, watched and read.
+//!
+//! An [`Object`] holds its *canonical bytes*: compact JSON with the keys of every object in byte order, without
+//! `metadata.resourceVersion`. The resource version is the store's revision of the write, so it cannot be part of what
+//! is written; it is spliced in at a known offset whenever bytes leave. GET, LIST and WATCH copy bytes; readers in the
+//! same process decode the typed form once and share it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::trace::TraceContext;
+
+/// Bytes that are not an object in canonical form.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Not JSON, or not of the type asked for.
+    #[error("object cannot be decoded: {0}")]
+    Decode(#[from] serde_json::Error),
+    /// No `metadata.uid`, or the bytes are not in canonical order.
+    #[error("object is not in canonical form: {0}")]
+    NotCanonical(&'static str),
+}
+
+/// The parts of `metadata` that the machinery reads on every object, parsed once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// Unique in namespace and resource.
+    pub name: String,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Unique for ever.
+    pub uid: String,
+    /// Counts changes of the desired state.
+    pub generation: i64,
+    /// Labels, sorted.
+    #[serde(deserialize_with = "null_default")]
+    pub labels: BTreeMap<String, String>,
+    /// Owners.
+    #[serde(deserialize_with = "null_default")]
+    pub owner_references: Vec<OwnerRef>,
+    /// What must happen before the object may go.
+    #[serde(deserialize_with = "null_default")]
+    pub finalizers: Vec<String>,
+    /// RFC 3339, once deletion was asked for.
+    pub deletion_timestamp: Option<String>,
+}
+
+/// One entry of `metadata.ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerRef {
+    /// The owner's group and version.
+    pub api_version: String,
+    /// The owner's kind.
+    pub kind: String,
+    /// The owner's name.
+    pub name: String,
+    /// The owner's UID.
+    pub uid: String,
+    /// Whether the owner is the managing controller.
+    pub controller: Option<bool>,
+    /// Whether foreground deletion of the owner waits for this object.
+    pub block_owner_deletion: Option<bool>,
+}
+
+fn null_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default, deserialize_with = "null_default")]
+    metadata: Meta,
+}
+
+/// The immutable, shared form of one object at one revision.
+#[derive(Debug)]
+pub struct Object {
+    bytes: Bytes,
+    splice: u32,
+    revision: u64,
+    meta: Meta,
+    trace: Option<TraceContext>,
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Object {
+    /// From canonical bytes, as the store returns them with the revision of their write.
+    ///
+    /// # Errors
+    /// When the bytes are not a JSON object with `metadata.uid`.
+    pub fn from_canonical(bytes: Bytes, revision: u64, trace: Option<TraceContext>) -> Result<Self, ObjectError> {
+        let head: Head = serde_json::from_slice(&bytes)?;
+        let splice = splice_offset(&bytes, &head.metadata.uid)?;
+        Ok(Self { bytes, splice, revision, meta: head.metadata, trace, decoded: OnceLock::new() })
+    }
+
+    /// From a JSON tree that carries its own resourceVersion, as the wire does (clients use this).
+    ///
+    /// # Errors
+    /// When the tree has no `metadata.uid`.
+    pub fn from_wire(mut value: Value) -> Result<Self, ObjectError> {
+        let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+        let revision = metadata.and_then(|m| m.remove("resourceVersion"));
+        let revision = revision.as_ref().and_then(Value::as_str).and_then(|v| v.parse().ok()).unwrap_or(0);
+        Self::from_canonical(canonical_bytes(&value)?, revision, None)
+    }
+
+    /// The canonical bytes, without resourceVersion.
+    pub fn canonical(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The revision of the write that made this object, its resourceVersion.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What the machinery reads of `metadata`.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The trace context of the write that made this object, where known.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
+
+    /// The size of [`Object::write_json`]'s output in bytes, at most.
+    pub fn json_size(&self) -> usize {
+        self.bytes.len() + 44
+    }
+
+    /// Appends the JSON with its resourceVersion.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        let splice = self.splice as usize;
+        let mut digits = [0; 20];
+        out.reserve(self.json_size());
+        out.put_slice(&self.bytes[..splice]);
+        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(decimal(self.revision, &mut digits));
+        out.put_slice(b"\",");
+        out.put_slice(&self.bytes[splice..]);
+    }
+
+    /// The JSON with its resourceVersion.
+    pub fn to_json(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.write_json(&mut out);
+        out.freeze()
+    }
+
+    /// The JSON tree with its resourceVersion.
+    ///
+    /// # Errors
+    /// Never for objects made by [`Object::from_canonical`]; the type says so for completeness.
+    pub fn to_value(&self) -> Result<Value, ObjectError> {
+        Ok(serde_json::from_slice(&self.to_json())?)
+    }
+
+    /// The typed form, decoded at the first call and shared from then on.
+    ///
+    /// One object has one typed form in a process; asking for a second type decodes anew at every call.
+    ///
+    /// # Errors
+    /// When the JSON does not fit `K`.
+    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, ObjectError> {
+        if let Some(found) = self.decoded.get()
+            && let Ok(typed) = found.clone().downcast::<K>()
+        {
+            return Ok(typed);
+        }
+        let typed: Arc<K> = Arc::new(serde_json::from_slice(&self.to_json())?);
+        // Whoever loses the race, or asks for another type, keeps a copy of its own.
+        let _ = self.decoded.set(typed.clone());
+        Ok(typed)
+    }
+}
+
+/// Compact JSON with sorted keys: what is stored. `serde_json`'s map is a `BTreeMap` here (its `preserve_order` feature
+/// stays off, which a test checks), so that plain serialization is canonical.
+///
+/// # Errors
+/// Never for trees parsed from JSON.
+pub fn canonical_bytes(value: &Value) -> Result<Bytes, ObjectError> {
+    Ok(serde_json::to_vec(value)?.into())
+}
+
+/// Where `"resourceVersion":"N",` belongs: right before `"uid":"<this uid>"` in the metadata. The UID's text also
+/// stands elsewhere at times (in an annotation, in its own managed fields), but not as this member of this object:
+/// metadata sorts before spec and status, and after it only `kind`, so the first hit at depth two is searched for.
+fn splice_offset(bytes: &[u8], uid: &str) -> Result<u32, ObjectError> {
+    if uid.is_empty() {
+        return Err(ObjectError::NotCanonical("metadata.uid is missing"));
+    }
+    let (mut depth, mut i) = (0u32, 0usize);
+    let mut in_metadata = false;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 1 {
+                    in_metadata = false;
+                }
+            }
+            b'"' => {
+                let start = i;
+                i = string_end(bytes, i)?;
+                let is_key = bytes.get(i + 1) == Some(&b':');
+                if is_key && depth == 1 && &bytes[start..=i] == b"\"metadata\"" {
+                    in_metadata = true;
+                } else if is_key && depth == 2 && in_metadata && &bytes[start..=i] == b"\"uid\"" {
+                    return u32::try_from(start).map_err(|_| ObjectError::NotCanonical("object is over 4 GiB"));
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    Err(ObjectError::NotCanonical("metadata.uid is not where it belongs"))
+}
+
+/// The index of the quote that ends the string beginning at `start`.
+fn string_end(bytes: &[u8], start: usize) -> Result<usize, ObjectError> {
+    let mut i = start + 1;
+    loop {
+        let rest = bytes.get(i..).ok_or(ObjectError::NotCanonical("unterminated string"))?;
+        let found = memchr::memchr2(b'"', b'\\', rest).ok_or(ObjectError::NotCanonical("unterminated string"))?;
+        if rest[found] == b'"' {
+            return Ok(i + found);
+        }
+        i += found + 2;
+    }
+}
+
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn sample() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "data": {"metadata": "{\"uid\":\"u-1\"}", "uid": "u-1"},
+            "metadata": {"name": "a", "namespace": "b", "uid": "u-1", "labels": {"uid": "u-1", "é\"\\": "x"},
+                "annotations": {"uid": "u-1"}},
+        })
+    }
+
+    #[test]
+    fn resource_version_is_spliced_where_it_belongs() {
+        let object = Object::from_canonical(canonical_bytes(&sample()).unwrap(), 12_345, None).unwrap();
+        let mut expected = sample();
+        expected["metadata"]["resourceVersion"] = json!("12345");
+        assert_eq!(object.to_json(), canonical_bytes(&expected).unwrap());
+        assert_eq!(object.meta().labels["uid"], "u-1");
+    }
+
+    #[test]
+    fn keys_are_sorted() {
+        let value: Value = serde_json::from_str(r#"{"b":1,"a":{"d":1,"c":2}}"#).unwrap();
+        assert_eq!(&*canonical_bytes(&value).unwrap(), br#"{"a":{"c":2,"d":1},"b":1}"#);
+    }
+
+    #[test]
+    fn wire_form_round_trips_and_types_are_shared() {
+        let mut wire = sample();
+        wire["metadata"]["resourceVersion"] = json!("7");
+        let object = Object::from_wire(wire.clone()).unwrap();
+        assert_eq!(object.revision(), 7);
+        assert_eq!(object.to_value().unwrap(), wire);
+        let (one, two) = (object.typed::<Value>().unwrap(), object.typed::<Value>().unwrap());
+        assert!(Arc::ptr_eq(&one, &two));
+    }
+
+    #[test]
+    fn refuses_what_is_no_object() {
+        for bad in ["", "[]", "{}", r#"{"metadata":{"name":"x"}}"#] {
+            assert!(Object::from_canonical(Bytes::from(bad), 1, None).is_err(), "{bad}");
+        }
+    }
+}

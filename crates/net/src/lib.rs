@@ -1,0 +1,1 @@
+//! The pod network: CNI plugin, services on nftables, cluster DNS

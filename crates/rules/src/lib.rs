@@ -1,0 +1,1 @@
+//! Per kind, pure: defaults, preparation, validation, status split, conversion, table cells

@@ -1,0 +1,1 @@
+//! The API server: one pipeline for every kind

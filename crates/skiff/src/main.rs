@@ -1,0 +1,2 @@
+//! Skiff: a complete Kubernetes in one binary.
+fn main() {}

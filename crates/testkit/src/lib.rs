@@ -1,0 +1,1 @@
+//! Starts clusters in tests: in-process, hollow nodes, simulation
