@@ -1,2 +1,70 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, a file each; `cargo xtask help` lists them.
+//!
+//! A tool beside the house: it knows no room of it, only Cargo, Debian's packages and the built binary.
+
+mod check;
+mod floors;
+mod image;
+mod install;
+mod run;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What went wrong, in words for the person at the terminal.
+pub(crate) type Failure = String;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Skiff's own commands")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing, build, start a server, and show the example running (as root)
+    Up {
+        /// Flags for `skiff server`
+        #[arg(last = true)]
+        server: Vec<String>,
+    },
+    /// Stop what `up` started and clean up
+    Down,
+    /// Run the tests and say how many ran
+    Test {
+        /// Which of them
+        #[arg(default_value = "all")]
+        group: test::Group,
+    },
+    /// Format, lints, floors of the house, licences
+    Check,
+    /// Build an image archive from Debian's packages
+    Image {
+        /// Which image: busybox, nginx, or all
+        name: String,
+        /// Where to put the archive [default: images/ in Cargo's target directory]
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Up { server } => up::up(&server),
+        Command::Down => up::down(),
+        Command::Test { group } => test::test(group),
+        Command::Check => check::check(),
+        Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
