@@ -1,1 +1,9 @@
-//! The API server: one pipeline for every kind
+//! The API server: one pipeline for every kind.
+//!
+//! Authentication, authorization, admission, the resource pipeline and the store, in this order, for requests over
+//! HTTPS and from components of the same process alike.
+
+pub mod chain;
+pub mod config;
+
+pub use config::ServerConfig;

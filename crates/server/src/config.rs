@@ -1,0 +1,46 @@
+//! What the server is told at start.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// Everything that can be set; [`ServerConfig::default`] is a server on any free port of the loopback device that keeps
+/// nothing on disk.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where keys, certificates and kubeconfigs lie; `None`: they live in memory only.
+    pub data_dir: Option<PathBuf>,
+    /// Where HTTPS listens; port 0: any free one.
+    pub bind: SocketAddr,
+    /// The address others reach this server at: the endpoint of the `kubernetes` Service, and a name of the certificate.
+    pub advertise: IpAddr,
+    /// Further names and addresses of the server's certificate.
+    pub tls_sans: Vec<String>,
+    /// Cluster addresses of Services come from here; the first is the `kubernetes` Service's.
+    pub service_cidr: IpNet,
+    /// Node ports, first and last.
+    pub node_ports: (u16, u16),
+    /// `cluster.local`
+    pub cluster_domain: String,
+    /// How many seconds Events live.
+    pub event_ttl: u64,
+    /// A static token that makes its bearer a member of `system:masters`.
+    pub admin_token: Option<String>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            tls_sans: Vec::new(),
+            service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16)),
+            node_ports: (30_000, 32_767),
+            cluster_domain: "cluster.local".to_owned(),
+            event_ttl: 3_600,
+            admin_token: None,
+        }
+    }
+}
