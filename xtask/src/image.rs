@@ -24,6 +24,8 @@ struct Recipe {
     files: &'static [(&'static str, &'static str)],
     links: &'static [(&'static str, &'static str)],
     command: &'static [&'static str],
+    /// The signal that asks for a graceful end.
+    stop_signal: &'static str,
 }
 
 const USERS: (&str, &str) = (
@@ -44,6 +46,7 @@ const RECIPES: &[Recipe] = &[
         files: &[USERS, GROUPS],
         links: APPLETS,
         command: &["/bin/sh"],
+        stop_signal: "SIGTERM",
     },
     Recipe {
         name: "nginx",
@@ -73,6 +76,7 @@ const RECIPES: &[Recipe] = &[
         ],
         links: APPLETS,
         command: &["/usr/sbin/nginx"],
+        stop_signal: "SIGQUIT",
     },
 ];
 
@@ -297,7 +301,7 @@ impl Oci {
         let config = json!({
             "architecture": "amd64", "os": "linux", "created": "1970-01-01T00:00:00Z",
             "config": {
-                "Cmd": recipe.command, "WorkingDir": "/",
+                "Cmd": recipe.command, "WorkingDir": "/", "StopSignal": recipe.stop_signal,
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             },
             "rootfs": {"type": "layers", "diff_ids": [base.diff_id, note.diff_id]},

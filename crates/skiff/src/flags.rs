@@ -1,0 +1,177 @@
+//! Commands and flags: the one source of help and parsing. They follow what k3s and upstream users know.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Skiff: a complete Kubernetes in one binary.
+#[derive(Parser)]
+#[command(name = "skiff", version, disable_help_subcommand = true)]
+pub(crate) struct Skiff {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to be.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Control plane and node agent in one process
+    Server(Box<Server>),
+    /// The API server alone
+    Apiserver(Box<Server>),
+    /// One component alone, against any Kubernetes API
+    ControllerManager(Component),
+    /// One component alone, against any Kubernetes API
+    Scheduler(Component),
+    /// The CLI; also what runs when the binary is called `kubectl`
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// kubectl's own words
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Stop whatever still runs from a data directory and remove its devices, mounts, cgroups and rules
+    Cleanup {
+        /// The data directory
+        #[arg(long, default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        /// Remove the data as well
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Print the version
+    Version,
+}
+
+const DATA_DIR: &str = "/var/lib/skiff";
+
+/// Flags of a component that runs alone.
+#[derive(Args)]
+pub(crate) struct Component {
+    /// How to reach the API
+    #[arg(long)]
+    pub(crate) kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// Flags of every long-running command.
+#[derive(Args)]
+pub(crate) struct Log {
+    /// Form of the log on stderr
+    #[arg(long, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `skiff_node=debug`
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Parts of `skiff server` that can be left out.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The node agent
+    Agent,
+    Scheduler,
+    ControllerManager,
+    /// Services
+    Proxy,
+    /// Cluster DNS
+    Dns,
+}
+
+/// The pod network.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// One bridge on one node
+    Bridge,
+    /// A CNI of yours in --cni-conf-dir and --cni-bin-dir
+    None,
+}
+
+/// Flags of `skiff server`.
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Store, certificates, kubeconfigs, private containerd
+    #[arg(long, default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Keep everything in memory and a temporary directory; at exit pods, containerd and devices go too
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub(crate) bind_address: IpAddr,
+    /// Port of the API (0: any free one)
+    #[arg(long, default_value_t = 6443)]
+    pub(crate) secure_port: u16,
+    /// Port of the node agent (0: any free one)
+    #[arg(long, default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
+    /// Leave parts out
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) disable: Vec<Part>,
+    /// Addresses of pods
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub(crate) cluster_cidr: String,
+    /// Addresses of Services
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub(crate) service_cidr: String,
+    /// Address of the cluster's DNS
+    #[arg(long, default_value = "10.43.0.10")]
+    pub(crate) cluster_dns: IpAddr,
+    /// Domain of the cluster
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Ports for Services of type NodePort
+    #[arg(long, default_value = "30000-32767")]
+    pub(crate) service_node_port_range: String,
+    /// The pod network
+    #[arg(long, default_value = "bridge")]
+    pub(crate) network: Network,
+    /// Where CNI configurations are (--network none)
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// Where CNI plugins are (--network none)
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub(crate) cni_bin_dir: PathBuf,
+    /// An existing CRI runtime, unix:///path; without it: a private containerd
+    #[arg(long)]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// Name of this node [default: the host's name]
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// Address of this node [default: the one that reaches the default route]
+    #[arg(long)]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Labels of this node, KEY=VALUE
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) node_label: Vec<String>,
+    /// Taints of this node, KEY=VALUE:EFFECT
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) node_taint: Vec<String>,
+    /// Also write the administrator's kubeconfig here
+    #[arg(long)]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// A bearer token that makes its holder administrator
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// More names and addresses for the API's certificate
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) tls_san: Vec<String>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+impl Server {
+    /// Whether a part runs.
+    pub(crate) fn runs(&self, part: Part) -> bool {
+        !self.disable.contains(&part)
+    }
+}
