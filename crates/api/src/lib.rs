@@ -1,1 +1,8 @@
-//! The kinds of Kubernetes, and the facts about them
+//! The kinds of Kubernetes, and the facts about them.
+//!
+//! Types come from `k8s-openapi`; this crate adds what types do not tell: which kinds are served under which names
+//! ([`kinds`]).
+
+pub mod kinds;
+
+pub use kinds::{KINDS, Kind, Subresource};
