@@ -5,5 +5,6 @@
 
 pub mod chain;
 pub mod config;
+pub mod pki;
 
 pub use config::ServerConfig;
