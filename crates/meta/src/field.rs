@@ -158,8 +158,7 @@ impl FieldError {
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
         let mut names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         names.sort();
-        let detail =
-            if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
+        let detail = if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
         Self::valued(FaultKind::NotSupported, path, &value.into(), &detail)
     }
     /// A string of more than `max` bytes.

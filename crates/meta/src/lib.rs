@@ -6,14 +6,19 @@
 
 pub mod field;
 pub mod gvk;
+pub mod names;
 pub mod object;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod trace;
 pub mod world;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::{Meta, Object, ObjectError, OwnerRef};
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, LabelSelector};
 pub use status::Status;
 pub use trace::TraceContext;
 pub use world::{World, WorldRef};

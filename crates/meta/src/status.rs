@@ -122,12 +122,7 @@ impl Status {
     }
     /// The answer of a delete that removed `name` at once.
     pub fn success(details: Details) -> Self {
-        Self {
-            status: "Success".to_owned(),
-            details: Some(Box::new(details)),
-            code: 0,
-            ..Self::failure(200, "", "")
-        }
+        Self { status: "Success".to_owned(), details: Some(Box::new(details)), code: 0, ..Self::failure(200, "", "") }
     }
     /// 404: no such object.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
