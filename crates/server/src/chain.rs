@@ -130,6 +130,12 @@ pub trait View: Send + Sync {
     fn changed(&self, resource: &GroupResource) -> Revision;
     /// The revision the cache of the resource has reached.
     fn revision(&self, resource: &GroupResource) -> Revision;
+    /// What changed of the resource after `after`, oldest first, so that whoever derives something from the resource
+    /// pays for the change and not for the whole; `None` when that is no longer known: start over from
+    /// [`View::list`].
+    fn changes(&self, _resource: &GroupResource, _after: Revision) -> Option<Vec<Changed>> {
+        None
+    }
     /// Waits until the cache holds every write acknowledged before this call.
     ///
     /// # Errors
@@ -139,6 +145,17 @@ pub trait View: Send + Sync {
     fn key(&self, resource: &GroupResource, namespace: &str, name: &str) -> Bytes;
     /// Kind, group and preferred version of a resource that is served, and whether it is namespaced.
     fn kind_of(&self, resource: &GroupResource) -> Option<(GroupVersionKind, bool)>;
+}
+
+/// One change, as [`View::changes`] tells it.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The revision of the change.
+    pub revision: Revision,
+    /// The object as it became, or for a removal as it last was.
+    pub object: Arc<Object>,
+    /// Whether it was removed.
+    pub removed: bool,
 }
 
 /// What else must hold and happen in the transaction of a write. Values are canonical bytes.
