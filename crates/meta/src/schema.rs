@@ -8,9 +8,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-/// Index of a type in its [`Schema`].
+/// Index of a type in its [`Schema`]; the default one is an unknown type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
+
+impl Default for TypeId {
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
 
 /// A graph of types; recursive types refer to themselves by id.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +76,25 @@ pub enum Scalar {
     Duration,
 }
 
+impl Scalar {
+    /// The type as Go prints it.
+    pub fn go_type(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Float64 => "float64",
+            Self::Bool => "bool",
+            Self::Bytes => "[]uint8",
+            Self::Quantity => "resource.Quantity",
+            Self::IntOrString => "intstr.IntOrString",
+            Self::Time => "v1.Time",
+            Self::MicroTime => "v1.MicroTime",
+            Self::Duration => "v1.Duration",
+        }
+    }
+}
+
 /// `x-kubernetes-list-type`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListType {
@@ -95,7 +120,7 @@ pub struct StructType {
 }
 
 /// One field of a struct.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Field {
     /// JSON name.
     pub name: String,
@@ -107,8 +132,26 @@ pub struct Field {
     pub default: Option<Value>,
     /// Strategic merge facts.
     pub patch: PatchFacts,
-    /// Number in the protobuf message; 0 when the kind has no protobuf form.
+    /// Number in the protobuf message; 0 when the field has no protobuf form.
     pub proto: u32,
+    /// Number of the message within the struct's own that holds the field: JSON shows the fields of an embedded Go
+    /// struct beside the others, protobuf does not. 0: not embedded.
+    pub proto_parent: u32,
+    /// How upstream's Go code holds it.
+    pub go: GoFacts,
+}
+
+/// How upstream's Go code holds a field: errors about JSON name Go types, and whether zero is told from absent is
+/// seen in what is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoFacts {
+    /// Named type such as `v1.RestartPolicy`, `v1.ResourceList` or `[]v1.FinalizerName` where the shape alone does not
+    /// tell it; empty otherwise. Ask [`TypeRef::go_type`].
+    pub named: &'static str,
+    /// A pointer: absent and zero differ.
+    pub pointer: bool,
+    /// `omitempty` or `omitzero`: absent when zero (and not a pointer). Fields of neither kind are always written.
+    pub omit_empty: bool,
 }
 
 /// Strategic merge facts of a field (`x-kubernetes-patch-strategy`, `-patch-merge-key`).
@@ -123,6 +166,15 @@ pub struct PatchFacts {
 }
 
 impl StructType {
+    /// Name of the Go struct, `PodSpec`; empty for anonymous ones.
+    pub fn go_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+    /// Name of the Go struct with its package, `v1.PodSpec`; empty for anonymous ones.
+    pub fn go_type(&self) -> &str {
+        let dot = self.name.rmatch_indices('.').nth(1);
+        dot.map_or(&*self.name, |(at, _)| &self.name[at + 1..])
+    }
     /// The field with this JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|f| f.name.as_str().cmp(name)).ok().map(|i| &self.fields[i])
@@ -200,6 +252,20 @@ impl<'a> TypeRef<'a> {
             _ => TypeRef::any(),
         }
     }
+    /// The type as Go prints it, pointers left out: `int32`, `[]v1.Container`, `map[string]string`. `named` is
+    /// [`GoFacts::named`] of the field that has this type, and empty elsewhere.
+    pub fn go_type(self, named: &str) -> String {
+        if !named.is_empty() {
+            return named.to_owned();
+        }
+        match self.get() {
+            Type::Scalar(scalar) => scalar.go_type().to_owned(),
+            Type::List { item, .. } => format!("[]{}", self.to(*item).go_type("")),
+            Type::Map { value, .. } => format!("map[string]{}", self.to(*value).go_type("")),
+            Type::Struct(s) => s.go_type().to_owned(),
+            Type::Any => "interface {}".to_owned(),
+        }
+    }
     /// The field `name` of a struct.
     pub fn field(self, name: &str) -> Option<&'a Field> {
         match self.get() {
@@ -228,5 +294,24 @@ impl KindSchema {
     /// The whole graph.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_names_of_types() {
+        let mut schema = Schema::default();
+        let name = "io.k8s.api.core.v1.Container".to_owned();
+        let container = schema.add(Type::Struct(Box::new(StructType { name, ..StructType::default() })));
+        let list = schema.add(Type::List { item: container, list: ListType::Atomic });
+        let map = schema.add(Type::Map { value: list, atomic: false });
+        assert_eq!(schema.at(map).go_type(""), "map[string][]v1.Container");
+        assert_eq!(schema.at(map).go_type("v1.Named"), "v1.Named");
+        assert_eq!(TypeRef::any().go_type(""), "interface {}");
+        let Type::Struct(s) = schema.get(container) else { panic!("a struct") };
+        assert_eq!((s.go_name(), s.go_type()), ("Container", "v1.Container"));
     }
 }

@@ -325,7 +325,7 @@ mod tests {
     use serde_json::json;
 
     fn field(name: &str, ty: TypeId, patch: PatchFacts) -> Field {
-        Field { name: name.to_owned(), ty, required: false, default: None, patch, proto: 0 }
+        Field { name: name.to_owned(), ty, patch, ..Field::default() }
     }
 
     /// `{items: [{name, value, tags: [string] merging}] merging by name, plain: [string], tags, union}`.
