@@ -95,6 +95,8 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     /// Name, empty for collections.
     pub name: &'a str,
+    /// The `fieldSelector` of a list, watch or deletecollection, as it stands in the query; else empty.
+    pub fields: &'a str,
     /// The URL's path.
     pub path: &'a str,
 }
