@@ -4,6 +4,7 @@
 //! errors, field errors, quantities, selectors, type schemas, the algebra of patches and field ownership, codecs, and
 //! the [`world::World`] through which all other crates reach clock, tasks and randomness.
 
+pub mod apply;
 pub mod field;
 pub mod gvk;
 pub mod names;

@@ -1,0 +1,275 @@
+//! Scenarios on a small kind, `v1 Thing`, with every sort of list.
+
+use super::*;
+use crate::schema::{Field, ListType, Scalar, Schema, StructType, Type, TypeId};
+use serde_json::json;
+
+fn schema() -> (Schema, TypeId) {
+    let mut schema = Schema::default();
+    let fields = |schema: &mut Schema, list: &[(&str, TypeId, Option<Value>)]| {
+        let mut fields: Vec<_> = list
+            .iter()
+            .map(|(name, ty, default)| Field {
+                name: (*name).to_owned(),
+                ty: *ty,
+                default: default.clone(),
+                ..Field::default()
+            })
+            .collect();
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+        schema.add(Type::Struct(Box::new(StructType { fields, ..StructType::default() })))
+    };
+    let text = schema.add(Type::Scalar(Scalar::String));
+    let number = schema.add(Type::Scalar(Scalar::Int32));
+    let labels = schema.add(Type::Map { value: text, atomic: false });
+    let selector = schema.add(Type::Map { value: text, atomic: true });
+    let names = schema.add(Type::List { item: text, list: ListType::Set });
+    let args = schema.add(Type::List { item: text, list: ListType::Atomic });
+    let port =
+        fields(&mut schema, &[("port", number, None), ("protocol", text, Some(json!("TCP"))), ("name", text, None)]);
+    let keys = ListType::Map(vec!["port".to_owned(), "protocol".to_owned()]);
+    let ports = schema.add(Type::List { item: port, list: keys });
+    let deep = fields(&mut schema, &[("value", text, None), ("other", text, None)]);
+    let spec = fields(
+        &mut schema,
+        &[
+            ("replicas", number, None),
+            ("ports", ports, None),
+            ("names", names, None),
+            ("args", args, None),
+            ("selector", selector, None),
+            ("deep", deep, None),
+        ],
+    );
+    let any = schema.add(Type::Any);
+    let meta = fields(
+        &mut schema,
+        &[
+            ("name", text, None),
+            ("labels", labels, None),
+            ("annotations", labels, None),
+            ("managedFields", any, None),
+            ("uid", text, None),
+        ],
+    );
+    let root = fields(
+        &mut schema,
+        &[
+            ("apiVersion", text, None),
+            ("kind", text, None),
+            ("metadata", meta, Some(json!({}))),
+            ("spec", spec, Some(json!({}))),
+            ("status", any, None),
+        ],
+    );
+    (schema, root)
+}
+
+fn thing(spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": spec})
+}
+
+/// A tiny server: one object, and a clock that counts seconds.
+struct Server {
+    schema: (Schema, TypeId),
+    live: Option<Value>,
+    second: i64,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { schema: schema(), live: None, second: 0 }
+    }
+    fn with<T>(&mut self, manager: &str, run: impl FnOnce(Option<&Value>, TypeRef<'_>, &Writer<'_>) -> T) -> T {
+        self.second += 1;
+        let reset = FieldSet::of_fields(&[&["status"]]);
+        let now = Timestamp::from_second(self.second).unwrap();
+        let writer = Writer { manager, api_version: "v1", subresource: "", now, reset: &reset };
+        run(self.live.as_ref(), self.schema.0.at(self.schema.1), &writer)
+    }
+    fn apply(&mut self, manager: &str, spec: Value, force: bool) -> Result<(), ApplyError> {
+        let object = self.with(manager, |live, ty, writer| apply(live, &thing(spec), ty, writer, force))?;
+        self.live = Some(object);
+        Ok(())
+    }
+    fn update(&mut self, manager: &str, change: impl FnOnce(&mut Value)) {
+        let mut new = self.live.clone().unwrap_or_else(|| thing(json!({})));
+        change(&mut new);
+        self.with(manager, |live, ty, writer| update(live, &mut new, ty, writer));
+        self.live = Some(new);
+    }
+    fn spec(&self) -> Value {
+        self.live.as_ref().map_or(Value::Null, |live| live["spec"].clone())
+    }
+    fn owned(&self, manager: &str) -> Value {
+        let entries =
+            self.live.as_ref().and_then(managed_fields).and_then(Value::as_array).cloned().unwrap_or_default();
+        entries.into_iter().find(|e| e["manager"] == manager).map_or(Value::Null, |e| e["fieldsV1"].clone())
+    }
+    fn time(&self, manager: &str) -> Value {
+        let entries =
+            self.live.as_ref().and_then(managed_fields).and_then(Value::as_array).cloned().unwrap_or_default();
+        entries.into_iter().find(|e| e["manager"] == manager).map_or(Value::Null, |e| e["time"].clone())
+    }
+}
+
+fn conflicts_of(error: ApplyError) -> Vec<String> {
+    let status = error.to_status();
+    assert_eq!((status.code, &*status.reason), (409, "Conflict"));
+    status.details.unwrap().causes.into_iter().map(|c| format!("{} {}", c.message, c.field)).collect()
+}
+
+#[test]
+fn fields_no_longer_applied_go() {
+    let mut server = Server::new();
+    server
+        .apply("a", json!({"replicas": 1, "deep": {"value": "x"}, "names": ["n", "m"], "ports": [{"port": 1}]}), false)
+        .unwrap();
+    assert_eq!(
+        server.owned("a"),
+        json!({"f:spec": {"f:replicas": {}, "f:deep": {"f:value": {}}, "f:names": {"v:\"n\"": {}, "v:\"m\"": {}},
+            "f:ports": {"k:{\"port\":1,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}}}})
+    );
+    server.apply("a", json!({"names": ["m"]}), false).unwrap();
+    assert_eq!(server.spec(), json!({"names": ["m"]}));
+}
+
+#[test]
+fn shared_fields_stay_until_the_last_owner_goes() {
+    let mut server = Server::new();
+    server.apply("a", json!({"replicas": 1, "ports": [{"port": 1}, {"port": 2, "name": "x"}]}), false).unwrap();
+    server.apply("b", json!({"replicas": 1, "ports": [{"port": 2}]}), false).unwrap();
+    server.apply("a", json!({}), false).unwrap();
+    assert_eq!(server.spec(), json!({"replicas": 1, "ports": [{"port": 2}]}));
+    server.apply("b", json!({}), false).unwrap();
+    assert_eq!(server.spec(), Value::Null);
+}
+
+#[test]
+fn conflicts_and_force() {
+    let mut server = Server::new();
+    server.apply("a", json!({"replicas": 1, "args": ["x"]}), false).unwrap();
+    server.update("kubectl-edit", |o| o["spec"]["deep"] = json!({"value": "1"}));
+    let error = server.apply("b", json!({"replicas": 2, "deep": {"value": "2"}}), false).unwrap_err();
+    let expected = "Apply failed with 2 conflicts: conflicts with \"a\":\n- .spec.replicas\nconflicts with \
+                    \"kubectl-edit\" using v1:\n- .spec.deep.value";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(
+        conflicts_of(error),
+        ["conflict with \"a\" .spec.replicas", "conflict with \"kubectl-edit\" using v1 .spec.deep.value"]
+    );
+    server.apply("b", json!({"replicas": 2, "deep": {"value": "2"}}), true).unwrap();
+    assert_eq!(server.spec(), json!({"replicas": 2, "deep": {"value": "2"}, "args": ["x"]}));
+    assert_eq!(server.owned("a"), json!({"f:spec": {"f:args": {}}}));
+    let error = server.apply("c", json!({"args": ["y"]}), false).unwrap_err();
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"a\": .spec.args");
+}
+
+#[test]
+fn updates_take_what_they_change() {
+    let mut server = Server::new();
+    server.update("creator", |o| o["spec"] = json!({"replicas": 1, "selector": {"a": "b"}, "deep": {"value": "x"}}));
+    assert_eq!(
+        server.owned("creator"),
+        json!({"f:spec": {"f:replicas": {}, "f:selector": {}, "f:deep": {".": {}, "f:value": {}}}})
+    );
+    server.update("editor", |o| o["spec"]["replicas"] = json!(2));
+    assert_eq!(server.owned("editor"), json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(server.owned("creator"), json!({"f:spec": {"f:selector": {}, "f:deep": {".": {}, "f:value": {}}}}));
+    server.update("remover", |o| drop(o["spec"].as_object_mut().unwrap().remove("deep")));
+    assert_eq!(server.owned("creator"), json!({"f:spec": {"f:selector": {}}}));
+    assert_eq!(server.owned("remover"), Value::Null);
+    server.update("status-writer", |o| o["status"] = json!({"ready": 1}));
+    assert_eq!(server.owned("status-writer"), Value::Null);
+}
+
+#[test]
+fn no_change_keeps_the_time() {
+    let mut server = Server::new();
+    server.update("u", |o| o["spec"]["replicas"] = json!(1));
+    server.apply("a", json!({"args": ["x"]}), false).unwrap();
+    let before = server.live.clone();
+    server.update("u", |_| {});
+    server.update("u", |o| drop(o["metadata"].as_object_mut().unwrap().remove("managedFields")));
+    server.apply("a", json!({"args": ["x"]}), false).unwrap();
+    assert_eq!(server.live, before);
+    server.update("u", |o| o["spec"]["replicas"] = json!(2));
+    assert_eq!((server.time("u"), server.time("a")), (json!("1970-01-01T00:00:06Z"), json!("1970-01-01T00:00:02Z")));
+}
+
+#[test]
+fn tracking_can_be_cleared_and_begins_with_the_next_apply() {
+    for reset in [json!([]), json!([{}])] {
+        let mut server = Server::new();
+        server.update("u", |o| o["spec"]["replicas"] = json!(1));
+        server.update("u", |o| o["metadata"]["managedFields"] = reset);
+        assert!(server.live.as_ref().and_then(managed_fields).is_none());
+        server.live.as_mut().unwrap()["metadata"]["uid"] = json!("1");
+        server.update("u", |o| o["spec"]["replicas"] = json!(2));
+        assert!(server.live.as_ref().and_then(managed_fields).is_none());
+        let error = server.apply("a", json!({"replicas": 3}), false).unwrap_err();
+        assert_eq!(conflicts_of(error), ["conflict with \"before-first-apply\" using v1 .spec.replicas"]);
+    }
+}
+
+#[test]
+fn client_side_apply_hands_over_to_kubectl() {
+    let mut server = Server::new();
+    let annotation = "kubectl.kubernetes.io/last-applied-configuration";
+    let last = thing(json!({"replicas": 1})).to_string();
+    server.update("kubectl-client-side-apply", |o| {
+        o["spec"]["replicas"] = json!(1);
+        o["metadata"]["annotations"] = json!({ annotation: last });
+    });
+    assert!(server.apply("other", json!({"replicas": 2}), false).is_err());
+    server.apply("kubectl", json!({"replicas": 2}), false).unwrap();
+    let live = server.live.clone().unwrap();
+    let text = live["metadata"]["annotations"][annotation].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), thing(json!({"replicas": 2})));
+    server.update("scaler", |o| o["spec"]["replicas"] = json!(5));
+    assert!(server.apply("kubectl", json!({"replicas": 3}), false).is_err());
+}
+
+#[test]
+fn old_managers_are_merged() {
+    let mut server = Server::new();
+    for i in 0..13 {
+        server.update(&format!("m{i:02}"), |o| o["metadata"]["labels"][format!("l{i:02}")] = json!("x"));
+    }
+    let entries = server.live.as_ref().and_then(managed_fields).and_then(Value::as_array).unwrap().clone();
+    assert_eq!(entries.len(), 10);
+    let ancient = server.owned("ancient-changes");
+    let labels: Vec<_> = ancient["f:metadata"]["f:labels"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(labels, [".", "f:l00", "f:l01", "f:l02", "f:l03"]);
+}
+
+#[test]
+fn lists_keep_the_applied_order_and_others_items() {
+    let mut server = Server::new();
+    server.update("u", |o| o["spec"]["names"] = json!(["a", "s1", "b", "s2", "c"]));
+    server.apply("x", json!({"names": ["c", "b", "n"]}), false).unwrap();
+    assert_eq!(server.spec()["names"], json!(["a", "s1", "s2", "c", "b", "n"]));
+}
+
+#[test]
+fn bodies_that_do_not_fit() {
+    let mut server = Server::new();
+    for (spec, fault) in [
+        (json!({"foo": 1}), ".spec.foo: field not declared in schema"),
+        (json!({"replicas": "1"}), ".spec.replicas: expected numeric (int or float), got \"1\""),
+        (json!({"names": ["a", "a"]}), ".spec.names: duplicate entries for key [=\"a\"]"),
+        (
+            json!({"ports": [{"port": 1}, {"port": 1}]}),
+            ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]",
+        ),
+        (json!({"deep": []}), ".spec.deep: expected map, got []"),
+    ] {
+        let error = server.apply("a", spec, false).unwrap_err();
+        assert_eq!(error.to_string(), format!("failed to create typed patch object (/a; v1, Kind=Thing): {fault}"));
+        assert_eq!(error.to_status().code, 500);
+    }
+    let mut body = thing(json!({}));
+    body["metadata"]["managedFields"] = json!([]);
+    let refused = server.with("a", |live, ty, writer| apply(live, &body, ty, writer, false));
+    assert_eq!(refused, Err(ApplyError::ManagedFieldsGiven));
+}

@@ -1,0 +1,502 @@
+//! Walks of typed values: which fields a value has, how two differ, merging, removing
+//! (`sigs.k8s.io/structured-merge-diff/typed`).
+//!
+//! What counts as one field is the type's to say: atomic lists and maps are one, others are as many as they have
+//! items. Where nothing is known, objects are taken apart and lists are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::set::{FieldSet, ItemValue, PathElement, path_text};
+use crate::schema::{ListType, Scalar, Type, TypeRef};
+
+type Members = Map<String, Value>;
+
+/// How to look at a value.
+enum Shape<'a> {
+    /// One field, whatever is inside.
+    Leaf,
+    /// Members by name.
+    Members,
+    /// Items told apart by value or key.
+    Items(&'a ListType),
+}
+
+fn shape<'a>(ty: TypeRef<'a>, value: Option<&Value>) -> Shape<'a> {
+    match ty.get() {
+        Type::Scalar(_) | Type::List { list: ListType::Atomic, .. } => Shape::Leaf,
+        Type::List { list, .. } => Shape::Items(list),
+        Type::Map { atomic, .. } if *atomic => Shape::Leaf,
+        Type::Struct(s) if s.atomic => Shape::Leaf,
+        Type::Map { .. } | Type::Struct(_) => Shape::Members,
+        Type::Any if value.is_some_and(Value::is_object) => Shape::Members,
+        Type::Any => Shape::Leaf,
+    }
+}
+
+fn is_declared(ty: TypeRef<'_>, name: &str) -> bool {
+    ty.field(name).is_some()
+}
+
+/// The type one step below.
+pub(super) fn step_type<'a>(ty: TypeRef<'a>, step: &PathElement) -> TypeRef<'a> {
+    match step {
+        PathElement::Field(name) => ty.member(name),
+        _ => ty.item(),
+    }
+}
+
+fn members(value: Option<&Value>) -> Option<&Members> {
+    value.and_then(Value::as_object).filter(|m| !m.is_empty())
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Why a list's item cannot be told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoIdentity(pub(super) String);
+
+/// What tells `item` apart in its list. Missing keys have the schema's defaults.
+pub(super) fn item_identity(list: &ListType, item: TypeRef<'_>, value: &Value) -> Result<PathElement, NoIdentity> {
+    let refuse = |why: &str| Err(NoIdentity(why.to_owned()));
+    let ListType::Map(keys) = list else {
+        return match value {
+            Value::Object(_) => refuse("associative list without keys has an element that's a map type"),
+            Value::Array(_) => refuse("not supported: associative list with lists as elements"),
+            Value::Null => refuse("associative list without keys has an element that's an explicit null"),
+            scalar => Ok(PathElement::Value(ItemValue(scalar.clone()))),
+        };
+    };
+    let Value::Object(members) = value else {
+        return refuse(if value.is_null() {
+            "associative list with keys may not have a null element"
+        } else {
+            "associative list with keys may not have non-map elements"
+        });
+    };
+    let found = |key: &String| {
+        let value = members.get(key).or_else(|| item.field(key)?.default.as_ref().filter(|d| **d != ""))?;
+        Some((key.clone(), ItemValue(value.clone())))
+    };
+    let mut found: Vec<_> = keys.iter().filter_map(found).collect();
+    if found.is_empty() {
+        return refuse(&format!(
+            "associative list with keys has an element that omits all key fields {keys:?} (and doesn't have default \
+             values for any key fields)"
+        ));
+    }
+    found.sort();
+    Ok(PathElement::Key(found))
+}
+
+/// A list's items by what tells them apart; duplicates share an entry.
+struct Indexed<'v> {
+    order: Vec<(PathElement, &'v Value)>,
+    items: BTreeMap<PathElement, Vec<&'v Value>>,
+}
+
+impl<'v> Indexed<'v> {
+    fn new(list: &ListType, item: TypeRef<'_>, values: &'v [Value]) -> Self {
+        let mut indexed = Self { order: Vec::with_capacity(values.len()), items: BTreeMap::new() };
+        for value in values {
+            // Items without identity were refused when the value came in; in old data they count for nothing.
+            if let Ok(step) = item_identity(list, item, value) {
+                indexed.items.entry(step.clone()).or_default().push(value);
+                indexed.order.push((step, value));
+            }
+        }
+        indexed
+    }
+    fn get(&self, step: &PathElement) -> &[&'v Value] {
+        self.items.get(step).map_or(&[], Vec::as_slice)
+    }
+    fn has(&self, step: &PathElement) -> bool {
+        self.items.contains_key(step)
+    }
+    /// The item, unless there are several.
+    fn single(&self, step: &PathElement) -> Option<&'v Value> {
+        match self.get(step) {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+}
+
+/// The fields of a value.
+pub fn field_set(value: &Value, ty: TypeRef<'_>) -> FieldSet {
+    let mut set = FieldSet::default();
+    collect(value, ty, &mut Vec::new(), &mut set);
+    set
+}
+
+fn collect(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, set: &mut FieldSet) {
+    match shape(ty, Some(value)) {
+        Shape::Leaf => set.insert(path),
+        Shape::Members => {
+            for (name, member) in value.as_object().into_iter().flatten() {
+                path.push(PathElement::field(name));
+                collect(member, ty.member(name), path, set);
+                let bare = member.is_null() || member.as_object().is_some_and(Map::is_empty);
+                if bare || !is_declared(ty, name) {
+                    set.insert(path);
+                }
+                path.pop();
+            }
+        }
+        Shape::Items(list) => {
+            let indexed = Indexed::new(list, ty.item(), items(Some(value)));
+            for (step, values) in &indexed.items {
+                path.push(step.clone());
+                if let [one] = values.as_slice() {
+                    collect(one, ty.item(), path, set);
+                }
+                set.insert(path);
+                path.pop();
+            }
+        }
+    }
+}
+
+/// How two values differ. No field is in more than one of the sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Fields only the new value has.
+    pub added: FieldSet,
+    /// Fields both have, differently.
+    pub modified: FieldSet,
+    /// Fields only the old value has.
+    pub removed: FieldSet,
+}
+
+impl Comparison {
+    /// Whether the values are the same.
+    pub fn is_same(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+    /// What was added or modified.
+    pub fn touched(&self) -> FieldSet {
+        self.added.clone().union(&self.modified)
+    }
+    /// Without what lies at or below `ignored`.
+    #[must_use]
+    pub fn without(self, ignored: &FieldSet) -> Self {
+        Self {
+            added: self.added.without(ignored),
+            modified: self.modified.without(ignored),
+            removed: self.removed.without(ignored),
+        }
+    }
+}
+
+/// How `new` differs from `old`.
+pub fn compare(old: &Value, new: &Value, ty: TypeRef<'_>) -> Comparison {
+    let mut comparison = Comparison::default();
+    if old != new {
+        compare_at(Some(old), Some(new), ty, &mut Vec::new(), &mut comparison);
+    }
+    comparison
+}
+
+fn compare_at(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    ty: TypeRef<'_>,
+    path: &mut Vec<PathElement>,
+    out: &mut Comparison,
+) {
+    match (shape(ty, old), shape(ty, new)) {
+        (Shape::Members, _) | (_, Shape::Members) => {
+            let (left, right) = (members(old), members(new));
+            if left.is_none() && right.is_none() {
+                return compare_leaf(old, new, path, out);
+            }
+            let names: BTreeSet<&String> = left.into_iter().chain(right).flat_map(Map::keys).collect();
+            for name in names {
+                let (left, right) = (left.and_then(|m| m.get(name)), right.and_then(|m| m.get(name)));
+                path.push(PathElement::field(name));
+                compare_at(left, right, ty.member(name), path, out);
+                path.pop();
+            }
+            compare_container(old, new, path, out);
+            let other_kind = |v: Option<&Value>| v.is_some_and(|v| !v.is_object() && !v.is_null());
+            if old.is_some() && new.is_some() && (other_kind(old) || other_kind(new)) {
+                out.modified.insert(path);
+            }
+        }
+        (Shape::Items(list), _) => {
+            if items(old).is_empty() && items(new).is_empty() {
+                return compare_leaf(old, new, path, out);
+            }
+            let left = Indexed::new(list, ty.item(), items(old));
+            let right = Indexed::new(list, ty.item(), items(new));
+            let steps: BTreeSet<&PathElement> = left.items.keys().chain(right.items.keys()).collect();
+            for step in steps {
+                path.push(step.clone());
+                compare_items(left.get(step), right.get(step), ty.item(), path, out);
+                path.pop();
+            }
+            compare_container(old, new, path, out);
+        }
+        (Shape::Leaf, _) => compare_leaf(old, new, path, out),
+    }
+}
+
+/// Items with one identity; where there are several, they count as one field.
+fn compare_items(old: &[&Value], new: &[&Value], ty: TypeRef<'_>, path: &mut Vec<PathElement>, out: &mut Comparison) {
+    match (old, new) {
+        ([] | [_], [] | [_]) => compare_at(old.first().copied(), new.first().copied(), ty, path, out),
+        ([_, _, ..], [_, _, ..]) => {
+            if old != new {
+                out.modified.insert(path);
+            }
+        }
+        ([_, _, ..], _) => {
+            if let Some(one) = new.first() {
+                compare_at(None, Some(one), ty, path, out);
+            }
+            out.removed.insert(path);
+        }
+        (_, _) => {
+            if let Some(one) = old.first() {
+                compare_at(Some(one), None, ty, path, out);
+            }
+            out.added.insert(path);
+        }
+    }
+}
+
+fn compare_leaf(old: Option<&Value>, new: Option<&Value>, path: &[PathElement], out: &mut Comparison) {
+    compare_container(old, new, path, out);
+    if old.is_some() && new.is_some() && old != new {
+        out.modified.insert(path);
+    }
+}
+
+fn compare_container(old: Option<&Value>, new: Option<&Value>, path: &[PathElement], out: &mut Comparison) {
+    match (old, new) {
+        (None, Some(_)) => out.added.insert(path),
+        (Some(_), None) => out.removed.insert(path),
+        _ => {}
+    }
+}
+
+/// Both together; where both have a field, `new` wins. Lists keep the order of `new`'s items, with `old`'s others in
+/// between where they stood.
+pub fn merge(old: &Value, new: &Value, ty: TypeRef<'_>) -> Value {
+    merge_at(Some(old), Some(new), ty).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+fn merge_at(old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>) -> Option<Value> {
+    let keep_new = || new.or(old).cloned();
+    match shape(ty, new.filter(|v| !v.is_null()).or(old)) {
+        Shape::Leaf => keep_new(),
+        Shape::Members => {
+            let (left, right) = (members(old), members(new));
+            if left.is_none() && right.is_none() {
+                return keep_new();
+            }
+            let names: BTreeSet<&String> = left.into_iter().chain(right).flat_map(Map::keys).collect();
+            let merged = names.into_iter().filter_map(|name| {
+                let (left, right) = (left.and_then(|m| m.get(name)), right.and_then(|m| m.get(name)));
+                Some((name.clone(), merge_at(left, right, ty.member(name))?))
+            });
+            Some(Value::Object(merged.collect()))
+        }
+        Shape::Items(list) => {
+            if items(old).is_empty() && items(new).is_empty() {
+                return keep_new();
+            }
+            Some(Value::Array(merge_items(items(old), items(new), list, ty.item())))
+        }
+    }
+}
+
+fn merge_items(old: &[Value], new: &[Value], list: &ListType, item: TypeRef<'_>) -> Vec<Value> {
+    let (left, right) = (Indexed::new(list, item, old), Indexed::new(list, item, new));
+    let shared: Vec<&PathElement> = right.order.iter().map(|(step, _)| step).filter(|step| left.has(step)).collect();
+    let (mut l, mut r, mut next_shared) = (0, 0, 0);
+    let (mut result, mut done) = (Vec::with_capacity(old.len().max(new.len())), BTreeSet::new());
+    loop {
+        let (at_left, at_right) = (left.order.get(l), right.order.get(r));
+        if let Some((step, value)) = at_left
+            && at_right.is_none_or(|(wanted, _)| wanted != step)
+        {
+            if !right.has(step) {
+                result.push((*value).clone());
+                l += 1;
+                continue;
+            }
+            let out_of_turn = at_right.is_some() && shared.get(next_shared).is_some_and(|next| *next != step);
+            if out_of_turn || done.contains(step) {
+                l += 1;
+                continue;
+            }
+        }
+        let Some((step, _)) = at_right else { return result };
+        l += usize::from(at_left.is_some_and(|(left, _)| left == step));
+        r += 1;
+        next_shared += usize::from(shared.get(next_shared) == Some(&step));
+        result.extend(merge_at(left.single(step), right.single(step), item));
+        done.insert(step);
+    }
+}
+
+/// The value without the fields in `gone`; `None` when nothing is left.
+pub(super) fn remove(value: &Value, gone: &FieldSet, ty: TypeRef<'_>) -> Option<Value> {
+    match shape(ty, Some(value)) {
+        Shape::Leaf if matches!(ty.get(), Type::Scalar(_)) || !(value.is_object() || value.is_array()) => {
+            Some(value.clone())
+        }
+        // Something inside a field that is one whole shall go: all of it goes.
+        Shape::Leaf => None,
+        Shape::Members => {
+            let mut left = Map::new();
+            for (name, member) in members(Some(value))? {
+                let step = PathElement::field(name);
+                if gone.has(&step) {
+                    continue;
+                }
+                let member = match gone.below(&step) {
+                    Some(below) => remove(member, below, ty.member(name)),
+                    None => Some(member.clone()),
+                };
+                if let Some(member) = member {
+                    left.insert(name.clone(), member);
+                }
+            }
+            (!left.is_empty()).then_some(Value::Object(left))
+        }
+        Shape::Items(list) => {
+            let mut left = Vec::new();
+            for item in items(Some(value)) {
+                match item_identity(list, ty.item(), item) {
+                    Ok(step) if gone.has(&step) => {}
+                    Ok(step) => match gone.below(&step) {
+                        Some(below) => left.extend(remove(item, below, ty.item())),
+                        None => left.push(item.clone()),
+                    },
+                    Err(_) => left.push(item.clone()),
+                }
+            }
+            (!left.is_empty()).then_some(Value::Array(left))
+        }
+    }
+}
+
+/// The set with the declared fields on the way to its members made members too, so that structs go with their last
+/// field.
+pub(super) fn with_declared_parents(set: &FieldSet, ty: TypeRef<'_>) -> FieldSet {
+    let mut out = set.clone();
+    for (step, below) in set.parents() {
+        let declared = matches!(step, PathElement::Field(name) if is_declared(ty, name));
+        let below = with_declared_parents(below, step_type(ty, step));
+        out.set(step.clone(), set.has(step) || declared, below);
+    }
+    out
+}
+
+/// The set as it must read today: what a schema has made one field since then is owned as one.
+pub(super) fn reconcile(set: FieldSet, ty: TypeRef<'_>) -> FieldSet {
+    let mut out = set.clone();
+    for (step, below) in set.parents() {
+        let below_type = step_type(ty, step);
+        let whole = match below_type.get() {
+            Type::List { list, .. } => *list == ListType::Atomic,
+            Type::Map { atomic, .. } => *atomic,
+            Type::Struct(s) => s.atomic,
+            Type::Scalar(_) | Type::Any => false,
+        };
+        if whole {
+            out.set(step.clone(), true, FieldSet::default());
+        } else {
+            out.set(step.clone(), set.has(step), reconcile(below.clone(), below_type));
+        }
+    }
+    out
+}
+
+/// What an object of this type has before anybody wrote anything: the structs Go holds in place, empty.
+pub fn empty(ty: TypeRef<'_>) -> Value {
+    let Type::Struct(s) = ty.get() else { return Value::Object(Map::new()) };
+    let in_place = s.fields.iter().filter(|f| f.default.as_ref().is_some_and(Value::is_object));
+    Value::Object(in_place.map(|f| (f.name.clone(), empty(ty.to(f.ty)))).collect())
+}
+
+/// What is wrong with a value that shall be applied: unknown fields, wrong types, items that cannot be told apart.
+pub(super) fn faults(value: &Value, ty: TypeRef<'_>) -> Vec<String> {
+    let mut faults = Vec::new();
+    find_faults(value, ty, &mut Vec::new(), &mut faults);
+    faults
+}
+
+fn find_faults(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, out: &mut Vec<String>) {
+    match (ty.get(), value) {
+        (_, Value::Null) | (Type::Any, _) => {}
+        (Type::Struct(_) | Type::Map { .. }, Value::Object(members)) => {
+            for (name, member) in members {
+                path.push(PathElement::field(name));
+                if matches!(ty.get(), Type::Struct(s) if !s.open && s.field(name).is_none()) {
+                    add_fault(out, path, "field not declared in schema");
+                } else {
+                    find_faults(member, ty.member(name), path, out);
+                }
+                path.pop();
+            }
+        }
+        (Type::List { list, .. }, Value::Array(values)) => find_item_faults(values, list, ty.item(), path, out),
+        (Type::Struct(_) | Type::Map { .. }, other) => add_fault(out, path, &format!("expected map, got {other}")),
+        (Type::List { .. }, other) => add_fault(out, path, &format!("expected list, got {other}")),
+        (Type::Scalar(scalar), other) => {
+            if let Some(expected) = scalar_fault(*scalar, other) {
+                add_fault(out, path, &expected);
+            }
+        }
+    }
+}
+
+fn find_item_faults(
+    values: &[Value],
+    list: &ListType,
+    ty: TypeRef<'_>,
+    path: &mut Vec<PathElement>,
+    out: &mut Vec<String>,
+) {
+    let mut seen = BTreeSet::new();
+    for (i, item) in values.iter().enumerate() {
+        let step = match list {
+            ListType::Atomic => Ok(PathElement::Index(i64::try_from(i).unwrap_or(i64::MAX))),
+            _ => item_identity(list, ty, item),
+        };
+        let step = match step {
+            Ok(step) => step,
+            Err(NoIdentity(why)) => return add_fault(out, path, &format!("element {i}: {why}")),
+        };
+        if !seen.insert(step.clone()) {
+            add_fault(out, path, &format!("duplicate entries for key {step}"));
+        }
+        path.push(step);
+        find_faults(item, ty, path, out);
+        path.pop();
+    }
+}
+
+fn add_fault(out: &mut Vec<String>, path: &[PathElement], what: &str) {
+    out.push(format!("{}: {what}", path_text(path)));
+}
+
+fn scalar_fault(scalar: Scalar, value: &Value) -> Option<String> {
+    let (fits, expected) = match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Float64 => (value.is_number(), "numeric (int or float)"),
+        Scalar::Bool => (value.is_boolean(), "boolean"),
+        Scalar::Quantity | Scalar::IntOrString => {
+            (value.is_number() || value.is_string() || value.is_boolean(), "any scalar")
+        }
+        Scalar::String | Scalar::Bytes | Scalar::Time | Scalar::MicroTime | Scalar::Duration => {
+            (value.is_string(), "string")
+        }
+    };
+    (!fits).then(|| format!("expected {expected}, got {value}"))
+}
