@@ -3,6 +3,7 @@
 //! A tool beside the house: it knows no room of it, only Cargo, Debian's packages and the built binary.
 
 mod check;
+mod facts;
 mod floors;
 mod image;
 mod install;
@@ -42,6 +43,18 @@ enum Command {
     },
     /// Format, lints, floors of the house, licences
     Check,
+    /// Regenerate the table of type facts from a live API's OpenAPI documents and a Kubernetes source tree
+    Facts {
+        /// Folder of OpenAPI v3 documents, a file `apis__GROUP__VERSION_openapi.json` per group and version
+        #[arg(long)]
+        openapi_dir: std::path::PathBuf,
+        /// Kubernetes source tree, for the Go types under `staging/src/k8s.io`
+        #[arg(long)]
+        source_dir: std::path::PathBuf,
+        /// Where to put the table
+        #[arg(long, default_value = "crates/api/facts/types.txt")]
+        out: std::path::PathBuf,
+    },
     /// Build an image archive from Debian's packages
     Image {
         /// Which image: busybox, nginx, or all
@@ -58,6 +71,7 @@ fn main() -> ExitCode {
         Command::Down => up::down(),
         Command::Test { group } => test::test(group),
         Command::Check => check::check(),
+        Command::Facts { openapi_dir, source_dir, out } => facts::facts(&openapi_dir, &source_dir, &out),
         Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),
     };
     match done {

@@ -134,9 +134,9 @@ pub struct Field {
     pub patch: PatchFacts,
     /// Number in the protobuf message; 0 when the field has no protobuf form.
     pub proto: u32,
-    /// Number of the message within the struct's own that holds the field: JSON shows the fields of an embedded Go
-    /// struct beside the others, protobuf does not. 0: not embedded.
-    pub proto_parent: u32,
+    /// Numbers of the messages within the struct's own that hold the field, outermost first: JSON shows the fields of
+    /// embedded Go structs beside the others, protobuf does not.
+    pub proto_parents: Vec<u32>,
     /// How upstream's Go code holds it.
     pub go: GoFacts,
 }
