@@ -1,9 +1,19 @@
 //! The kinds of Kubernetes, and the facts about them.
 //!
 //! Types come from `k8s-openapi`; this crate adds what types do not tell: which kinds are served under which names
-//! ([`kinds`]), and how their fields merge, default and look in protobuf ([`facts`]).
+//! ([`kinds`]), how their fields merge, default and look in protobuf ([`facts`]), and the small pure questions that
+//! scheduler, node agent and controllers ask alike: does this pod bear that taint ([`taints`]), may it go onto that
+//! node ([`affinity`]), what does it take ([`resources`], [`qos`]), is it ready ([`pods`]), whose is it ([`owners`]), is
+//! it selected ([`labels`]).
 
+pub mod affinity;
 pub mod facts;
 pub mod kinds;
+pub mod labels;
+pub mod owners;
+pub mod pods;
+pub mod qos;
+pub mod resources;
+pub mod taints;
 
 pub use kinds::{KINDS, Kind, Subresource};
