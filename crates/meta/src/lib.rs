@@ -5,6 +5,8 @@
 //! the [`world::World`] through which all other crates reach clock, tasks and randomness.
 
 pub mod apply;
+pub mod check;
+pub mod codec;
 pub mod field;
 pub mod gvk;
 pub mod names;

@@ -1,0 +1,294 @@
+//! Fitting a body to its kind, as Go does by decoding it into a struct and writing it again.
+//!
+//! Types must be right; unknown fields are told and dropped; null is absent; what Go would not write goes, and what it
+//! always writes comes. Structs without a name belong to custom kinds: of them only unknown fields are dropped, since
+//! their values are judged by their own schema.
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::field::FieldPath;
+use crate::quantity::Quantity;
+use crate::schema::{Field, Scalar, StructType, Type, TypeRef};
+use crate::status::Status;
+
+/// A value that does not fit; in the words of Go's decoder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// Of the wrong type.
+    #[error("json: cannot unmarshal {found} into Go {place}of type {expected}")]
+    Type {
+        /// `string`, `number 1.5`, ...
+        found: String,
+        /// `struct field DeploymentSpec.spec.replicas ` or `value `.
+        place: String,
+        /// Go's name of the type.
+        expected: String,
+    },
+    /// Text of the wrong form: a quantity, a time, base64.
+    #[error("{0}")]
+    Form(String),
+}
+
+/// Makes `value` fit `ty`. Returns a message for every unknown field, as strict field validation words it.
+///
+/// # Errors
+/// The first value that does not fit.
+pub fn check(value: &mut Value, ty: TypeRef<'_>) -> Result<Vec<String>, Misfit> {
+    let mut checker = Checker { unknown: Vec::new(), fields: Vec::new(), within: String::new() };
+    checker.value(value, ty, "", &FieldPath::root())?;
+    Ok(checker.unknown)
+}
+
+/// `strict decoding error: ...`, of messages about unknown and duplicate fields.
+pub fn strict_message(faults: &[String]) -> String {
+    format!("strict decoding error: {}", faults.join(", "))
+}
+
+/// 400: a body that said what it is, but is not.
+pub fn cannot_be_handled(kind: &str, version: &str, as_kind: &str, why: &str) -> Status {
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {as_kind}: {why}"))
+}
+
+/// 400: a body that did not even say what it is.
+pub fn unrecognized(as_kind: &str, why: &str, body: &[u8]) -> Status {
+    const SHOWN: usize = 30;
+    let head = &body[..body.len().min(SHOWN)];
+    let mut summary = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    if body.len() > SHOWN {
+        summary.push_str(" ...");
+    }
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {as_kind}): {why} ({summary})"))
+}
+
+struct Checker<'a> {
+    unknown: Vec<String>,
+    /// Names of the fields on the way; indices and keys of maps do not count.
+    fields: Vec<&'a str>,
+    /// The innermost Go struct on the way.
+    within: String,
+}
+
+impl<'a> Checker<'a> {
+    fn misfit(&self, found: &Value, ty: TypeRef<'_>, named: &str) -> Misfit {
+        let found = match found {
+            Value::Null => "null".to_owned(),
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(n) => match ty.get() {
+                Type::Scalar(Scalar::Int32 | Scalar::Int64) => format!("number {n}"),
+                _ => "number".to_owned(),
+            },
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        let place = match self.fields.is_empty() {
+            true => "value ".to_owned(),
+            false => format!("struct field {}.{} ", self.within, self.fields.join(".")),
+        };
+        Misfit::Type { found, place, expected: ty.go_type(named) }
+    }
+
+    fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &FieldPath) -> Result<(), Misfit> {
+        match (ty.get(), &mut *value) {
+            (Type::Any, _) | (_, Value::Null) => Ok(()),
+            (Type::Struct(s), Value::Object(members)) if s.name.is_empty() => self.custom(members, s, ty, path),
+            (Type::Struct(s), Value::Object(members)) => self.members(members, s, ty, path),
+            (Type::Struct(s), _) if s.name.is_empty() => Ok(()),
+            (Type::Map { value: of, .. }, Value::Object(members)) => {
+                for (key, member) in members {
+                    self.value(member, ty.to(*of), "", &path.child(key))?;
+                }
+                Ok(())
+            }
+            (Type::List { item, .. }, Value::Array(items)) => {
+                for (i, item_value) in items.iter_mut().enumerate() {
+                    self.value(item_value, ty.to(*item), "", &path.index(i))?;
+                }
+                Ok(())
+            }
+            (Type::Scalar(scalar), _) if self.typed() => self.scalar(value, *scalar, ty, named),
+            (_, found) if self.typed() => Err(self.misfit(&found.clone(), ty, named)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether Go knows the types here: not in custom kinds, but in the metadata of their objects.
+    fn typed(&self) -> bool {
+        !self.within.is_empty() || self.fields.is_empty()
+    }
+
+    fn custom(
+        &mut self,
+        members: &mut Map<String, Value>,
+        s: &'a StructType,
+        ty: TypeRef<'a>,
+        path: &FieldPath,
+    ) -> Result<(), Misfit> {
+        self.drop_unknown(members, s, path);
+        for (name, member) in members.iter_mut() {
+            if let Some(field) = s.field(name) {
+                self.field(member, field, "", ty, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(
+        &mut self,
+        members: &mut Map<String, Value>,
+        s: &'a StructType,
+        ty: TypeRef<'a>,
+        path: &FieldPath,
+    ) -> Result<(), Misfit> {
+        self.drop_unknown(members, s, path);
+        for (name, member) in members.iter_mut() {
+            if let Some(field) = s.field(name) {
+                self.field(member, field, s.go_name(), ty, path)?;
+            }
+        }
+        members.retain(|name, member| s.field(name).is_none_or(|field| is_written(member, field)));
+        for field in &s.fields {
+            if let Some(zero) = always_written(field, ty.to(field.ty))
+                && !members.contains_key(&field.name)
+            {
+                members.insert(field.name.clone(), zero);
+            }
+        }
+        Ok(())
+    }
+
+    fn field(
+        &mut self,
+        member: &mut Value,
+        field: &'a Field,
+        within: &str,
+        ty: TypeRef<'a>,
+        path: &FieldPath,
+    ) -> Result<(), Misfit> {
+        let outer = std::mem::replace(&mut self.within, within.to_owned());
+        self.fields.push(&field.name);
+        let result = self.value(member, ty.to(field.ty), field.go.named, &path.child(&field.name));
+        self.fields.pop();
+        self.within = outer;
+        result
+    }
+
+    fn drop_unknown(&mut self, members: &mut Map<String, Value>, s: &StructType, path: &FieldPath) {
+        if s.open {
+            return;
+        }
+        members.retain(|name, _| {
+            let known = s.field(name).is_some();
+            if !known {
+                self.unknown.push(format!("unknown field {:?}", path.child(name).as_str()));
+            }
+            known
+        });
+    }
+
+    fn scalar(&self, value: &mut Value, scalar: Scalar, ty: TypeRef<'_>, named: &str) -> Result<(), Misfit> {
+        let fits = match (scalar, &*value) {
+            (Scalar::String, Value::String(_)) | (Scalar::Bool, Value::Bool(_)) => true,
+            (Scalar::Int32, Value::Number(n)) => n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            (Scalar::IntOrString, Value::Number(n)) => n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            (Scalar::IntOrString, Value::String(_)) => true,
+            (Scalar::Int64, Value::Number(n)) => n.is_i64(),
+            (Scalar::Float64, Value::Number(_)) => true,
+            (Scalar::Quantity, found) => {
+                let quantity = Quantity::from_json(found).map_err(|e| Misfit::Form(e.to_string()))?;
+                *value = Value::String(quantity.to_string());
+                return Ok(());
+            }
+            (Scalar::Bytes, Value::String(text)) => return check_base64(text),
+            (Scalar::Time, Value::String(text)) => {
+                *value = Value::String(time(text)?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+                return Ok(());
+            }
+            (Scalar::MicroTime, Value::String(text)) => {
+                *value = Value::String(time(text)?.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
+                return Ok(());
+            }
+            (Scalar::Duration, Value::String(_)) => true,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(self.misfit(value, ty, named)) }
+    }
+}
+
+fn check_base64(text: &str) -> Result<(), Misfit> {
+    let lines: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match base64::engine::general_purpose::STANDARD.decode(&lines) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => lines.len() / 4 * 4,
+            };
+            Err(Misfit::Form(format!("illegal base64 data at input byte {at}")))
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, Misfit> {
+    text.parse().map_err(|_| {
+        Misfit::Form(format!(
+            "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+        ))
+    })
+}
+
+/// Whether Go writes the field with this value.
+fn is_written(value: &Value, field: &Field) -> bool {
+    let omits = field.go.omit_empty && !field.go.pointer;
+    match value {
+        Value::Null => false,
+        Value::Array(items) => !(omits && items.is_empty()),
+        Value::Object(members) => !(omits && members.is_empty() && !is_in_place(field)),
+        Value::String(text) => !(omits && text.is_empty()),
+        Value::Bool(value) => !omits || *value,
+        Value::Number(number) => !omits || number.as_f64() != Some(0.0),
+    }
+}
+
+/// Whether Go holds the struct in this field in place rather than by pointer; it then writes it always.
+fn is_in_place(field: &Field) -> bool {
+    field.default.as_ref().is_some_and(Value::is_object)
+}
+
+/// What Go writes where nothing was given.
+fn always_written(field: &Field, ty: TypeRef<'_>) -> Option<Value> {
+    if is_in_place(field) {
+        return Some(zero_struct(ty));
+    }
+    if field.go.pointer {
+        return None;
+    }
+    match ty.get() {
+        Type::Scalar(Scalar::Quantity) => Some("0".into()),
+        Type::Scalar(Scalar::IntOrString) => Some(0.into()),
+        // The one field that is left out when zero although Go holds it in place.
+        Type::Scalar(Scalar::Time | Scalar::MicroTime) => (field.name != "creationTimestamp").then_some(Value::Null),
+        _ if field.go.omit_empty => None,
+        Type::Scalar(Scalar::String) => Some("".into()),
+        Type::Scalar(Scalar::Bool) => Some(false.into()),
+        Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Float64) => Some(0.into()),
+        Type::Scalar(Scalar::Bytes) | Type::List { .. } | Type::Map { .. } => Some(Value::Null),
+        Type::Scalar(Scalar::Duration) => Some("0s".into()),
+        Type::Struct(_) | Type::Any => None,
+    }
+}
+
+fn zero_struct(ty: TypeRef<'_>) -> Value {
+    let Type::Struct(s) = ty.get() else { return Value::Object(Map::new()) };
+    let zero = |field: &Field| Some((field.name.clone(), always_written(field, ty.to(field.ty))?));
+    Value::Object(s.fields.iter().filter_map(zero).collect())
+}
+
+#[cfg(test)]
+mod tests;
