@@ -1,0 +1,278 @@
+//! A private containerd under our own directory, started, watched over and started again.
+//!
+//! The system's own containerd is never touched: root, state and socket are ours. Containers belong to their shims and
+//! outlive containerd, and containerd outlives us when we are killed; whoever starts in the same directory next adopts
+//! it as it runs, unless its configuration would differ now.
+
+mod config;
+mod import;
+mod pause;
+mod process;
+mod programs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use skiff_meta::WorldRef;
+use skiff_meta::world::{Task, WorldExt};
+use tokio::sync::watch;
+
+use crate::grpc::GrpcRuntime;
+use crate::runtime::{Runtime, RuntimeError};
+use config::{Machine, Paths};
+pub(crate) use import::Importer;
+use process::Process;
+use programs::Programs;
+
+/// How long containerd may take from its start to its first answer; a full disk check can take a while.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// The kernel's limit for the path of a socket, without the final zero.
+const SOCKET_PATH_LIMIT: usize = 107;
+/// containerd appends this for its second socket.
+const SECOND_SOCKET: &str = ".ttrpc";
+/// A log larger than this is set aside at the next start.
+const LOG_LIMIT: u64 = 16 << 20;
+
+/// Why containerd does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerdError {
+    /// A program is not there.
+    #[error("{0} is not installed; install the packages containerd and runc (Debian: apt-get install containerd runc)")]
+    Missing(&'static str),
+    /// A file or directory of ours cannot be written, or the program cannot be run.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It ended, or did not answer in time.
+    #[error("containerd does not start ({reason}); its log is {log}")]
+    NotReady {
+        /// What was seen.
+        reason: String,
+        /// Where to read more.
+        log: String,
+    },
+    /// The pause image could not be put in place.
+    #[error("the pause image cannot be imported: {0}")]
+    Pause(#[source] RuntimeError),
+}
+
+/// Where a private containerd lives and finds its network plugins.
+#[derive(Clone, Debug)]
+pub struct ContainerdOptions {
+    /// Its directory, such as `DATA-DIR/containerd`; made when missing.
+    pub directory: PathBuf,
+    /// Where network configurations appear.
+    pub cni_conf_dir: PathBuf,
+    /// Where network plugins are.
+    pub cni_bin_dir: PathBuf,
+}
+
+/// A private containerd that is kept running until [`Containerd::stop`].
+pub struct Containerd {
+    socket: PathBuf,
+    runtime: Arc<GrpcRuntime>,
+    stop: watch::Sender<bool>,
+    keeper: Mutex<Option<Task>>,
+}
+
+/// What it takes to start one, again and again.
+struct Keeper {
+    programs: Programs,
+    paths: Paths,
+    config: PathBuf,
+    log: PathBuf,
+    runtime: Arc<GrpcRuntime>,
+    world: WorldRef,
+}
+
+impl Containerd {
+    /// Starts containerd, or adopts the one that still runs from this directory, and returns once it answers and has
+    /// the pause image. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// When a program is missing, the directory cannot be written, or containerd does not come up.
+    pub async fn start(options: ContainerdOptions, world: WorldRef) -> Result<Self, ContainerdError> {
+        let programs = Programs::find()?;
+        let directory = std::path::absolute(&options.directory).map_err(io("its directory"))?;
+        for child in ["", "root", "state", "certs.d"] {
+            let path = directory.join(child);
+            std::fs::create_dir_all(&path).map_err(io(format!("making {}", path.display())))?;
+        }
+        let paths = Paths {
+            root: directory.join("root"),
+            state: directory.join("state"),
+            socket: socket_path(&directory)?,
+            registry: directory.join("certs.d"),
+            cni_conf: options.cni_conf_dir,
+            cni_bin: options.cni_bin_dir,
+        };
+        let machine = Machine::detect(&paths.root);
+        let importer = Importer {
+            ctr: programs.ctr.clone(),
+            socket: paths.socket.clone(),
+            snapshotter: config::snapshotter(machine),
+            world: world.clone(),
+        };
+        let keeper = Keeper {
+            config: directory.join("config.toml"),
+            log: directory.join("containerd.log"),
+            runtime: Arc::new(GrpcRuntime::new(&paths.socket).with_importer(importer)),
+            programs,
+            paths,
+            world: world.clone(),
+        };
+        let process = keeper.begin(&config::file(&keeper.paths, machine)).await?;
+        keeper.ensure_pause(&directory).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let (socket, runtime) = (keeper.paths.socket.clone(), keeper.runtime.clone());
+        let keeper = world.spawn("containerd", Box::pin(keeper.keep(process, stopped)));
+        Ok(Self { socket, runtime, stop, keeper: Mutex::new(Some(keeper)) })
+    }
+
+    /// The runtime it serves.
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        self.runtime.clone()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Stops containerd, by force after five seconds. Containers run on.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper {
+            keeper.await;
+        }
+    }
+}
+
+/// Stops the containerd that runs from `directory`, if one does. Its containers run on; for cleaning up after a process
+/// that was killed.
+pub async fn stop_left_over(directory: &Path, world: WorldRef) {
+    let Ok(directory) = std::path::absolute(directory) else { return };
+    if let Some(process) = Process::find(&directory.join("config.toml"), world) {
+        process.stop().await;
+    }
+}
+
+impl Keeper {
+    /// Adopts or starts, and waits for the first answer.
+    async fn begin(&self, config: &str) -> Result<Process, ContainerdError> {
+        let unchanged = std::fs::read_to_string(&self.config).is_ok_and(|present| present == config);
+        if let Some(mut process) = Process::find(&self.config, self.world.clone()) {
+            if unchanged && self.ready(&mut process).await.is_ok() {
+                tracing::info!(pid = process.pid(), "adopted the containerd that still runs");
+                return Ok(process);
+            }
+            tracing::info!(pid = process.pid(), "replacing the containerd that still runs");
+            process.stop().await;
+        }
+        std::fs::write(&self.config, config).map_err(io(format!("writing {}", self.config.display())))?;
+        self.launch().await
+    }
+
+    async fn launch(&self) -> Result<Process, ContainerdError> {
+        if std::fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_LIMIT) {
+            // Losing an old log is no reason not to start.
+            let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
+        }
+        let program = &self.programs.containerd;
+        let mut process = Process::start(program, &self.config, &self.log, self.world.clone())
+            .map_err(io(format!("running {}", program.display())))?;
+        tracing::debug!(pid = process.pid(), "started containerd");
+        match self.ready(&mut process).await {
+            Ok(()) => Ok(process),
+            Err(error) => {
+                process.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until the runtime answers. containerd announces its readiness to nobody but systemd, so we ask, often at
+    /// first since it mostly takes a tenth of a second.
+    async fn ready(&self, process: &mut Process) -> Result<(), ContainerdError> {
+        let not_ready = |reason: String| ContainerdError::NotReady { reason, log: self.log.display().to_string() };
+        let answers = self.world.timeout(START_LIMIT, async {
+            let mut pause = Duration::from_millis(4);
+            loop {
+                // The runtime part is registered last: until then it is unknown at a socket that already answers.
+                if self.runtime.version().await.is_ok() {
+                    return;
+                }
+                self.world.sleep(pause).await;
+                pause = (pause * 5 / 4).min(Duration::from_millis(250));
+            }
+        });
+        tokio::select! {
+            answered = answers => answered.ok_or_else(|| not_ready(format!("no answer within {START_LIMIT:?}"))),
+            () = process.ended() => Err(not_ready("it ended at once".to_owned())),
+        }
+    }
+
+    async fn ensure_pause(&self, directory: &Path) -> Result<(), ContainerdError> {
+        if self.runtime.image_status(pause::IMAGE).await.map_err(ContainerdError::Pause)?.is_some() {
+            return Ok(());
+        }
+        let file = directory.join("pause.tar");
+        let archive = pause::archive().map_err(io("building the pause image"))?;
+        std::fs::write(&file, archive).map_err(io(format!("writing {}", file.display())))?;
+        self.runtime.import_images(&file).await.map_err(ContainerdError::Pause)?;
+        Ok(())
+    }
+
+    /// Starts containerd again whenever it ends, with growing pauses while it does not come up.
+    async fn keep(self, mut process: Process, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let asked = tokio::select! {
+                () = process.ended() => false,
+                // A sender that is gone means that nobody wants containerd any longer to be looked after.
+                _ = stopped.wait_for(|stop| *stop) => true,
+            };
+            if asked {
+                return process.stop().await;
+            }
+            let mut pause = Duration::from_millis(50);
+            process = loop {
+                match self.launch().await {
+                    Ok(process) => break process,
+                    Err(error) => tracing::error!("{error}"),
+                }
+                if *stopped.borrow() {
+                    return;
+                }
+                self.world.sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            };
+        }
+    }
+}
+
+/// The socket lies in the directory, unless its path would be too long for the kernel; then in `/run`, under a name
+/// made from the directory's.
+fn socket_path(directory: &Path) -> Result<PathBuf, ContainerdError> {
+    let near = directory.join("containerd.sock");
+    if near.as_os_str().len() + SECOND_SOCKET.len() <= SOCKET_PATH_LIMIT {
+        return Ok(near);
+    }
+    let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
+    let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let far = PathBuf::from("/run/skiff").join(name);
+    std::fs::create_dir_all(&far).map_err(io(format!("making {}", far.display())))?;
+    Ok(far.join("containerd.sock"))
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ContainerdError {
+    move |source| ContainerdError::Io { what: what.into(), source }
+}
