@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::tree::Builder;
 use super::{DecodeError, Decoded};
 
-/// Deepest nesting.
-const MAX_DEPTH: usize = 128;
+/// Deepest nesting. Twice what the deepest definitions of custom kinds have, and little enough that the parser, which
+/// calls itself for every level, stays far from the end of a task's stack.
+const MAX_DEPTH: usize = 64;
 /// Most nodes of one document; a body of 3 MiB has fewer unless aliases multiply them.
 const MAX_NODES: usize = 1_500_000;
 
@@ -18,6 +19,7 @@ fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,
         },
