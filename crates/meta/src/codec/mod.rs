@@ -4,6 +4,7 @@
 //! YAML, in what aliases may expand to.
 
 pub mod json;
+pub mod protobuf;
 pub mod yaml;
 
 mod go_syntax;
