@@ -3,9 +3,21 @@
 //! Only the server calls in here (and the node agent, to default static pods). There is one [`Rules`] implementation
 //! per built-in kind and one, driven by schema, for all custom kinds; the pipeline does not know which it holds.
 
+mod age;
+mod kind;
+mod kinds;
+pub mod metadata;
+mod view;
+
 use jiff::Timestamp;
 use serde_json::Value;
+use skiff_meta::GroupKind;
 use skiff_meta::field::FieldErrors;
+
+/// The rules of a built-in kind; for kinds nobody wrote rules for, those that fit any object.
+pub fn rules_for(gk: &GroupKind) -> &'static dyn Rules {
+    kinds::find(&gk.group, &gk.kind)
+}
 
 /// Which part of an object a request writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +59,10 @@ pub trait Rules: Send + Sync {
     fn validate_create(&self, object: &Value) -> FieldErrors;
     /// All faults of an update, forbidden changes included.
     fn validate_update(&self, new: &Value, old: &Value, part: Part) -> FieldErrors;
+    /// Paths that writes to `part` reset, each a list of names: writing them owns nothing.
+    fn reset_fields(&self, _part: Part) -> &'static [&'static [&'static str]] {
+        &[]
+    }
     /// Warnings for deprecated or doubtful use.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()

@@ -1,0 +1,226 @@
+//! Metadata, as every kind has it (`k8s.io/apimachinery/pkg/api/validation/objectmeta.go`).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
+use skiff_meta::names;
+
+use crate::Rules;
+use crate::view::View;
+
+/// Most bytes of all annotations together.
+const MAX_ANNOTATIONS: usize = 256 << 10;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// All faults in the metadata of an object about to be created, its name already generated.
+pub fn validate_create(object: &Value, namespaced: bool, rules: &dyn Rules) -> FieldErrors {
+    let (metadata, path) = (object.at("metadata"), FieldPath::new("metadata"));
+    let mut faults = FieldErrors::new();
+    let generate_name = metadata.text("generateName");
+    if !generate_name.is_empty() {
+        let at = path.child("generateName");
+        let bad = rules.name_faults(generate_name, true);
+        faults.extend(bad.iter().map(|why| FieldError::invalid(&at, generate_name, why)));
+    }
+    let (name, at) = (metadata.text("name"), path.child("name"));
+    if name.is_empty() {
+        faults.push(FieldError::required(&at, "name or generateName is required"));
+    } else {
+        faults.extend(rules.name_faults(name, false).iter().map(|why| FieldError::invalid(&at, name, why)));
+    }
+    let (namespace, at) = (metadata.text("namespace"), path.child("namespace"));
+    match (namespaced, namespace.is_empty()) {
+        (true, true) => faults.push(FieldError::required(&at, "")),
+        (true, false) => {
+            let bad = names::dns1123_label(namespace);
+            faults.extend(bad.iter().map(|why| FieldError::invalid(&at, namespace, why)));
+        }
+        (false, false) => faults.push(FieldError::forbidden(&at, "not allowed on this type")),
+        (false, true) => {}
+    }
+    common(metadata, &path, &mut faults);
+    finalizers(metadata, &path.child("finalizers"), &mut faults);
+    faults
+}
+
+/// All faults in the metadata of an updated object, immutable fields included.
+pub fn validate_update(new: &Value, old: &Value) -> FieldErrors {
+    let (new, old, path) = (new.at("metadata"), old.at("metadata"), FieldPath::new("metadata"));
+    let mut faults = FieldErrors::new();
+    if old.has("deletionTimestamp") {
+        no_new_finalizers(new, old, &path.child("finalizers"), &mut faults);
+    }
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        immutable(new.get_or_null(field), old.get_or_null(field), &path.child(field), &mut faults);
+    }
+    common(new, &path, &mut faults);
+    faults
+}
+
+/// A fault unless the two are the same.
+pub(crate) fn immutable(new: &Value, old: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    if new != old {
+        faults.push(FieldError::invalid(path, new.clone(), "field is immutable"));
+    }
+}
+
+fn common(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    labels(metadata, "labels", path, faults);
+    annotations(metadata, &path.child("annotations"), faults);
+    owner_references(metadata, &path.child("ownerReferences"), faults);
+}
+
+/// Faults of the labels at member `name`.
+pub(crate) fn labels(holder: &Value, name: &str, path: &FieldPath, faults: &mut FieldErrors) {
+    let at = path.child(name);
+    for (key, value) in holder.entries(name) {
+        faults.extend(names::qualified_name(key).iter().map(|why| FieldError::invalid(&at, key, why)));
+        let value = value.as_str().unwrap_or_default();
+        faults.extend(names::label_value(value).iter().map(|why| FieldError::invalid(&at, value, why)));
+    }
+}
+
+/// Faults of annotations.
+pub(crate) fn annotations(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    let mut size = 0;
+    for (key, value) in metadata.entries("annotations") {
+        let bad = names::qualified_name(&key.to_lowercase());
+        faults.extend(bad.iter().map(|why| FieldError::invalid(path, key, why)));
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > MAX_ANNOTATIONS {
+        faults.push(FieldError::too_long(path, MAX_ANNOTATIONS));
+    }
+}
+
+fn owner_references(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    let mut controller: Option<String> = None;
+    for owner in metadata.items("ownerReferences") {
+        let (api_version, kind) = (owner.text("apiVersion"), owner.text("kind"));
+        let version = api_version.rsplit('/').next().unwrap_or_default();
+        if version.is_empty() {
+            faults.push(FieldError::invalid(&path.child("apiVersion"), api_version, "version must not be empty"));
+        }
+        for field in ["kind", "name", "uid"] {
+            if owner.text(field).is_empty() {
+                faults.push(FieldError::invalid(&path.child(field), "", "must not be empty"));
+            }
+        }
+        if (api_version, kind) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            faults.push(FieldError::invalid(path, owner.clone(), why));
+        }
+        if owner.flag("controller") {
+            let name = format!("{kind}/{}", owner.text("name"));
+            match &controller {
+                None => controller = Some(name),
+                Some(first) => {
+                    let why = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
+                         and {name}"
+                    );
+                    faults.push(FieldError::invalid(path, metadata.get_or_null("ownerReferences").clone(), &why));
+                }
+            }
+        }
+    }
+}
+
+fn finalizers(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    for finalizer in metadata.texts("finalizers") {
+        let bad = names::qualified_name(finalizer);
+        faults.extend(bad.iter().map(|why| FieldError::invalid(path, finalizer, why)));
+    }
+    let has = |name| metadata.texts("finalizers").any(|f| f == name);
+    if has(ORPHAN) && has(FOREGROUND) {
+        let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
+        faults.push(FieldError::invalid(path, metadata.get_or_null("finalizers").clone(), &why));
+    }
+}
+
+fn no_new_finalizers(new: &Value, old: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    let known: BTreeSet<&str> = old.texts("finalizers").collect();
+    let extra: BTreeSet<&str> = new.texts("finalizers").filter(|f| !known.contains(f)).collect();
+    if !extra.is_empty() {
+        let extra: Vec<String> = extra.iter().map(|f| format!("{f:?}")).collect();
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            extra.join(", ")
+        );
+        faults.push(FieldError::forbidden(path, &why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules_for;
+    use serde_json::json;
+    use skiff_meta::GroupKind;
+
+    fn faults(metadata: Value, namespaced: bool) -> Vec<String> {
+        let rules = rules_for(&GroupKind::new("", "ConfigMap"));
+        let object = json!({ "metadata": metadata });
+        validate_create(&object, namespaced, rules).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn creation() {
+        assert!(faults(json!({"name": "a.b", "namespace": "default", "labels": {"a/b": "c"}}), true).is_empty());
+        assert_eq!(
+            faults(json!({}), true),
+            ["metadata.name: Required value: name or generateName is required", "metadata.namespace: Required value"]
+        );
+        assert_eq!(
+            faults(json!({"name": "a", "namespace": "b"}), false),
+            ["metadata.namespace: Forbidden: not allowed on this type"]
+        );
+        let many = faults(
+            json!({"name": "A", "namespace": "b", "labels": {"x": "-"}, "annotations": {"a/b/c": ""},
+                "finalizers": ["orphan", "foregroundDeletion"],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "e", "uid": ""}]}),
+            true,
+        );
+        let fields: Vec<_> = many.iter().map(|f| f.split(": ").next().unwrap()).collect();
+        assert_eq!(
+            fields,
+            [
+                "metadata.name",
+                "metadata.labels",
+                "metadata.annotations",
+                "metadata.ownerReferences.uid",
+                "metadata.ownerReferences",
+                "metadata.finalizers",
+            ]
+        );
+    }
+
+    #[test]
+    fn two_controllers() {
+        let owner =
+            |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u", "controller": true});
+        let found = faults(json!({"name": "a", "namespace": "b", "ownerReferences": [owner("x"), owner("y")]}), true);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].ends_with("references for Pod/x and Pod/y"), "{found:?}");
+    }
+
+    #[test]
+    fn updates() {
+        let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
+        let mut new = old.clone();
+        assert!(validate_update(&new, &old).is_empty());
+        new["metadata"]["uid"] = json!("2");
+        new["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
+        let found: Vec<_> = validate_update(&new, &old).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found \
+                 new finalizers []string{\"c/d\"}",
+                "metadata.uid: Invalid value: \"2\": field is immutable",
+            ]
+        );
+    }
+}
