@@ -307,7 +307,7 @@ pub trait Connector: Send + Sync {
     async fn connect(&self, target: ConnectTarget, request: Request<Body>) -> Result<Response<Body>, Status>;
 }
 
-/// Everything the pipeline asks, in one value; made by `auth::chain(&ServerConfig, Arc<dyn View>, WorldRef)` before the
+/// Everything the pipeline asks, in one value; made by [`crate::auth::chain`] before the
 /// first request (the view is empty then, and follows the store from there on).
 #[derive(Clone)]
 pub struct Chain {
@@ -326,4 +326,15 @@ pub struct Chain {
     /// Objects that must exist from the first start on (RBAC defaults), with apiVersion and kind; created where
     /// missing and left alone where present, each by the named user's right of `system:masters`.
     pub defaults: Vec<Value>,
+    /// Public documents outside the API, by path; authorized like any other path.
+    pub documents: BTreeMap<&'static str, Document>,
+}
+
+/// A document served as it is.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Its media type.
+    pub content_type: &'static str,
+    /// Its text.
+    pub body: Bytes,
 }

@@ -7,5 +7,6 @@ pub mod auth;
 pub mod chain;
 pub mod config;
 pub mod pki;
+mod proxy;
 
 pub use config::ServerConfig;

@@ -1,9 +1,53 @@
-//! Who asks, and may they.
+//! Who asks, and may they: authentication, authorization, reviews, and the chain that the pipeline passes.
 
+mod authn;
 mod authz;
 mod containers;
+mod discovery;
 mod names;
+mod questions;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+use std::sync::Arc;
+
+use skiff_meta::WorldRef;
+
+pub use authn::impersonate;
+use authn::{Accounts, Authenticators, Certificates};
+use authz::Authorizers;
 pub use authz::forbidden;
+use authz::rbac::{Escalation, default_objects};
+use questions::Reviews;
+
+use crate::chain::{Admission, Chain, View};
+use crate::config::ServerConfig;
+use crate::pki::{Pki, PkiError};
+use crate::proxy::NodeConnector;
+
+/// Everything that judges requests, over `view`, which may still be empty: nothing is read before the first request.
+///
+/// # Errors
+/// When the certificate of the API server towards kubelets cannot be made or kept.
+pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: WorldRef) -> Result<Chain, PkiError> {
+    let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+    let documents = discovery::documents(&issuer, &pki.account_key());
+    let authorizers = Arc::new(Authorizers::new(view.clone()));
+    let accounts = Arc::new(Accounts::new(pki.account_key(), issuer, view.clone(), world.clone()));
+    let certificates = Certificates::new(pki.client_verifier()?);
+    let token = config.admin_token.as_deref();
+    let authenticators = Arc::new(Authenticators::new(certificates, accounts.clone(), token));
+    let admission: Vec<Arc<dyn Admission>> =
+        vec![Arc::new(Escalation::new(authorizers.rbac().clone(), authorizers.clone()))];
+    let connector = NodeConnector::new(pki, view, authorizers.clone(), world.clone())?;
+    Ok(Chain {
+        authenticator: authenticators.clone(),
+        authorizer: authorizers.clone(),
+        admission,
+        tokens: accounts,
+        questions: Arc::new(Reviews { authenticators, authorizers, world }),
+        connector: Arc::new(connector),
+        defaults: default_objects(),
+        documents,
+    })
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 use skiff_meta::object::canonical_bytes;
-use skiff_meta::{GroupResource, GroupVersionKind, Object, Status};
+use skiff_meta::{GroupResource, GroupVersionKind, Object, Status, World};
 use skiff_store::Revision;
 
 use crate::chain::{Changed, View};
@@ -107,4 +107,36 @@ impl View for TestView {
 /// Runs a future to its end.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// A world whose clock moves only when told to.
+pub(crate) struct Frozen {
+    seconds: std::sync::atomic::AtomicI64,
+}
+
+impl Frozen {
+    pub(crate) fn at(seconds: i64) -> Arc<Self> {
+        Arc::new(Self { seconds: seconds.into() })
+    }
+    pub(crate) fn advance(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl World for Frozen {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.seconds.load(std::sync::atomic::Ordering::Relaxed)).unwrap()
+    }
+    fn elapsed(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+    fn sleep(&self, _duration: std::time::Duration) -> futures::future::BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+    fn spawn(&self, _name: &'static str, _task: futures::future::BoxFuture<'static, ()>) -> skiff_meta::world::Task {
+        unreachable!("nothing here starts tasks")
+    }
+    fn random(&self) -> u64 {
+        4
+    }
 }

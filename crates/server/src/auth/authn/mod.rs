@@ -1,0 +1,116 @@
+//! Who asks: client certificates, service account tokens, the static token; or nobody in particular.
+
+mod accounts;
+mod certificate;
+mod claims;
+mod impersonate;
+mod issue;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{HeaderMap, header};
+use skiff_meta::Status;
+
+pub(crate) use accounts::{Accounts, Bearer, TokenError};
+pub(crate) use certificate::Certificates;
+pub use impersonate::impersonate;
+
+use super::names::{AUTHENTICATED, MASTERS};
+use crate::chain::{Authenticator, Peer, User};
+
+/// All ways to say who one is.
+pub(crate) struct Authenticators {
+    certificates: Certificates,
+    accounts: Arc<Accounts>,
+    admin: Option<StaticToken>,
+    anonymous: Arc<User>,
+}
+
+/// A token given on the command line, and who bears it.
+struct StaticToken {
+    token: String,
+    user: Arc<User>,
+}
+
+impl Authenticators {
+    pub(crate) fn new(certificates: Certificates, accounts: Arc<Accounts>, admin_token: Option<&str>) -> Self {
+        let admin = User::new("skiff-admin", &[MASTERS, AUTHENTICATED]);
+        let admin_token = admin_token.filter(|token| !token.is_empty());
+        let admin = admin_token.map(|token| StaticToken { token: token.to_owned(), user: Arc::new(admin) });
+        Self { certificates, accounts, admin, anonymous: Arc::new(User::anonymous()) }
+    }
+
+    /// Who bears `token`, when it is good for one of `audiences` (none: the API server's own).
+    pub(crate) async fn bearer(&self, token: &str, audiences: &[String]) -> Result<Bearer, TokenError> {
+        let own = [self.accounts.audience().to_owned()];
+        let audiences = if audiences.is_empty() { &own } else { audiences };
+        if let Some(admin) = self.admin.as_ref().filter(|admin| same(&admin.token, token)) {
+            // Good for the API server only; a review for others must not take it for theirs.
+            let audiences: Vec<String> = audiences.iter().filter(|a| **a == own[0]).cloned().collect();
+            if audiences.is_empty() {
+                return Err(TokenError::Unknown);
+            }
+            return Ok(Bearer { user: admin.user.clone(), audiences });
+        }
+        self.accounts.check(token, audiences).await
+    }
+}
+
+/// What was wrong goes to the log; the caller learns only that it was.
+fn refuse<T>(why: &dyn std::fmt::Display) -> Result<T, Status> {
+    tracing::debug!("credentials refused: {why}");
+    Err(Status::unauthorized())
+}
+
+#[async_trait]
+impl Authenticator for Authenticators {
+    async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status> {
+        let certificate = self.certificates.check(&peer.certificates, self.accounts.now());
+        if let Ok(Some(user)) = &certificate {
+            return Ok(user.clone());
+        }
+        if let Some(token) = bearer_token(headers) {
+            return match self.bearer(&token, &[]).await {
+                Ok(bearer) => Ok(bearer.user),
+                Err(error) => refuse(&error),
+            };
+        }
+        match certificate {
+            Ok(_) => Ok(self.anonymous.clone()),
+            Err(error) => refuse(&error),
+        }
+    }
+}
+
+/// The token of an `Authorization: Bearer` header, or of the WebSocket subprotocol browsers use instead.
+fn bearer_token(headers: &HeaderMap) -> Option<String> {
+    if let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+        let mut parts = value.trim().splitn(3, ' ');
+        let scheme = parts.next().unwrap_or_default();
+        return parts.next().filter(|t| !t.is_empty() && scheme.eq_ignore_ascii_case("bearer")).map(str::to_owned);
+    }
+    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let encoded = protocols.flat_map(|value| value.split(',')).find_map(|p| p.trim().strip_prefix(PREFIX))?;
+    use base64::Engine;
+    let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    String::from_utf8(token).ok().filter(|token| !token.is_empty())
+}
+
+/// Compares in a time that says nothing about where two texts differ.
+fn same(a: &str, b: &str) -> bool {
+    let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest(a).as_ref() == digest(b).as_ref()
+}
+
+/// Adds `system:authenticated`.
+fn with_authenticated(mut user: User) -> User {
+    if !user.is_in(AUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
+}
+
+#[cfg(test)]
+mod tests;
