@@ -1,109 +1,88 @@
-//! The shape all built-in kinds share: a row of what is particular, and the machinery of what is common.
-//!
-//! Common are the split between the object and its status, `metadata.generation`, and that an update must be valid as
-//! a new object would be. A row names the particular functions; what it leaves out does nothing.
+//! The shape that the rules of every built-in kind have: one value of [`KindRules`], a row in [`crate::kinds`].
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skiff_meta::field::FieldErrors;
-use skiff_meta::names::NameForm;
+use skiff_meta::names;
 
-use crate::view::{Change, View};
-use crate::{Column, Part, Rules, age};
+use crate::faults::At;
+use crate::tree::{put, without};
+use crate::{Column, Part, Rules, show};
 
-/// What is particular about one kind.
+/// A column in short: name, type, priority, help.
+pub(crate) type ColumnFacts = (&'static str, &'static str, i32, &'static str);
+
+/// The rules of one kind.
 pub(crate) struct KindRules {
-    /// API group.
-    pub(crate) group: &'static str,
-    /// Kind.
-    pub(crate) kind: &'static str,
-    /// What names look like.
-    pub(crate) name: NameForm,
+    /// Group and kind.
+    pub(crate) names: (&'static str, &'static str),
     /// Fills in what was left out.
     pub(crate) default: fn(&mut Value),
-    /// Whether there is a status that only its own subresource writes.
-    pub(crate) status: bool,
-    /// Metadata that writes to the status do not change.
-    pub(crate) status_keeps: &'static [&'static str],
-    /// Fields whose change counts as a new generation; none: generations are not counted.
-    pub(crate) generation: &'static [&'static str],
-    /// More to reset at creation.
-    pub(crate) prepare_create: fn(&mut Value),
-    /// More to carry over at an update.
-    pub(crate) prepare_update: fn(&mut Value, &Value, Part),
-    /// Faults of the object itself, new or updated.
-    pub(crate) validate: fn(&Value, &mut FieldErrors),
-    /// Faults of an object about to be created, on top.
-    pub(crate) validate_create: fn(&Value, &mut FieldErrors),
-    /// Faults of changes to the object itself, on top.
-    pub(crate) validate_update: fn(&Value, &Value, &mut FieldErrors),
-    /// Faults of a write to another part.
-    pub(crate) validate_part: fn(&Value, &Value, Part, &mut FieldErrors),
+    /// What a new object's status is: `None` when the kind has no status of its own.
+    pub(crate) first_status: Option<fn() -> Value>,
+    /// Whether `metadata.generation` counts changes of everything but metadata and status.
+    pub(crate) counts_generation: bool,
+    /// Faults of any object of the kind.
+    pub(crate) validate: fn(&At<'_>, &mut FieldErrors),
+    /// Faults of a change, beyond those of the new object.
+    pub(crate) validate_change: fn(&At<'_>, &At<'_>, &mut FieldErrors),
+    /// What is made at creation, once the object has its UID.
+    pub(crate) create: fn(&mut Value),
+    /// Corrections that depend on the old object.
+    pub(crate) carry: fn(&mut Value, &Value, Part),
+    /// Columns after the name, before the age.
+    pub(crate) columns: &'static [ColumnFacts],
+    /// A cell per column, the name included.
+    pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// What field selectors can select.
+    pub(crate) fields: fn(&Value) -> Vec<(&'static str, String)>,
     /// Doubtful use.
     pub(crate) warnings: fn(&Value) -> Vec<String>,
-    /// Selectable fields.
-    pub(crate) selectable: fn(&Value) -> Vec<(&'static str, String)>,
-    /// Columns of the table, separated by commas: `+` before a name: wide output only; `#`: integer; `?`: boolean.
-    pub(crate) columns: &'static str,
-    /// A row's cells.
-    pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// What a name must be like.
+    pub(crate) name: NameRule,
 }
 
+/// What a name must be like.
+#[derive(Clone, Copy)]
+pub(crate) enum NameRule {
+    Subdomain,
+    Label,
+    Label1035,
+    PathSegment,
+}
+
+/// The columns that every kind has that says nothing else.
+pub(crate) const NAME: ColumnFacts =
+    ("Name", "string", 0, "Name of the object, unique among its kind in its namespace");
+pub(crate) const AGE: ColumnFacts = ("Age", "string", 0, "Time since the object was created");
+/// Name and age.
+pub(crate) const PLAIN_COLUMNS: &[ColumnFacts] =
+    &[NAME, ("Created At", "date", 0, "Time at which the object was created")];
+
 impl KindRules {
-    /// A kind about which nothing is particular.
+    /// A kind about which nothing more is to be said; rows override what is.
     pub(crate) const fn new(group: &'static str, kind: &'static str) -> Self {
         Self {
-            group,
-            kind,
-            name: NameForm::Subdomain,
+            names: (group, kind),
             default: |_| {},
-            status: false,
-            status_keeps: &[],
-            generation: &[],
-            prepare_create: |_| {},
-            prepare_update: |_, _, _| {},
+            first_status: None,
+            counts_generation: false,
             validate: |_, _| {},
-            validate_create: |_, _| {},
-            validate_update: |_, _, _| {},
-            validate_part: |_, _, _, _| {},
+            validate_change: |_, _, _| {},
+            create: |_| {},
+            carry: |_, _, _| {},
+            columns: &[NAME, AGE],
+            cells: |object, now| vec![show::name(object), show::created(object, now)],
+            fields: |_| Vec::new(),
             warnings: |_| Vec::new(),
-            selectable: |_| Vec::new(),
-            columns: "Name,Created At",
-            cells: |object, _| vec![name_cell(object), object.at("metadata.creationTimestamp").clone()],
+            name: NameRule::Subdomain,
         }
     }
 }
 
-/// The object's name, as a cell.
-pub(crate) fn name_cell(object: &Value) -> Value {
-    object.at("metadata.name").clone()
-}
-
-/// Name and age: the cells of kinds that show nothing else.
-pub(crate) fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name_cell(object), age::cell(object, now)]
-}
-
-fn column(spec: &str) -> Column {
-    let (priority, spec) = spec.strip_prefix('+').map_or((0, spec), |rest| (1, rest));
-    let (ty, name) = match spec.as_bytes().first() {
-        Some(b'#') => ("integer", &spec[1..]),
-        Some(b'?') => ("boolean", &spec[1..]),
-        _ if spec == "Created At" => ("date", spec),
-        _ => ("string", spec),
-    };
-    let (format, description) = match name {
-        "Name" => ("name", "Name of the object, unique in its namespace."),
-        "Age" | "Created At" => ("", "When the object was created."),
-        _ => ("", ""),
-    };
-    Column {
-        name: name.to_owned(),
-        ty: ty.to_owned(),
-        format: format.to_owned(),
-        description: description.to_owned(),
-        priority,
-    }
+/// The status of a kind whose status begins empty.
+pub(crate) fn empty_status() -> Value {
+    json!({})
 }
 
 impl Rules for KindRules {
@@ -112,58 +91,47 @@ impl Rules for KindRules {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        if self.status {
-            object.drop_member("status");
+        if let Some(status) = self.first_status {
+            put(object, "status", status());
         }
-        let metadata = object.child("metadata");
-        if self.generation.is_empty() {
-            metadata.drop_member("generation");
-        } else {
-            metadata.put("generation", 1.into());
+        if self.counts_generation {
+            object["metadata"]["generation"] = json!(1);
         }
-        (self.prepare_create)(object);
+        (self.create)(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        new.child("metadata").put("generation", old.at("metadata.generation").clone());
         match part {
-            Part::Main if self.status => new.put("status", old.get_or_null("status").clone()),
-            Part::Status => keep_all_but_status(new, old, self.status_keeps),
-            Part::Main | Part::Other(_) => {}
+            Part::Main if self.first_status.is_some() => put(new, "status", old["status"].clone()),
+            Part::Status => self.only_status(new, old),
+            _ => {}
         }
-        (self.prepare_update)(new, old, part);
-        let changed = |field: &&str| new.get_or_null(field) != old.get_or_null(field);
-        if self.generation.iter().any(changed) {
-            let generation = old.at("metadata.generation").as_i64().unwrap_or_default();
-            new.child("metadata").put("generation", generation.saturating_add(1).into());
+        (self.carry)(new, old, part);
+        let generation = old["metadata"]["generation"].as_i64();
+        if self.counts_generation {
+            let rest = ["metadata", "status", "apiVersion", "kind"];
+            let changed = without(new, &rest) != without(old, &rest);
+            let leaving =
+                new["metadata"]["deletionTimestamp"].is_string() && old["metadata"]["deletionTimestamp"].is_null();
+            new["metadata"]["generation"] = json!(generation.unwrap_or(0) + i64::from(changed || leaving));
+        } else if let Some(metadata) = new.get_mut("metadata") {
+            put(metadata, "generation", generation.map_or(Value::Null, Value::from));
         }
     }
 
     fn validate_create(&self, object: &Value) -> FieldErrors {
-        let mut faults = FieldErrors::new();
-        (self.validate)(object, &mut faults);
-        (self.validate_create)(object, &mut faults);
+        let mut faults = Vec::new();
+        (self.validate)(&At::root(object), &mut faults);
         faults
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part) -> FieldErrors {
-        let mut faults = FieldErrors::new();
-        match part {
-            Part::Main => {
-                (self.validate)(new, &mut faults);
-                (self.validate_update)(new, old, &mut faults);
-            }
-            Part::Status | Part::Other(_) => (self.validate_part)(new, old, part, &mut faults),
+        let mut faults = Vec::new();
+        if part == Part::Main {
+            (self.validate)(&At::root(new), &mut faults);
+            (self.validate_change)(&At::root(new), &At::root(old), &mut faults);
         }
         faults
-    }
-
-    fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
-        match part {
-            Part::Main if self.status => &[&["status"]],
-            Part::Status => &[&["spec"]],
-            Part::Main | Part::Other(_) => &[],
-        }
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -171,11 +139,19 @@ impl Rules for KindRules {
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        (self.selectable)(object)
+        (self.fields)(object)
     }
 
     fn columns(&self) -> Vec<Column> {
-        self.columns.split(',').map(column).collect()
+        let format = |name: &str| if name == "Name" { "name" } else { "" };
+        let column = |(name, ty, priority, help): &ColumnFacts| Column {
+            name: (*name).to_owned(),
+            ty: (*ty).to_owned(),
+            format: format(name).to_owned(),
+            description: (*help).to_owned(),
+            priority: *priority,
+        };
+        self.columns.iter().map(column).collect()
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -183,74 +159,34 @@ impl Rules for KindRules {
     }
 
     fn name_faults(&self, name: &str, prefix: bool) -> Vec<String> {
-        self.name.faults(name, prefix)
+        // A prefix may end in what only the generated rest makes valid.
+        let name = if prefix {
+            name.strip_suffix('-').map_or_else(|| name.to_owned(), |n| format!("{n}a"))
+        } else {
+            name.to_owned()
+        };
+        match self.name {
+            NameRule::Subdomain => names::dns1123_subdomain(&name),
+            NameRule::Label => names::dns1123_label(&name),
+            NameRule::Label1035 => names::dns1035_label(&name),
+            NameRule::PathSegment => names::path_segment(&name, prefix),
+        }
     }
 }
 
-/// What a write to the status leaves as it was: everything but the status itself and most metadata.
-fn keep_all_but_status(new: &mut Value, old: &Value, keeps: &[&str]) {
-    let status = new.get_or_null("status").clone();
-    let mut metadata = new.get_or_null("metadata").clone();
-    for field in keeps {
-        metadata.put(field, old.at("metadata").get_or_null(field).clone());
-    }
-    *new = old.clone();
-    new.put("metadata", metadata);
-    new.put("status", status);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const THING: KindRules = KindRules {
-        status: true,
-        status_keeps: &["labels"],
-        generation: &["spec"],
-        columns: "Name,#Desired,+Node,?Done,Port(s),Age",
-        ..KindRules::new("g", "Thing")
-    };
-
-    #[test]
-    fn creation_begins_at_generation_one_without_status() {
-        let mut object = json!({"metadata": {"generation": 7}, "spec": {}, "status": {"a": 1}});
-        THING.prepare_create(&mut object);
-        assert_eq!(object, json!({"metadata": {"generation": 1}, "spec": {}}));
-    }
-
-    #[test]
-    fn parts_are_split() {
-        let old = json!({"metadata": {"generation": 3, "labels": {"l": "1"}}, "spec": {"a": 1}, "status": {"s": 1}});
-        let sent = json!({"metadata": {"generation": 9, "labels": {"l": "2"}}, "spec": {"a": 2}, "status": {"s": 2}});
-        let mut new = sent.clone();
-        THING.prepare_update(&mut new, &old, Part::Main);
-        assert_eq!(
-            new,
-            json!({"metadata": {"generation": 4, "labels": {"l": "2"}}, "spec": {"a": 2}, "status": {"s": 1}})
-        );
-        let mut new = sent;
-        THING.prepare_update(&mut new, &old, Part::Status);
-        assert_eq!(
-            new,
-            json!({"metadata": {"generation": 3, "labels": {"l": "1"}}, "spec": {"a": 1}, "status": {"s": 2}})
-        );
-        let mut same = old.clone();
-        THING.prepare_update(&mut same, &old, Part::Main);
-        assert_eq!(same, old);
-    }
-
-    #[test]
-    fn columns() {
-        let columns: Vec<_> = THING.columns().into_iter().map(|c| (c.name, c.ty, c.format, c.priority)).collect();
-        let expected = [
-            ("Name", "string", "name", 0),
-            ("Desired", "integer", "", 0),
-            ("Node", "string", "", 1),
-            ("Done", "boolean", "", 0),
-            ("Port(s)", "string", "", 0),
-            ("Age", "string", "", 0),
-        ];
-        assert_eq!(columns, expected.map(|(n, t, f, p)| (n.to_owned(), t.to_owned(), f.to_owned(), p)));
+impl KindRules {
+    /// A status write changes the status and leaves the declared state, and most of metadata, alone.
+    fn only_status(&self, new: &mut Value, old: &Value) {
+        for name in old.as_object().into_iter().flatten().map(|(name, _)| name) {
+            if !matches!(name.as_str(), "metadata" | "status") {
+                put(new, name, old[name].clone());
+            }
+        }
+        if let Some(map) = new.as_object_mut() {
+            map.retain(|name, _| matches!(name.as_str(), "metadata" | "status") || old.get(name).is_some());
+        }
+        for name in ["ownerReferences", "finalizers", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+            put(&mut new["metadata"], name, old["metadata"][name].clone());
+        }
     }
 }

@@ -3,21 +3,19 @@
 //! Only the server calls in here (and the node agent, to default static pods). There is one [`Rules`] implementation
 //! per built-in kind and one, driven by schema, for all custom kinds; the pipeline does not know which it holds.
 
-mod age;
+mod faults;
 mod kind;
 mod kinds;
 pub mod metadata;
+mod show;
+mod tree;
 mod view;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skiff_meta::GroupKind;
 use skiff_meta::field::FieldErrors;
 
-/// The rules of a built-in kind; for kinds nobody wrote rules for, those that fit any object.
-pub fn rules_for(gk: &GroupKind) -> &'static dyn Rules {
-    kinds::find(&gk.group, &gk.kind)
-}
+pub use kinds::rules_for;
 
 /// Which part of an object a request writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
