@@ -1,6 +1,6 @@
 //! Kinds whose pods end.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use skiff_meta::field::FieldErrors;
 
 use super::{pod, pod_spec};
@@ -210,6 +210,7 @@ fn is_schedule(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use crate::Rules;
     use crate::tree::members;
 

@@ -9,7 +9,7 @@ use skiff_meta::names;
 use super::pod_spec::port_or_name;
 use crate::Part;
 use crate::faults::{At, label_selector};
-use crate::kind::{AGE, KindRules, NAME, NameRule, empty_status};
+use crate::kind::{AGE, KindRules, NAME, NameRule};
 use crate::show::{created, name, selector};
 use crate::tree::{fill, items, items_mut, members, number, object, put, text};
 
@@ -128,7 +128,9 @@ fn service(at: &At<'_>, faults: &mut FieldErrors) {
                 names::dns1123_subdomain(name).iter().for_each(|fault| external.invalid(faults, fault));
             }
         }
-        _ if !headless => drop(ports.required(faults, "")),
+        _ if !headless => {
+ports.required(faults, "");
+}
         _ => {}
     }
     if headless && matches!(ty.text(), "NodePort" | "LoadBalancer") {
@@ -175,7 +177,8 @@ fn service_port(port: &At<'_>, single: bool, faults: &mut FieldErrors) {
         name.required(faults, "");
     }
     let number = port.get("port");
-    if number.exists() { number.port(faults) } else { drop(number.required(faults, "")) }
+    number.required(faults, "");
+    number.port(faults);
     port.get("protocol").one_of(faults, &["SCTP", "TCP", "UDP"]);
     if port.get("targetPort").exists() {
         port_or_name(&port.get("targetPort"), faults);
@@ -331,7 +334,9 @@ pub(crate) static INGRESS: KindRules = KindRules {
 
 pub(crate) static INGRESS_CLASS: KindRules = KindRules {
     counts_generation: true,
-    validate: |at, faults| drop(at.walk("spec.controller").required(faults, "")),
+    validate: |at, faults| {
+        at.walk("spec.controller").required(faults, "");
+    },
     columns: &[NAME, ("Controller", "string", 0, "Controller that serves the class"), ("Parameters", "string", 0, "Where its parameters are"), AGE],
     cells: |object, now| {
         let parameters = &object["spec"]["parameters"];

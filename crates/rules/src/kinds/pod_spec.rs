@@ -317,7 +317,9 @@ fn handler(at: &At<'_>, kinds: &[&str], faults: &mut FieldErrors) {
         [kind] => {
             let handler = at.get(kind);
             match *kind {
-                "exec" => drop(handler.get("command").required(faults, "")),
+                "exec" => {
+handler.get("command").required(faults, "");
+}
                 "httpGet" => {
                     handler.get("path").required(faults, "");
                     port_or_name(&handler.get("port"), faults);
@@ -328,7 +330,7 @@ fn handler(at: &At<'_>, kinds: &[&str], faults: &mut FieldErrors) {
                 _ => {}
             }
         }
-        [_, more @ ..] => more.iter().for_each(|kind| at.get(kind).forbidden(faults, "may not specify more than 1 handler type")),
+        [_, ref more @ ..] => more.iter().for_each(|kind| at.get(kind).forbidden(faults, "may not specify more than 1 handler type")),
     }
 }
 
@@ -392,7 +394,9 @@ fn selector_term(term: &At<'_>, faults: &mut FieldErrors) {
         expression.get("key").named(faults, names::qualified_name);
         let (operator, values) = (expression.get("operator"), expression.get("values"));
         match operator.text() {
-            "In" | "NotIn" if values.is_empty() => drop(values.required(faults, "must be specified when `operator` is 'In' or 'NotIn'")),
+            "In" | "NotIn" if values.is_empty() => {
+values.required(faults, "must be specified when `operator` is 'In' or 'NotIn'");
+}
             "Exists" | "DoesNotExist" if !values.is_empty() => values.forbidden(faults, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
             "Gt" | "Lt" if values.items().count() != 1 => faults.push(FieldError::required(&values.path, "must be specified single value when `operator` is 'Lt' or 'Gt'")),
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
