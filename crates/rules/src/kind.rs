@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_meta::field::FieldErrors;
-use skiff_meta::names;
+use skiff_meta::names::NameForm;
 
 use crate::faults::At;
 use crate::tree::{put, without};
@@ -39,16 +39,7 @@ pub(crate) struct KindRules {
     /// Doubtful use.
     pub(crate) warnings: fn(&Value) -> Vec<String>,
     /// What a name must be like.
-    pub(crate) name: NameRule,
-}
-
-/// What a name must be like.
-#[derive(Clone, Copy)]
-pub(crate) enum NameRule {
-    Subdomain,
-    Label,
-    Label1035,
-    PathSegment,
+    pub(crate) name: NameForm,
 }
 
 /// The columns that every kind has that says nothing else.
@@ -75,7 +66,7 @@ impl KindRules {
             cells: |object, now| vec![show::name(object), show::created(object, now)],
             fields: |_| Vec::new(),
             warnings: |_| Vec::new(),
-            name: NameRule::Subdomain,
+            name: NameForm::Subdomain,
         }
     }
 }
@@ -159,18 +150,7 @@ impl Rules for KindRules {
     }
 
     fn name_faults(&self, name: &str, prefix: bool) -> Vec<String> {
-        // A prefix may end in what only the generated rest makes valid.
-        let name = if prefix {
-            name.strip_suffix('-').map_or_else(|| name.to_owned(), |n| format!("{n}a"))
-        } else {
-            name.to_owned()
-        };
-        match self.name {
-            NameRule::Subdomain => names::dns1123_subdomain(&name),
-            NameRule::Label => names::dns1123_label(&name),
-            NameRule::Label1035 => names::dns1035_label(&name),
-            NameRule::PathSegment => names::path_segment(&name, prefix),
-        }
+        self.name.faults(name, prefix)
     }
 }
 

@@ -54,7 +54,8 @@ pub(crate) fn or_none(value: &Value) -> Value {
 
 /// `a=b,c=d`, or `<none>`.
 pub(crate) fn labels(value: &Value) -> Value {
-    let all: Vec<String> = members(value).map(|(k, v)| if text(v).is_empty() { k.clone() } else { format!("{k}={}", text(v)) }).collect();
+    let all: Vec<String> =
+        members(value).map(|(k, v)| if text(v).is_empty() { k.clone() } else { format!("{k}={}", text(v)) }).collect();
     if all.is_empty() { "<none>".into() } else { all.join(",").into() }
 }
 
@@ -76,7 +77,8 @@ pub(crate) fn selector(value: &Value) -> Value {
 
 /// Names and images of containers.
 pub(crate) fn containers(spec: &Value) -> [Value; 2] {
-    let join = |field: &str| items(&spec["containers"]).iter().map(|c| text(&c[field])).collect::<Vec<_>>().join(",").into();
+    let join =
+        |field: &str| items(&spec["containers"]).iter().map(|c| text(&c[field])).collect::<Vec<_>>().join(",").into();
     [join("name"), join("image")]
 }
 
@@ -86,7 +88,18 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (seconds, expected) in [(0, "0s"), (119, "119s"), (120, "2m"), (192, "3m12s"), (3600, "60m"), (10_860, "3h1m"), (90_000, "25h"), (180_000, "2d2h"), (864_000, "10d"), (-5, "<invalid>")] {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (192, "3m12s"),
+            (3600, "60m"),
+            (10_860, "3h1m"),
+            (90_000, "25h"),
+            (180_000, "2d2h"),
+            (864_000, "10d"),
+            (-5, "<invalid>"),
+        ] {
             assert_eq!(duration(seconds), expected);
         }
     }

@@ -66,5 +66,11 @@ pub(crate) fn is_empty(value: &Value) -> bool {
 
 /// The object without some members, to compare the rest.
 pub(crate) fn without(object: &Value, names: &[&str]) -> Map<String, Value> {
-    object.as_object().into_iter().flatten().filter(|(k, _)| !names.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(k, _)| !names.contains(&k.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }

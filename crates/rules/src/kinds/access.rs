@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use skiff_meta::field::FieldErrors;
 
 use crate::faults::At;
-use crate::kind::{AGE, ColumnFacts, KindRules, NAME, NameRule, PLAIN_COLUMNS};
+use skiff_meta::names::NameForm;
+
+use crate::kind::{AGE, ColumnFacts, KindRules, NAME, PLAIN_COLUMNS};
 use crate::show::{created, name};
 use crate::tree::{fill, items, items_mut, text};
 
@@ -33,7 +35,7 @@ const fn role(kind: &'static str) -> KindRules {
         },
         columns: PLAIN_COLUMNS,
         cells: |object, _| vec![name(object), object["metadata"]["creationTimestamp"].clone()],
-        name: NameRule::PathSegment,
+        name: NameForm::PathSegment,
         ..KindRules::new("rbac.authorization.k8s.io", kind)
     }
 }
@@ -45,7 +47,10 @@ fn rule(rule: &At<'_>, namespaced: bool, faults: &mut FieldErrors) {
         if namespaced {
             urls.invalid(faults, "namespaced rules cannot apply to non-resource URLs");
         }
-        if !rule.get("resources").is_empty() || !rule.get("apiGroups").is_empty() || !rule.get("resourceNames").is_empty() {
+        if !rule.get("resources").is_empty()
+            || !rule.get("apiGroups").is_empty()
+            || !rule.get("resourceNames").is_empty()
+        {
             urls.invalid(faults, "rules cannot apply to both regular resources and non-resource URLs");
         }
         return;
@@ -69,7 +74,10 @@ const fn binding(kind: &'static str) -> KindRules {
         },
         validate: |at, faults| {
             let role = at.get("roleRef");
-            role.get("kind").one_of(faults, if at.value["metadata"]["namespace"].is_string() { &["Role", "ClusterRole"] } else { &["ClusterRole"] });
+            role.get("kind").one_of(
+                faults,
+                if at.value["metadata"]["namespace"].is_string() { &["Role", "ClusterRole"] } else { &["ClusterRole"] },
+            );
             role.get("name").required(faults, "");
             for subject in at.get("subjects").items() {
                 subject.get("name").required(faults, "");
@@ -89,13 +97,28 @@ const fn binding(kind: &'static str) -> KindRules {
             let role = &object["roleRef"];
             let subjects = |kind: &str| {
                 let all = items(&object["subjects"]).iter().filter(|s| s["kind"] == kind);
-                let names: Vec<String> = all.map(|s| if kind == "ServiceAccount" { format!("{}/{}", text(&s["namespace"]), text(&s["name"])) } else { text(&s["name"]).to_owned() }).collect();
+                let names: Vec<String> = all
+                    .map(|s| {
+                        if kind == "ServiceAccount" {
+                            format!("{}/{}", text(&s["namespace"]), text(&s["name"]))
+                        } else {
+                            text(&s["name"]).to_owned()
+                        }
+                    })
+                    .collect();
                 Value::from(names.join(", "))
             };
             let shown = format!("{}/{}", text(&role["kind"]), text(&role["name"]));
-            vec![name(object), shown.into(), created(object, now), subjects("User"), subjects("Group"), subjects("ServiceAccount")]
+            vec![
+                name(object),
+                shown.into(),
+                created(object, now),
+                subjects("User"),
+                subjects("Group"),
+                subjects("ServiceAccount"),
+            ]
         },
-        name: NameRule::PathSegment,
+        name: NameForm::PathSegment,
         ..KindRules::new("rbac.authorization.k8s.io", kind)
     }
 }

@@ -9,8 +9,11 @@ use crate::kind::{AGE, ColumnFacts, KindRules, NAME, empty_status};
 use crate::show::{age, containers, created, duration, name, selector};
 use crate::tree::{fill, items, items_mut, number, object, put, text};
 
-const WIDE: [ColumnFacts; 3] =
-    [("Containers", "string", 1, "Names of the containers"), ("Images", "string", 1, "Images of the containers"), ("Selector", "string", 1, "Selector of the pods")];
+const WIDE: [ColumnFacts; 3] = [
+    ("Containers", "string", 1, "Names of the containers"),
+    ("Images", "string", 1, "Images of the containers"),
+    ("Selector", "string", 1, "Selector of the pods"),
+];
 
 pub(crate) static JOB: KindRules = KindRules {
     default: |job| default_job(object(job, "spec"), true),
@@ -42,7 +45,16 @@ pub(crate) static JOB: KindRules = KindRules {
             (Some(start), end) => duration(end.unwrap_or(now.as_second()) - start),
         };
         let [names, images] = containers(&spec["template"]["spec"]);
-        vec![name(object), state(object).into(), format!("{}/{wanted}", number(&status["succeeded"])).into(), took.into(), created(object, now), names, images, selector(&spec["selector"])]
+        vec![
+            name(object),
+            state(object).into(),
+            format!("{}/{wanted}", number(&status["succeeded"])).into(),
+            took.into(),
+            created(object, now),
+            names,
+            images,
+            selector(&spec["selector"]),
+        ]
     },
     fields: |object| vec![("status.successful", number(&object["status"]["succeeded"]).to_string())],
     ..KindRules::new("batch", "Job")
@@ -104,7 +116,12 @@ fn generate_selector(job: &mut Value) {
     }
     let (uid, name) = (job["metadata"]["uid"].clone(), job["metadata"]["name"].clone());
     let labels = object(object(object(object(job, "spec"), "template"), "metadata"), "labels");
-    for (key, value) in [("batch.kubernetes.io/job-name", &name), ("job-name", &name), ("batch.kubernetes.io/controller-uid", &uid), ("controller-uid", &uid)] {
+    for (key, value) in [
+        ("batch.kubernetes.io/job-name", &name),
+        ("job-name", &name),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("controller-uid", &uid),
+    ] {
         labels[key] = value.clone();
     }
     let selector = object(object(object(job, "spec"), "selector"), "matchLabels");
@@ -112,7 +129,15 @@ fn generate_selector(job: &mut Value) {
 }
 
 fn job(spec: &At<'_>, faults: &mut FieldErrors) {
-    for field in ["parallelism", "completions", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "backoffLimit",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+        "activeDeadlineSeconds",
+        "ttlSecondsAfterFinished",
+    ] {
         spec.get(field).not_negative(faults);
     }
     let mode = spec.get("completionMode");
@@ -126,13 +151,19 @@ fn job(spec: &At<'_>, faults: &mut FieldErrors) {
     pod_spec::validate(&pod, faults);
     let policy = pod.get("restartPolicy");
     if policy.text() == "Always" {
-        faults.push(skiff_meta::field::FieldError::not_supported(&policy.path, policy.value.clone(), &["OnFailure", "Never"]));
+        faults.push(skiff_meta::field::FieldError::not_supported(
+            &policy.path,
+            policy.value.clone(),
+            &["OnFailure", "Never"],
+        ));
     }
 }
 
 fn job_change(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
-    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"] {
+    for field in
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"]
+    {
         new_spec.get(field).immutable(&old_spec.get(field), faults);
     }
     if old_spec.get("completionMode").text() != "Indexed" {
@@ -210,9 +241,9 @@ fn is_schedule(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     use crate::Rules;
     use crate::tree::members;
+    use serde_json::json;
 
     fn sample() -> Value {
         json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x:1"}]}}}})
@@ -222,7 +253,10 @@ mod tests {
     fn a_job_runs_once_by_default() {
         let mut object = sample();
         Rules::default(&JOB, &mut object);
-        assert_eq!((&object["spec"]["completions"], &object["spec"]["parallelism"], &object["spec"]["backoffLimit"]), (&json!(1), &json!(1), &json!(6)));
+        assert_eq!(
+            (&object["spec"]["completions"], &object["spec"]["parallelism"], &object["spec"]["backoffLimit"]),
+            (&json!(1), &json!(1), &json!(6))
+        );
         assert!(JOB.validate_create(&object).is_empty());
         generate_selector(&mut object);
         assert_eq!(object["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], "u");

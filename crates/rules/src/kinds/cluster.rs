@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use skiff_meta::field::FieldError;
 
 use crate::Part;
-use crate::kind::{AGE, KindRules, NAME, NameRule, empty_status};
+use skiff_meta::names::NameForm;
+
+use crate::kind::{AGE, KindRules, NAME, empty_status};
 use crate::show::{created, name, or_none};
 use crate::tree::{fill, items, items_mut, members, number, object, put, text};
 
@@ -54,8 +56,15 @@ pub(crate) static NODE: KindRules = KindRules {
     ],
     cells: |node, now| {
         let (info, status) = (&node["status"]["nodeInfo"], &node["status"]);
-        let address = |ty: &str| items(&status["addresses"]).iter().find(|a| a["type"] == ty).map_or("<none>", |a| text(&a["address"])).to_owned();
-        let known = |value: &Value| if text(value).is_empty() { "<unknown>".to_owned() } else { text(value).to_owned() };
+        let address = |ty: &str| {
+            items(&status["addresses"])
+                .iter()
+                .find(|a| a["type"] == ty)
+                .map_or("<none>", |a| text(&a["address"]))
+                .to_owned()
+        };
+        let known =
+            |value: &Value| if text(value).is_empty() { "<unknown>".to_owned() } else { text(value).to_owned() };
         let mut kernel = known(&info["kernelVersion"]);
         if !text(&info["architecture"]).is_empty() {
             kernel = format!("{kernel} ({})", text(&info["architecture"]));
@@ -128,7 +137,7 @@ pub(crate) static NAMESPACE: KindRules = KindRules {
     columns: &[NAME, ("Status", "string", 0, "Whether the namespace is in use or going"), AGE],
     cells: |object, now| vec![name(object), object["status"]["phase"].clone(), created(object, now)],
     fields: |object| vec![("status.phase", text(&object["status"]["phase"]).to_owned())],
-    name: NameRule::Label,
+    name: NameForm::Label,
     ..KindRules::new("", "Namespace")
 };
 
@@ -156,10 +165,14 @@ pub(crate) static PRIORITY_CLASS: KindRules = KindRules {
         let (name, value) = (at.walk("metadata.name").text(), at.get("value"));
         let system = matches!(name, "system-node-critical" | "system-cluster-critical");
         if name.starts_with("system-") && !system {
-            at.walk("metadata.name").forbidden(faults, "priority class names with 'system-' prefix are reserved for system use only");
+            at.walk("metadata.name")
+                .forbidden(faults, "priority class names with 'system-' prefix are reserved for system use only");
         }
         if !system && value.number().is_some_and(|n| n > HIGHEST_USER_PRIORITY) {
-            value.forbidden(faults, &format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"));
+            value.forbidden(
+                faults,
+                &format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"),
+            );
         }
         at.get("preemptionPolicy").one_of(faults, &["PreemptLowerPriority", "Never"]);
     },
@@ -170,8 +183,22 @@ pub(crate) static PRIORITY_CLASS: KindRules = KindRules {
             }
         }
     },
-    columns: &[NAME, ("Value", "integer", 0, "Its priority"), ("Global-Default", "boolean", 0, "Whether pods without a class get it"), AGE, ("PreemptionPolicy", "string", 0, "Whether its pods displace others")],
-    cells: |object, now| vec![name(object), number(&object["value"]).into(), (object["globalDefault"] == true).into(), created(object, now), object["preemptionPolicy"].clone()],
+    columns: &[
+        NAME,
+        ("Value", "integer", 0, "Its priority"),
+        ("Global-Default", "boolean", 0, "Whether pods without a class get it"),
+        AGE,
+        ("PreemptionPolicy", "string", 0, "Whether its pods displace others"),
+    ],
+    cells: |object, now| {
+        vec![
+            name(object),
+            number(&object["value"]).into(),
+            (object["globalDefault"] == true).into(),
+            created(object, now),
+            object["preemptionPolicy"].clone(),
+        ]
+    },
     ..KindRules::new("scheduling.k8s.io", "PriorityClass")
 };
 
@@ -195,10 +222,19 @@ pub(crate) static API_SERVICE: KindRules = KindRules {
         }
     },
     first_status: Some(empty_status),
-    columns: &[NAME, ("Service", "string", 0, "Who serves the version"), ("Available", "string", 0, "Whether it is served"), AGE],
+    columns: &[
+        NAME,
+        ("Service", "string", 0, "Who serves the version"),
+        ("Available", "string", 0, "Whether it is served"),
+        AGE,
+    ],
     cells: |object, now| {
         let target = &object["spec"]["service"];
-        let shown = if target.is_object() { format!("{}/{}", text(&target["namespace"]), text(&target["name"])) } else { "Local".to_owned() };
+        let shown = if target.is_object() {
+            format!("{}/{}", text(&target["namespace"]), text(&target["name"]))
+        } else {
+            "Local".to_owned()
+        };
         let available = items(&object["status"]["conditions"]).iter().find(|c| c["type"] == "Available");
         let state = match available {
             Some(c) if c["status"] == "True" => "True".to_owned(),
@@ -251,7 +287,14 @@ pub(crate) static CERTIFICATE_SIGNING_REQUEST: KindRules = KindRules {
             state.push("Issued");
         }
         let duration = spec["expirationSeconds"].as_i64().map_or_else(|| "<none>".to_owned(), crate::show::duration);
-        vec![name(object), created(object, now), spec["signerName"].clone(), or_none(&spec["username"]), duration.into(), state.join(",").into()]
+        vec![
+            name(object),
+            created(object, now),
+            spec["signerName"].clone(),
+            or_none(&spec["username"]),
+            duration.into(),
+            state.join(",").into(),
+        ]
     },
     fields: |object| vec![("spec.signerName", text(&object["spec"]["signerName"]).to_owned())],
     ..KindRules::new("certificates.k8s.io", "CertificateSigningRequest")
@@ -267,7 +310,10 @@ mod tests {
         let mut object = json!({"metadata": {"name": "x"}});
         Rules::default(&NAMESPACE, &mut object);
         NAMESPACE.prepare_create(&mut object);
-        assert_eq!(object, json!({"metadata": {"name": "x", "labels": {"kubernetes.io/metadata.name": "x"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+        assert_eq!(
+            object,
+            json!({"metadata": {"name": "x", "labels": {"kubernetes.io/metadata.name": "x"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        );
         let mut update = json!({"metadata": {"name": "x"}, "spec": {}});
         NAMESPACE.prepare_update(&mut update, &object, Part::Main);
         assert_eq!(update["spec"]["finalizers"], json!(["kubernetes"]));

@@ -23,7 +23,11 @@ pub(crate) static CONFIG_MAP: KindRules = KindRules {
             total += keys(list, faults);
         }
         for (key, _) in members(binary.value).filter(|(key, _)| data.value.get(key.as_str()).is_some()) {
-            faults.push(FieldError::invalid(&data.path.key(key), key.clone(), "duplicate of key present in binaryData"));
+            faults.push(FieldError::invalid(
+                &data.path.key(key),
+                key.clone(),
+                "duplicate of key present in binaryData",
+            ));
         }
         if total > MOST {
             faults.push(FieldError::too_long(&at.path, MOST));
@@ -68,7 +72,8 @@ fn frozen(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
 pub(crate) static SECRET: KindRules = KindRules {
     default: |secret| {
         fill(secret, "type", "Opaque");
-        let plain: Vec<(String, String)> = members(&secret["stringData"]).map(|(k, v)| (k.clone(), STANDARD.encode(text(v)))).collect();
+        let plain: Vec<(String, String)> =
+            members(&secret["stringData"]).map(|(k, v)| (k.clone(), STANDARD.encode(text(v)))).collect();
         if !plain.is_empty() {
             let data = object(secret, "data");
             for (key, value) in plain {
@@ -92,8 +97,13 @@ pub(crate) static SECRET: KindRules = KindRules {
         for key in needed.iter().filter(|key| data.value.get(**key).is_none()) {
             faults.push(FieldError::required(&data.path.key(key), ""));
         }
-        if at.get("type").text() == "kubernetes.io/service-account-token" && at.value["metadata"]["annotations"]["kubernetes.io/service-account.name"].is_null() {
-            faults.push(FieldError::required(&at.walk("metadata.annotations").path.key("kubernetes.io/service-account.name"), ""));
+        if at.get("type").text() == "kubernetes.io/service-account-token"
+            && at.value["metadata"]["annotations"]["kubernetes.io/service-account.name"].is_null()
+        {
+            faults.push(FieldError::required(
+                &at.walk("metadata.annotations").path.key("kubernetes.io/service-account.name"),
+                "",
+            ));
         }
     },
     validate_change: |new, old, faults| {
@@ -101,7 +111,9 @@ pub(crate) static SECRET: KindRules = KindRules {
         frozen(new, old, faults);
     },
     columns: &[NAME, ("Type", "string", 0, "What the secret is for"), DATA, AGE],
-    cells: |object, now| vec![name(object), object["type"].clone(), members(&object["data"]).count().into(), created(object, now)],
+    cells: |object, now| {
+        vec![name(object), object["type"].clone(), members(&object["data"]).count().into(), created(object, now)]
+    },
     fields: |object| vec![("type", text(&object["type"]).to_owned())],
     ..KindRules::new("", "Secret")
 };

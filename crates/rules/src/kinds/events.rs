@@ -21,18 +21,24 @@ const COLUMNS: &[ColumnFacts] = &[
 ];
 
 pub(crate) static CORE: KindRules = KindRules { columns: COLUMNS, cells, fields, ..KindRules::new("", "Event") };
-pub(crate) static EVENTS: KindRules = KindRules { columns: COLUMNS, cells, fields, ..KindRules::new("events.k8s.io", "Event") };
+pub(crate) static EVENTS: KindRules =
+    KindRules { columns: COLUMNS, cells, fields, ..KindRules::new("events.k8s.io", "Event") };
 
 fn involved(event: &Value) -> &Value {
     if event["involvedObject"].is_object() { &event["involvedObject"] } else { &event["regarding"] }
 }
 
 fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
-    let either = |a: &str, b: &str| [text(&event[a]), text(&event[b])].into_iter().find(|t| !t.is_empty()).unwrap_or_default().to_owned();
+    let either = |a: &str, b: &str| {
+        [text(&event[a]), text(&event[b])].into_iter().find(|t| !t.is_empty()).unwrap_or_default().to_owned()
+    };
     let first_time = either("firstTimestamp", "deprecatedFirstTimestamp");
     let first = if first_time.is_empty() { age(&event["eventTime"], now) } else { age(&json!(first_time), now) };
     let last_time = either("lastTimestamp", "deprecatedLastTimestamp");
-    let (mut last, mut count) = (if last_time.is_empty() { first.clone() } else { age(&json!(last_time), now) }, number(&event["count"]).max(number(&event["deprecatedCount"])));
+    let (mut last, mut count) = (
+        if last_time.is_empty() { first.clone() } else { age(&json!(last_time), now) },
+        number(&event["count"]).max(number(&event["deprecatedCount"])),
+    );
     if event["series"].is_object() {
         last = age(&event["series"]["lastObservedTime"], now);
         count = number(&event["series"]["count"]);
@@ -56,8 +62,12 @@ fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
 
 fn source(event: &Value) -> String {
     let old = if event["source"].is_object() { &event["source"] } else { &event["deprecatedSource"] };
-    let component = [text(&old["component"]), text(&event["reportingComponent"]), text(&event["reportingController"])].into_iter().find(|t| !t.is_empty()).unwrap_or_default();
-    let host = [text(&old["host"]), text(&event["reportingInstance"])].into_iter().find(|t| !t.is_empty()).unwrap_or_default();
+    let component = [text(&old["component"]), text(&event["reportingComponent"]), text(&event["reportingController"])]
+        .into_iter()
+        .find(|t| !t.is_empty())
+        .unwrap_or_default();
+    let host =
+        [text(&old["host"]), text(&event["reportingInstance"])].into_iter().find(|t| !t.is_empty()).unwrap_or_default();
     if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
 }
 
@@ -73,7 +83,14 @@ fn fields(event: &Value) -> Vec<(&'static str, String)> {
         ("involvedObject.resourceVersion", of("resourceVersion")),
         ("involvedObject.fieldPath", of("fieldPath")),
         ("reason", text(&event["reason"]).to_owned()),
-        ("reportingComponent", [text(&event["reportingComponent"]), text(&event["reportingController"])].into_iter().find(|t| !t.is_empty()).unwrap_or_default().to_owned()),
+        (
+            "reportingComponent",
+            [text(&event["reportingComponent"]), text(&event["reportingController"])]
+                .into_iter()
+                .find(|t| !t.is_empty())
+                .unwrap_or_default()
+                .to_owned(),
+        ),
         ("source", text(&event["source"]["component"]).to_owned()),
         ("type", text(&event["type"]).to_owned()),
     ]
@@ -90,7 +107,10 @@ mod tests {
             "firstTimestamp": "1970-01-01T00:00:00Z", "lastTimestamp": "1970-01-01T00:00:50Z", "count": 3, "source": {"component": "kubelet", "host": "n"}});
         let row = CORE.cells(&event, "1970-01-01T00:01:00Z".parse().unwrap());
         assert_eq!(row[0], "10s");
-        assert_eq!((&row[3], &row[5], &row[6], &row[8]), (&json!("pod/a"), &json!("kubelet, n"), &json!("no"), &json!(3)));
+        assert_eq!(
+            (&row[3], &row[5], &row[6], &row[8]),
+            (&json!("pod/a"), &json!("kubelet, n"), &json!("no"), &json!(3))
+        );
         assert!(CORE.selectable_fields(&event).contains(&("involvedObject.name", "a".to_owned())));
     }
 }

@@ -9,7 +9,9 @@ use skiff_meta::names;
 use super::pod_spec::port_or_name;
 use crate::Part;
 use crate::faults::{At, label_selector};
-use crate::kind::{AGE, KindRules, NAME, NameRule};
+use skiff_meta::names::NameForm;
+
+use crate::kind::{AGE, KindRules, NAME};
 use crate::show::{created, name, selector};
 use crate::tree::{fill, items, items_mut, members, number, object, put, text};
 
@@ -37,10 +39,23 @@ pub(crate) static SERVICE: KindRules = KindRules {
     cells: |object, now| {
         let spec = &object["spec"];
         let ip = items(&spec["clusterIPs"]).first().unwrap_or(&spec["clusterIP"]);
-        vec![name(object), spec["type"].clone(), crate::show::or_none(ip), external_ip(object).into(), ports(spec).into(), created(object, now), crate::show::labels(&spec["selector"])]
+        vec![
+            name(object),
+            spec["type"].clone(),
+            crate::show::or_none(ip),
+            external_ip(object).into(),
+            ports(spec).into(),
+            created(object, now),
+            crate::show::labels(&spec["selector"]),
+        ]
     },
-    fields: |object| vec![("spec.clusterIP", text(&object["spec"]["clusterIP"]).to_owned()), ("spec.type", text(&object["spec"]["type"]).to_owned())],
-    name: NameRule::Label1035,
+    fields: |object| {
+        vec![
+            ("spec.clusterIP", text(&object["spec"]["clusterIP"]).to_owned()),
+            ("spec.type", text(&object["spec"]["type"]).to_owned()),
+        ]
+    },
+    name: NameForm::Label1035,
     ..KindRules::new("", "Service")
 };
 
@@ -99,7 +114,8 @@ fn carry_service(new: &mut Value, old: &Value, part: Part) {
     }
     let wants_ports = matches!(text(&spec["type"]), "NodePort" | "LoadBalancer");
     for port in spec.get_mut("ports").into_iter().flat_map(items_mut) {
-        let same = items(&before["ports"]).iter().find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
+        let same =
+            items(&before["ports"]).iter().find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
         if !wants_ports {
             put(port, "nodePort", Value::Null);
         } else if number(&port["nodePort"]) == 0
@@ -129,8 +145,8 @@ fn service(at: &At<'_>, faults: &mut FieldErrors) {
             }
         }
         _ if !headless => {
-ports.required(faults, "");
-}
+            ports.required(faults, "");
+        }
         _ => {}
     }
     if headless && matches!(ty.text(), "NodePort" | "LoadBalancer") {
@@ -188,7 +204,10 @@ fn service_port(port: &At<'_>, single: bool, faults: &mut FieldErrors) {
 fn external_ip(service: &Value) -> String {
     let spec = &service["spec"];
     let externals: Vec<&str> = items(&spec["externalIPs"]).iter().map(text).collect();
-    let ingress: Vec<&str> = items(&service["status"]["loadBalancer"]["ingress"]).iter().map(|i| if i["ip"].is_string() { text(&i["ip"]) } else { text(&i["hostname"]) }).collect();
+    let ingress: Vec<&str> = items(&service["status"]["loadBalancer"]["ingress"])
+        .iter()
+        .map(|i| if i["ip"].is_string() { text(&i["ip"]) } else { text(&i["hostname"]) })
+        .collect();
     match text(&spec["type"]) {
         "ExternalName" => text(&spec["externalName"]).to_owned(),
         "LoadBalancer" if !ingress.is_empty() || !externals.is_empty() => [ingress, externals].concat().join(","),
@@ -284,12 +303,31 @@ pub(crate) static ENDPOINT_SLICE: KindRules = KindRules {
         }
     },
     validate_change: |new, old, faults| new.get("addressType").immutable(&old.get("addressType"), faults),
-    columns: &[NAME, ("AddressType", "string", 0, "Kind of the addresses"), ("Ports", "string", 0, "Ports of all endpoints"), ("Endpoints", "string", 0, "Addresses"), AGE],
+    columns: &[
+        NAME,
+        ("AddressType", "string", 0, "Kind of the addresses"),
+        ("Ports", "string", 0, "Ports of all endpoints"),
+        ("Endpoints", "string", 0, "Addresses"),
+        AGE,
+    ],
     cells: |object, now| {
-        let ports = items(&object["ports"]).iter().map(|p| p["port"].as_i64().map_or_else(|| "*".to_owned(), |n| n.to_string())).collect();
-        let addresses = items(&object["endpoints"]).iter().flat_map(|e| items(&e["addresses"])).map(|a| text(a).to_owned()).collect();
+        let ports = items(&object["ports"])
+            .iter()
+            .map(|p| p["port"].as_i64().map_or_else(|| "*".to_owned(), |n| n.to_string()))
+            .collect();
+        let addresses = items(&object["endpoints"])
+            .iter()
+            .flat_map(|e| items(&e["addresses"]))
+            .map(|a| text(a).to_owned())
+            .collect();
         let unset = |text: String| if text == "<none>" { "<unset>".to_owned() } else { text };
-        vec![name(object), object["addressType"].clone(), unset(more(ports, 3)).into(), unset(more(addresses, 3)).into(), created(object, now)]
+        vec![
+            name(object),
+            object["addressType"].clone(),
+            unset(more(ports, 3)).into(),
+            unset(more(addresses, 3)).into(),
+            created(object, now),
+        ]
     },
     ..KindRules::new("discovery.k8s.io", "EndpointSlice")
 };
@@ -307,7 +345,8 @@ pub(crate) static INGRESS: KindRules = KindRules {
                 if path.get("pathType").required(faults, "pathType must be specified") {
                     path.get("pathType").one_of(faults, &["Exact", "ImplementationSpecific", "Prefix"]);
                 }
-                if path.get("pathType").text() != "ImplementationSpecific" && !path.get("path").text().starts_with('/') {
+                if path.get("pathType").text() != "ImplementationSpecific" && !path.get("path").text().starts_with('/')
+                {
                     path.get("path").invalid(faults, "must be an absolute path");
                 }
             }
@@ -323,11 +362,22 @@ pub(crate) static INGRESS: KindRules = KindRules {
     ],
     cells: |object, now| {
         let spec = &object["spec"];
-        let hosts: Vec<String> = items(&spec["rules"]).iter().map(|r| text(&r["host"]).to_owned()).filter(|h| !h.is_empty()).collect();
+        let hosts: Vec<String> =
+            items(&spec["rules"]).iter().map(|r| text(&r["host"]).to_owned()).filter(|h| !h.is_empty()).collect();
         let hosts = if hosts.is_empty() { "*".to_owned() } else { more(hosts, 3) };
-        let addresses: Vec<&str> = items(&object["status"]["loadBalancer"]["ingress"]).iter().map(|i| if i["ip"].is_string() { text(&i["ip"]) } else { text(&i["hostname"]) }).collect();
+        let addresses: Vec<&str> = items(&object["status"]["loadBalancer"]["ingress"])
+            .iter()
+            .map(|i| if i["ip"].is_string() { text(&i["ip"]) } else { text(&i["hostname"]) })
+            .collect();
         let ports = if items(&spec["tls"]).is_empty() { "80" } else { "80, 443" };
-        vec![name(object), crate::show::or_none(&spec["ingressClassName"]), hosts.into(), addresses.join(",").into(), ports.into(), created(object, now)]
+        vec![
+            name(object),
+            crate::show::or_none(&spec["ingressClassName"]),
+            hosts.into(),
+            addresses.join(",").into(),
+            ports.into(),
+            created(object, now),
+        ]
     },
     ..KindRules::new("networking.k8s.io", "Ingress")
 };
@@ -337,10 +387,19 @@ pub(crate) static INGRESS_CLASS: KindRules = KindRules {
     validate: |at, faults| {
         at.walk("spec.controller").required(faults, "");
     },
-    columns: &[NAME, ("Controller", "string", 0, "Controller that serves the class"), ("Parameters", "string", 0, "Where its parameters are"), AGE],
+    columns: &[
+        NAME,
+        ("Controller", "string", 0, "Controller that serves the class"),
+        ("Parameters", "string", 0, "Where its parameters are"),
+        AGE,
+    ],
     cells: |object, now| {
         let parameters = &object["spec"]["parameters"];
-        let shown = if parameters.is_object() { format!("{}/{}", text(&parameters["kind"]), text(&parameters["name"])) } else { "<none>".to_owned() };
+        let shown = if parameters.is_object() {
+            format!("{}/{}", text(&parameters["kind"]), text(&parameters["name"]))
+        } else {
+            "<none>".to_owned()
+        };
         vec![name(object), object["spec"]["controller"].clone(), shown.into(), created(object, now)]
     },
     ..KindRules::new("networking.k8s.io", "IngressClass")

@@ -29,7 +29,12 @@ pub(crate) static POD: KindRules = KindRules {
 pub(crate) static POD_TEMPLATE: KindRules = KindRules {
     default: |object| template(object),
     counts_generation: true,
-    columns: &[NAME, ("Containers", "string", 0, "Names of the containers"), ("Images", "string", 0, "Images of the containers"), ("Pod Labels", "string", 0, "Labels of the pods")],
+    columns: &[
+        NAME,
+        ("Containers", "string", 0, "Names of the containers"),
+        ("Images", "string", 0, "Images of the containers"),
+        ("Pod Labels", "string", 0, "Labels of the pods"),
+    ],
     cells: |object, _| {
         let [names, images] = show::containers(&object["template"]["spec"]);
         vec![show::name(object), names, images, show::labels(&object["template"]["metadata"]["labels"])]
@@ -159,7 +164,13 @@ mod tests {
     fn faults_come_together() {
         let bad = json!({"spec": {"restartPolicy": "Sometimes", "containers": [{"name": "A b", "image": ""}, {"name": "c", "image": "x", "ports": [{"containerPort": 70_000}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}]}});
         let faults: Vec<String> = POD.validate_create(&bad).iter().map(|f| f.path.to_string()).collect();
-        for path in ["spec.containers[0].name", "spec.containers[0].image", "spec.containers[1].ports[0].containerPort", "spec.containers[1].volumeMounts[0].name", "spec.restartPolicy"] {
+        for path in [
+            "spec.containers[0].name",
+            "spec.containers[0].image",
+            "spec.containers[1].ports[0].containerPort",
+            "spec.containers[1].volumeMounts[0].name",
+            "spec.restartPolicy",
+        ] {
             assert!(faults.iter().any(|f| f == path), "{path} in {faults:?}");
         }
         assert!(POD.validate_create(&pod("x:1")).is_empty());
@@ -179,8 +190,12 @@ mod tests {
         let old = json!({"metadata": {"name": "a", "generation": 3}, "spec": {"nodeName": "n"}, "status": {"phase": "Running", "qosClass": "BestEffort"}});
         let mut status = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}, "spec": {"nodeName": "other"}, "status": {"phase": "Failed"}});
         POD.prepare_update(&mut status, &old, Part::Status);
-        assert_eq!(status, json!({"metadata": {"name": "a", "generation": 3}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed", "qosClass": "BestEffort"}}));
-        let mut main = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "x": 1}, "status": {"phase": "Failed"}});
+        assert_eq!(
+            status,
+            json!({"metadata": {"name": "a", "generation": 3}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed", "qosClass": "BestEffort"}})
+        );
+        let mut main =
+            json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "x": 1}, "status": {"phase": "Failed"}});
         POD.prepare_update(&mut main, &old, Part::Main);
         assert_eq!(main["status"]["phase"], "Running");
         assert_eq!(main["metadata"]["generation"], 4);

@@ -74,7 +74,9 @@ impl<'a> Seen<'a> {
         let (spec, status) = (&pod["spec"], &pod["status"]);
         let phase = text(&status["phase"]);
         let reason = [text(&status["reason"]), phase].into_iter().find(|r| !r.is_empty()).unwrap_or_default();
-        let gated = items(&status["conditions"]).iter().any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated");
+        let gated = items(&status["conditions"])
+            .iter()
+            .any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated");
         let sidecars = items(&spec["initContainers"]).iter().filter(|c| c["restartPolicy"] == "Always");
         let mut seen = Self {
             total: items(&spec["containers"]).len() + sidecars.count(),
@@ -108,7 +110,8 @@ impl<'a> Seen<'a> {
             if sidecar {
                 of_sidecars = (of_sidecars.0 + number(&container["restartCount"]), self.last_restart);
             }
-            let (ended_state, waiting) = (&container["state"]["terminated"], text(&container["state"]["waiting"]["reason"]));
+            let (ended_state, waiting) =
+                (&container["state"]["terminated"], text(&container["state"]["waiting"]["reason"]));
             if ended_state.is_object() && number(&ended_state["exitCode"]) == 0 {
                 continue;
             }
@@ -182,11 +185,27 @@ mod tests {
         let container = |ready: bool, state: Value| json!([{"name": "c", "ready": ready, "state": state}]);
         for (status, ready, expected) in [
             (json!({"phase": "Pending"}), "0/1", "Pending"),
-            (json!({"phase": "Running", "containerStatuses": container(true, json!({"running": {}}))}), "1/1", "Running"),
-            (json!({"phase": "Pending", "containerStatuses": container(false, json!({"waiting": {"reason": "ContainerCreating"}}))}), "0/1", "ContainerCreating"),
-            (json!({"phase": "Failed", "containerStatuses": container(false, json!({"terminated": {"exitCode": 3}}))}), "0/1", "ExitCode:3"),
+            (
+                json!({"phase": "Running", "containerStatuses": container(true, json!({"running": {}}))}),
+                "1/1",
+                "Running",
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": container(false, json!({"waiting": {"reason": "ContainerCreating"}}))}),
+                "0/1",
+                "ContainerCreating",
+            ),
+            (
+                json!({"phase": "Failed", "containerStatuses": container(false, json!({"terminated": {"exitCode": 3}}))}),
+                "0/1",
+                "ExitCode:3",
+            ),
             (json!({"phase": "Failed", "reason": "Evicted"}), "0/1", "Evicted"),
-            (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}), "0/1", "Init:0/0"),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
+                "0/1",
+                "Init:0/0",
+            ),
         ] {
             assert_eq!(word(status), (ready.to_owned(), expected.to_owned()));
         }

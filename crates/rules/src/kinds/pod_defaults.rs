@@ -29,7 +29,10 @@ pub(crate) fn spec(spec: &mut Value) {
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are kept alike.
 fn mirrored_account(spec: &mut Value) {
-    let name = [text(&spec["serviceAccountName"]), text(&spec["serviceAccount"])].into_iter().find(|n| !n.is_empty()).map(str::to_owned);
+    let name = [text(&spec["serviceAccountName"]), text(&spec["serviceAccount"])]
+        .into_iter()
+        .find(|n| !n.is_empty())
+        .map(str::to_owned);
     if let Some(name) = name {
         spec["serviceAccountName"] = json!(name);
         spec["serviceAccount"] = json!(name);
@@ -149,7 +152,14 @@ mod tests {
 
     #[test]
     fn pull_policies() {
-        for (image, expected) in [("nginx", "Always"), ("nginx:latest", "Always"), ("nginx:1.22", "IfNotPresent"), ("host:5000/nginx", "Always"), ("host:5000/nginx:1", "IfNotPresent"), ("nginx@sha256:ab", "IfNotPresent")] {
+        for (image, expected) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.22", "IfNotPresent"),
+            ("host:5000/nginx", "Always"),
+            ("host:5000/nginx:1", "IfNotPresent"),
+            ("nginx@sha256:ab", "IfNotPresent"),
+        ] {
             assert_eq!(pull_policy(image), expected, "{image}");
         }
     }

@@ -31,7 +31,13 @@ pub(crate) fn validate(spec: &At<'_>, faults: &mut FieldErrors) {
     if deadline.number().is_some_and(|n| n < 1) {
         deadline.invalid(faults, "must be between 1 and 2147483647, inclusive");
     }
-    for (field, rule) in [("nodeName", names::dns1123_subdomain as fn(&str) -> Vec<String>), ("serviceAccountName", names::dns1123_subdomain), ("hostname", names::dns1123_label), ("subdomain", names::dns1123_label), ("runtimeClassName", names::dns1123_subdomain)] {
+    for (field, rule) in [
+        ("nodeName", names::dns1123_subdomain as fn(&str) -> Vec<String>),
+        ("serviceAccountName", names::dns1123_subdomain),
+        ("hostname", names::dns1123_label),
+        ("subdomain", names::dns1123_label),
+        ("runtimeClassName", names::dns1123_subdomain),
+    ] {
         let at = spec.get(field);
         if !at.is_empty() {
             at.named(faults, rule);
@@ -71,11 +77,14 @@ fn volumes(at: &At<'_>, faults: &mut FieldErrors) -> BTreeSet<String> {
                 faults.push(FieldError::duplicate(&name.path, name.text()));
             }
         }
-        let sources: Vec<&String> = members(volume.value).filter(|(k, v)| *k != "name" && !v.is_null()).map(|(k, _)| k).collect();
+        let sources: Vec<&String> =
+            members(volume.value).filter(|(k, v)| *k != "name" && !v.is_null()).map(|(k, _)| k).collect();
         match sources[..] {
             [] => faults.push(FieldError::required(&volume.path, "must specify a volume type")),
             [source] => volume_source(&volume.get(source), source, faults),
-            [_, ref more @ ..] => more.iter().for_each(|source| volume.get(source).forbidden(faults, "may not specify more than 1 volume type")),
+            [_, ref more @ ..] => more
+                .iter()
+                .for_each(|source| volume.get(source).forbidden(faults, "may not specify more than 1 volume type")),
         }
     }
     seen
@@ -88,7 +97,10 @@ fn volume_source(source: &At<'_>, name: &str, faults: &mut FieldErrors) {
             if path.required(faults, "") && path.text().split('/').any(|part| part == "..") {
                 path.invalid(faults, "must not contain '..'");
             }
-            source.get("type").one_of(faults, &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"]);
+            source.get("type").one_of(
+                faults,
+                &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"],
+            );
         }
         "secret" => {
             source.get("secretName").required(faults, "");
@@ -132,7 +144,13 @@ fn local_path(path: &At<'_>, faults: &mut FieldErrors) {
     }
 }
 
-fn container(at: &At<'_>, list: &str, volumes: &BTreeSet<String>, seen: &mut BTreeSet<String>, faults: &mut FieldErrors) {
+fn container(
+    at: &At<'_>,
+    list: &str,
+    volumes: &BTreeSet<String>,
+    seen: &mut BTreeSet<String>,
+    faults: &mut FieldErrors,
+) {
     let name = at.get("name");
     if name.required(faults, "") {
         name.named(faults, names::dns1123_label);
@@ -217,7 +235,10 @@ fn environment(container: &At<'_>, faults: &mut FieldErrors) {
             source.invalid(faults, "may not be specified when `value` is not empty");
         }
         if members(source.value).count() != 1 {
-            source.invalid(faults, "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
+            source.invalid(
+                faults,
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            );
         }
         for reference in ["configMapKeyRef", "secretKeyRef"] {
             let reference = source.get(reference);
@@ -287,7 +308,11 @@ pub(crate) fn resources(at: &At<'_>, faults: &mut FieldErrors) {
         let Ok(limit_amount) = Quantity::from_json(limit) else { continue };
         if wanted_amount > limit_amount {
             let path = requests.path.clone();
-            faults.push(FieldError::invalid(&path, text(wanted), &format!("must be less than or equal to {name} limit of {}", shown(limit))));
+            faults.push(FieldError::invalid(
+                &path,
+                text(wanted),
+                &format!("must be less than or equal to {name} limit of {}", shown(limit)),
+            ));
         }
     }
 }
@@ -318,8 +343,8 @@ fn handler(at: &At<'_>, kinds: &[&str], faults: &mut FieldErrors) {
             let handler = at.get(kind);
             match *kind {
                 "exec" => {
-handler.get("command").required(faults, "");
-}
+                    handler.get("command").required(faults, "");
+                }
                 "httpGet" => {
                     handler.get("path").required(faults, "");
                     port_or_name(&handler.get("port"), faults);
@@ -330,7 +355,9 @@ handler.get("command").required(faults, "");
                 _ => {}
             }
         }
-        [_, ref more @ ..] => more.iter().for_each(|kind| at.get(kind).forbidden(faults, "may not specify more than 1 handler type")),
+        [_, ref more @ ..] => {
+            more.iter().for_each(|kind| at.get(kind).forbidden(faults, "may not specify more than 1 handler type"))
+        }
     }
 }
 
@@ -348,7 +375,10 @@ fn toleration(at: &At<'_>, faults: &mut FieldErrors) {
     if !key.is_empty() {
         key.named(faults, names::qualified_name);
     } else if operator.text() != "Exists" {
-        operator.invalid(faults, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+        operator.invalid(
+            faults,
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+        );
     }
     if at.get("tolerationSeconds").exists() && effect.text() != "NoExecute" {
         effect.invalid(faults, "effect must be 'NoExecute' when `tolerationSeconds` is set");
@@ -363,7 +393,9 @@ fn toleration(at: &At<'_>, faults: &mut FieldErrors) {
 fn affinity(at: &At<'_>, faults: &mut FieldErrors) {
     let node = at.get("nodeAffinity");
     let required = node.get("requiredDuringSchedulingIgnoredDuringExecution");
-    if required.exists() && required.get("nodeSelectorTerms").required(faults, "must have at least one node selector term") {
+    if required.exists()
+        && required.get("nodeSelectorTerms").required(faults, "must have at least one node selector term")
+    {
         required.get("nodeSelectorTerms").items().for_each(|term| selector_term(&term, faults));
     }
     for preferred in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
@@ -395,10 +427,15 @@ fn selector_term(term: &At<'_>, faults: &mut FieldErrors) {
         let (operator, values) = (expression.get("operator"), expression.get("values"));
         match operator.text() {
             "In" | "NotIn" if values.is_empty() => {
-values.required(faults, "must be specified when `operator` is 'In' or 'NotIn'");
-}
-            "Exists" | "DoesNotExist" if !values.is_empty() => values.forbidden(faults, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
-            "Gt" | "Lt" if values.items().count() != 1 => faults.push(FieldError::required(&values.path, "must be specified single value when `operator` is 'Lt' or 'Gt'")),
+                values.required(faults, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                values.forbidden(faults, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+            }
+            "Gt" | "Lt" if values.items().count() != 1 => faults.push(FieldError::required(
+                &values.path,
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            )),
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             _ => operator.invalid(faults, "not a valid selector operator"),
         }

@@ -9,7 +9,9 @@ use crate::show::{created, name};
 use crate::tree::{fill, items_mut, members, number, object, put, text};
 
 pub(crate) static POD_DISRUPTION_BUDGET: KindRules = KindRules {
-    first_status: Some(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})),
+    first_status: Some(
+        || json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}),
+    ),
     counts_generation: true,
     validate: |at, faults| {
         let spec = at.get("spec");
@@ -36,7 +38,13 @@ pub(crate) static POD_DISRUPTION_BUDGET: KindRules = KindRules {
             other => json!(other.to_string()),
         };
         let spec = &object["spec"];
-        vec![name(object), shown(&spec["minAvailable"]), shown(&spec["maxUnavailable"]), number(&object["status"]["disruptionsAllowed"]).into(), created(object, now)]
+        vec![
+            name(object),
+            shown(&spec["minAvailable"]),
+            shown(&spec["maxUnavailable"]),
+            number(&object["status"]["disruptionsAllowed"]).into(),
+            created(object, now),
+        ]
     },
     ..KindRules::new("policy", "PodDisruptionBudget")
 };
@@ -66,7 +74,12 @@ pub(crate) static LIMIT_RANGE: KindRules = KindRules {
 
 pub(crate) static RESOURCE_QUOTA: KindRules = KindRules {
     first_status: Some(empty_status),
-    columns: &[NAME, ("Request", "string", 0, "Used of what may be asked for"), ("Limit", "string", 0, "Used of what may be allowed"), AGE],
+    columns: &[
+        NAME,
+        ("Request", "string", 0, "Used of what may be asked for"),
+        ("Limit", "string", 0, "Used of what may be allowed"),
+        AGE,
+    ],
     cells: |object, now| {
         let status = &object["status"];
         let (mut requests, mut limits) = (Vec::new(), Vec::new());

@@ -21,7 +21,11 @@ fn access_modes(value: &Value) -> String {
 }
 
 fn phase(object: &Value) -> Value {
-    if object["metadata"]["deletionTimestamp"].is_string() { "Terminating".into() } else { object["status"]["phase"].clone() }
+    if object["metadata"]["deletionTimestamp"].is_string() {
+        "Terminating".into()
+    } else {
+        object["status"]["phase"].clone()
+    }
 }
 
 fn unset(value: &Value) -> Value {
@@ -57,7 +61,11 @@ pub(crate) static PERSISTENT_VOLUME: KindRules = KindRules {
     cells: |volume, now| {
         let spec = &volume["spec"];
         let claim = &spec["claimRef"];
-        let claim = if claim.is_object() { format!("{}/{}", text(&claim["namespace"]), text(&claim["name"])) } else { String::new() };
+        let claim = if claim.is_object() {
+            format!("{}/{}", text(&claim["namespace"]), text(&claim["name"]))
+        } else {
+            String::new()
+        };
         vec![
             name(volume),
             spec["capacity"]["storage"].clone(),
@@ -158,8 +166,16 @@ pub(crate) static STORAGE_CLASS: KindRules = KindRules {
     ],
     cells: |class, now| {
         let default = class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true";
-        let shown = if default { format!("{} (default)", text(&class["metadata"]["name"])).into() } else { name(class) };
-        vec![shown, class["provisioner"].clone(), or_none(&class["reclaimPolicy"]), or_none(&class["volumeBindingMode"]), (class["allowVolumeExpansion"] == true).into(), created(class, now)]
+        let shown =
+            if default { format!("{} (default)", text(&class["metadata"]["name"])).into() } else { name(class) };
+        vec![
+            shown,
+            class["provisioner"].clone(),
+            or_none(&class["reclaimPolicy"]),
+            or_none(&class["volumeBindingMode"]),
+            (class["allowVolumeExpansion"] == true).into(),
+            created(class, now),
+        ]
     },
     ..KindRules::new("storage.k8s.io", "StorageClass")
 };

@@ -46,7 +46,8 @@ pub(crate) static DEPLOYMENT: KindRules = KindRules {
     cells: |object, now| {
         let status = &object["status"];
         let ready = format!("{}/{}", number(&status["readyReplicas"]), number(&object["spec"]["replicas"]));
-        let counts = vec![ready.into(), number(&status["updatedReplicas"]).into(), number(&status["availableReplicas"]).into()];
+        let counts =
+            vec![ready.into(), number(&status["updatedReplicas"]).into(), number(&status["availableReplicas"]).into()];
         row(object, counts, now)
     },
     ..KindRules::new("apps", "Deployment")
@@ -65,7 +66,11 @@ const SET_COLUMNS: &[ColumnFacts] = &[
 
 fn set_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let status = &object["status"];
-    let counts = vec![number(&object["spec"]["replicas"]).into(), number(&status["replicas"]).into(), number(&status["readyReplicas"]).into()];
+    let counts = vec![
+        number(&object["spec"]["replicas"]).into(),
+        number(&status["replicas"]).into(),
+        number(&status["readyReplicas"]).into(),
+    ];
     row(object, counts, now)
 }
 
@@ -152,7 +157,15 @@ pub(crate) static STATEFUL_SET: KindRules = KindRules {
         always_restarted(&spec, faults);
     },
     validate_change: |new, old, faults| {
-        let allowed = ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"];
+        let allowed = [
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
+        ];
         if crate::tree::without(&new.value["spec"], &allowed) != crate::tree::without(&old.value["spec"], &allowed) {
             new.get("spec").forbidden(faults, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
         }
@@ -180,7 +193,9 @@ pub(crate) static DAEMON_SET: KindRules = KindRules {
             fill(rolling, "maxSurge", 0);
         }
     },
-    first_status: Some(|| json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})),
+    first_status: Some(
+        || json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}),
+    ),
     counts_generation: true,
     validate: |at, faults| {
         let spec = at.get("spec");
@@ -204,7 +219,15 @@ pub(crate) static DAEMON_SET: KindRules = KindRules {
     ],
     cells: |object, now| {
         let count = |field: &str| Value::from(number(&object["status"][field]));
-        let mut counts: Vec<Value> = ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"].map(count).to_vec();
+        let mut counts: Vec<Value> = [
+            "desiredNumberScheduled",
+            "currentNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+        ]
+        .map(count)
+        .to_vec();
         counts.push(crate::show::labels(&object["spec"]["template"]["spec"]["nodeSelector"]));
         row(object, counts, now)
     },
@@ -214,12 +237,18 @@ pub(crate) static DAEMON_SET: KindRules = KindRules {
 pub(crate) static CONTROLLER_REVISION: KindRules = KindRules {
     validate: |at, faults| at.get("revision").not_negative(faults),
     validate_change: |new, old, faults| new.get("data").immutable(&old.get("data"), faults),
-    columns: &[NAME, ("Controller", "string", 0, "Owner of the revision"), ("Revision", "string", 0, "Number of the revision"), AGE],
+    columns: &[
+        NAME,
+        ("Controller", "string", 0, "Owner of the revision"),
+        ("Revision", "string", 0, "Number of the revision"),
+        AGE,
+    ],
     cells: |object, now| {
         let owner = &object["metadata"]["ownerReferences"][0];
         let group = text(&owner["apiVersion"]).split('/').next().unwrap_or_default();
         let kind = text(&owner["kind"]).to_lowercase();
-        let shown = if owner.is_object() { format!("{kind}.{group}/{}", text(&owner["name"])) } else { "<none>".to_owned() };
+        let shown =
+            if owner.is_object() { format!("{kind}.{group}/{}", text(&owner["name"])) } else { "<none>".to_owned() };
         vec![name(object), shown.into(), number(&object["revision"]).into(), created(object, now)]
     },
     ..KindRules::new("apps", "ControllerRevision")
@@ -331,7 +360,10 @@ mod tests {
     fn defaults() {
         let object = sample();
         assert_eq!(object["spec"]["replicas"], 1);
-        assert_eq!(object["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}));
+        assert_eq!(
+            object["spec"]["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
+        );
         assert!(DEPLOYMENT.validate_create(&object).is_empty(), "{:?}", DEPLOYMENT.validate_create(&object));
     }
 
@@ -341,7 +373,11 @@ mod tests {
             ("/spec/replicas", json!(-1), "spec.replicas"),
             ("/spec/selector/matchLabels/app", json!("other"), "spec.template.metadata.labels"),
             ("/spec/template/spec/restartPolicy", json!("Never"), "spec.template.spec.restartPolicy"),
-            ("/spec/strategy/rollingUpdate", json!({"maxSurge": 0, "maxUnavailable": "0%"}), "spec.strategy.rollingUpdate.maxUnavailable"),
+            (
+                "/spec/strategy/rollingUpdate",
+                json!({"maxSurge": 0, "maxUnavailable": "0%"}),
+                "spec.strategy.rollingUpdate.maxUnavailable",
+            ),
             ("/spec/progressDeadlineSeconds", json!(0), "spec.progressDeadlineSeconds"),
         ] {
             let mut object = sample();
@@ -351,7 +387,9 @@ mod tests {
         }
         let mut moved = sample();
         moved["spec"]["selector"]["matchLabels"] = json!({"app": "web", "x": "y"});
-        assert!(DEPLOYMENT.validate_update(&moved, &sample(), Part::Main).iter().any(|f| f.message.contains("immutable")));
+        assert!(
+            DEPLOYMENT.validate_update(&moved, &sample(), Part::Main).iter().any(|f| f.message.contains("immutable"))
+        );
     }
 
     #[test]
