@@ -7,8 +7,17 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skiff_meta::TraceContext;
 
-/// Counts committed transactions; 0 is before the first. An object's resourceVersion is the revision of its last write.
+/// Counts committed transactions. An object's resourceVersion is the revision of its last write.
+///
+/// A new store is at revision 1, as etcd's is, so the first write gets 2: to Kubernetes' clients a resourceVersion of 0
+/// means "any", and no state may be known by that number. As a state to read or watch from, 0 is the empty one before
+/// everything; in [`Compare::Modified`] it means absent.
 pub type Revision = u64;
+
+/// The longest key, in bytes.
+pub const MAX_KEY: usize = 4096;
+/// The largest transaction, in bytes of keys and values.
+pub const MAX_TRANSACTION: usize = 16 << 20;
 
 /// Names a lease; 0 means none.
 pub type LeaseId = i64;
@@ -119,7 +128,9 @@ pub enum Write {
 
 /// All conditions hold -> all writes happen at one new revision; otherwise nothing happens.
 ///
-/// Each key may be written at most once. A transaction that writes nothing takes no revision.
+/// Each key may be written at most once. A transaction that writes nothing takes no revision. Keys are 1 to
+/// [`MAX_KEY`] bytes, all keys and values together at most [`MAX_TRANSACTION`]. Engines keep keys and values as they
+/// are given: a slice of a larger buffer keeps the whole buffer alive, so hand in bytes of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     /// Conditions.
@@ -172,7 +183,8 @@ pub enum Change {
 pub enum WatchItem {
     /// All changes of one or several whole revisions, in order; a revision is never split over two items.
     Changes(Vec<Change>),
-    /// Nothing more up to and including this revision.
+    /// Nothing more up to and including this revision. Told once when a watch has caught up with the moment it began,
+    /// and whenever [`Store::request_progress`] asks.
     Progress(Revision),
 }
 
@@ -181,12 +193,12 @@ pub enum WatchItem {
 pub struct WatchQuery {
     /// Which keys.
     pub keys: KeyRange,
-    /// Changes after this revision; `None`: after now.
+    /// Changes after this revision; `None`: after now. At least [`Store::compacted`], and no later than now.
     pub after: Option<Revision>,
 }
 
-/// A watch: changes without end, in order, each exactly once. Ends with an error when the watcher is too slow to keep
-/// up ([`StoreError::Lagged`]) or its revision was compacted.
+/// A watch: changes without end, in order, each exactly once. Ends with [`StoreError::Lagged`] when the watcher is so
+/// slow that what it has not read yet was compacted.
 pub type Watch = BoxStream<'static, Result<WatchItem, StoreError>>;
 
 /// What can go wrong.
@@ -246,12 +258,18 @@ pub enum StoreError {
     /// The engine has been closed.
     #[error("store is closed")]
     Closed,
-    /// A transaction against the contract: a key written twice, or too large.
+    /// A transaction against the contract: an empty key, a key written twice, or too large.
     #[error("bad transaction: {0}")]
     BadTransaction(String),
 }
 
 /// Revisioned bytes.
+///
+/// Revisions are total and without gaps: each transaction that writes gets the next one, and so does the end of a lease
+/// that had keys. A transaction is seen whole or not at all, by readers, by watchers and after a crash. Reads are
+/// linearizable and never show what is not durable yet. After an error other than a refusal of the arguments
+/// ([`StoreError::BadTransaction`], [`StoreError::LeaseNotFound`], [`StoreError::NoSpace`]: nothing happened) a write may
+/// have happened or not; only reading tells.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One key. Linearizable when `at` is `None`.
@@ -264,9 +282,13 @@ pub trait Store: Send + Sync + 'static {
     async fn watch(&self, query: WatchQuery) -> Result<Watch, StoreError>;
     /// The newest revision, linearizable.
     async fn revision(&self) -> Result<Revision, StoreError>;
-    /// The oldest revision that [`Store::range`] with `at` still answers for API clients.
+    /// The oldest revision that [`Store::range`] with `at` and [`Store::watch`] still answer for API clients; 0 while
+    /// nothing was forgotten.
     async fn compacted(&self) -> Result<Revision, StoreError>;
-    /// Forgets what happened before `revision` (API compaction; a history on disk may outlive it).
+    /// Asks every watch for a sign of life: each yields, soon, an item at or past the present revision.
+    async fn request_progress(&self) -> Result<(), StoreError>;
+    /// Forgets what happened before `revision` (API compaction; a history on disk may outlive it). The state at
+    /// `revision` itself stays readable. Going back is no error and does nothing.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
     /// The newest revision committed at or before `time` (seconds since 1970), where known.
     async fn revision_at(&self, time: i64) -> Result<Option<Revision>, StoreError>;
@@ -278,7 +300,7 @@ pub trait Store: Send + Sync + 'static {
     async fn size(&self) -> Result<u64, StoreError>;
     /// A new lease that ends `ttl` from now unless kept alive.
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
-    /// Starts the lease's time anew.
+    /// Starts the lease's time anew; its full time to live.
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError>;
     /// Ends a lease now; its keys go.
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;

@@ -1,0 +1,198 @@
+//! Where mutations wait for the disk.
+//!
+//! What arrives while the writer thread syncs one batch becomes the next batch: the busier the store, the larger the
+//! batches, and the latency of a lone write stays that of one sync.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::Thread;
+
+use tokio::sync::oneshot;
+
+use crate::contract::{Revision, StoreError};
+use crate::entry::Entry;
+use crate::log::Files;
+use crate::log::frame;
+use crate::state::{Clock, Core, Undo};
+
+/// A batch takes no more entries once it has this many bytes.
+const FULL: usize = 1 << 20;
+
+/// Applied, but not durable yet.
+pub(crate) struct Staging {
+    batches: VecDeque<Batch>,
+    /// The writer has a batch in its hands.
+    in_flight: bool,
+    /// The log cannot be trusted any more: no further mutations.
+    failed: Option<StoreError>,
+    /// The buffer of the last batch, to be filled again.
+    spare: Vec<u8>,
+    writer: Option<Thread>,
+    /// The writer has ended.
+    stopped: bool,
+    /// Who waits for the writer's end.
+    closers: Vec<Waiter>,
+    files: Arc<Files>,
+}
+
+type Waiter = oneshot::Sender<Result<(), StoreError>>;
+
+/// Mutations that become durable together.
+pub(crate) struct Batch {
+    /// The log frame, its header still empty.
+    pub(crate) frame: Vec<u8>,
+    pub(crate) entries: u32,
+    /// The newest revision once this batch is durable.
+    pub(crate) head: Revision,
+    undo: Vec<Undo>,
+    waiters: Vec<Waiter>,
+}
+
+/// The promise of an answer.
+pub(crate) struct Ticket {
+    answer: Option<oneshot::Receiver<Result<(), StoreError>>>,
+    writer: Option<Thread>,
+}
+
+impl Ticket {
+    /// Wakes the writer if it may be asleep. To be called after the lock is released, which the writer needs at once.
+    pub(crate) fn wake_writer(&self) {
+        if let Some(writer) = &self.writer {
+            writer.unpark();
+        }
+    }
+
+    pub(crate) async fn redeem(self) -> Result<(), StoreError> {
+        match self.answer {
+            Some(answer) => answer.await.unwrap_or(Err(StoreError::Closed)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Staging {
+    pub(crate) fn new(files: Arc<Files>) -> Self {
+        Self {
+            batches: VecDeque::new(),
+            in_flight: false,
+            failed: None,
+            spare: Vec::new(),
+            writer: None,
+            stopped: false,
+            closers: Vec::new(),
+            files,
+        }
+    }
+
+    /// Applies the entries and queues them. Without entries the answer still waits for all before it, which may have
+    /// been what decided it.
+    pub(crate) fn stage(&mut self, core: &mut Core, entries: Vec<Entry>, clock: Clock) -> Result<Ticket, StoreError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if entries.is_empty() && self.batches.is_empty() && !self.in_flight {
+            return Ok(Ticket { answer: None, writer: None });
+        }
+        let writer_sleeps = self.batches.is_empty() && !self.in_flight;
+        if self.batches.back().is_none_or(|batch| batch.frame.len() >= FULL) {
+            self.batches.push_back(Batch::new(std::mem::take(&mut self.spare)));
+        }
+        let (sender, answer) = oneshot::channel();
+        if let Some(batch) = self.batches.back_mut() {
+            for entry in entries {
+                entry.encode(&mut batch.frame);
+                batch.entries += 1;
+                batch.undo.extend(core.apply(entry, clock));
+            }
+            batch.head = core.head();
+            batch.waiters.push(sender);
+        }
+        Ok(Ticket { answer: Some(answer), writer: self.writer.clone().filter(|_| writer_sleeps) })
+    }
+
+    /// The writer introduces itself.
+    pub(crate) fn begin(&mut self, writer: Thread) {
+        self.writer = Some(writer);
+    }
+
+    /// The next batch for the writer.
+    pub(crate) fn take(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front();
+        self.in_flight = batch.is_some();
+        batch
+    }
+
+    /// A batch is durable; its waiters are to be answered.
+    pub(crate) fn succeed(&mut self, batch: Batch) -> Answers {
+        self.in_flight = false;
+        if batch.frame.capacity() <= 2 * FULL {
+            self.spare = batch.frame;
+        }
+        Answers { waiters: batch.waiters, answer: Ok(()) }
+    }
+
+    /// A batch could not be written: it and all that was decided after it never happened.
+    pub(crate) fn fail(&mut self, core: &mut Core, batch: Batch, error: StoreError, is_final: bool) -> Answers {
+        self.in_flight = false;
+        let (mut undo, mut waiters) = (batch.undo, batch.waiters);
+        for batch in self.batches.drain(..) {
+            undo.extend(batch.undo);
+            waiters.extend(batch.waiters);
+        }
+        core.take_back(undo);
+        if is_final {
+            self.failed = Some(error.clone());
+        }
+        Answers { waiters, answer: Err(error) }
+    }
+
+    /// Asks for word of the writer's end.
+    pub(crate) fn finish(&mut self) -> Ticket {
+        if self.stopped {
+            return Ticket { answer: None, writer: None };
+        }
+        let (sender, answer) = oneshot::channel();
+        self.closers.push(sender);
+        Ticket { answer: Some(answer), writer: self.writer.clone() }
+    }
+
+    /// The writer has ended and will take nothing more; whoever still waits learns that the store is closed.
+    pub(crate) fn stop(&mut self) -> Answers {
+        self.stopped = true;
+        self.batches.clear();
+        Answers { waiters: std::mem::take(&mut self.closers), answer: Ok(()) }
+    }
+
+    /// Bytes on the disk.
+    pub(crate) fn size(&self) -> u64 {
+        self.files.size()
+    }
+
+    /// Leases as the last durable batch left them, where batches after it have removed some already.
+    pub(crate) fn undo(&self) -> impl Iterator<Item = &Undo> {
+        self.batches.iter().flat_map(|batch| &batch.undo)
+    }
+}
+
+impl Batch {
+    fn new(mut frame: Vec<u8>) -> Self {
+        frame::begin(&mut frame);
+        Self { frame, entries: 0, head: 0, undo: Vec::new(), waiters: Vec::new() }
+    }
+}
+
+/// Answers to be given once the lock is released.
+#[must_use]
+pub(crate) struct Answers {
+    waiters: Vec<Waiter>,
+    answer: Result<(), StoreError>,
+}
+
+impl Answers {
+    pub(crate) fn give(self) {
+        for waiter in self.waiters {
+            // Whoever has stopped waiting does not mind.
+            let _ = waiter.send(self.answer.clone());
+        }
+    }
+}
