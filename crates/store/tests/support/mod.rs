@@ -150,3 +150,20 @@ pub(crate) async fn changes_until(
         }
     }
 }
+
+/// Heads or tails, the same for the same seed (xorshift).
+pub(crate) fn coin(seed: u64) -> impl FnMut() -> bool {
+    let mut dice = dice(seed);
+    move || dice(2) == 0
+}
+
+/// Numbers below a bound, the same for the same seed.
+pub(crate) fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed | 1;
+    move |bound| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) % bound
+    }
+}
