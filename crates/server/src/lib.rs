@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod chain;
 pub mod config;
+pub mod openapi;
 pub mod pki;
 mod proxy;
 

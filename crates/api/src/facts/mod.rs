@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use skiff_meta::GroupVersionKind;
-use skiff_meta::schema::{KindSchema, Schema, TypeId};
+use skiff_meta::schema::{KindSchema, Schema, Type, TypeId};
 
 static TEXT: &str = include_str!("../../facts/types.txt");
 
@@ -27,6 +27,14 @@ struct KindFact {
     /// `apps/v1`, `/v1`, or `*` for types that are kinds everywhere (`DeleteOptions`).
     group_version: &'static str,
     root: TypeId,
+}
+
+/// Changes whenever the facts do, for documents that are made of them.
+pub fn digest() -> u64 {
+    static DIGEST: OnceLock<u64> = OnceLock::new();
+    // FNV-1a: the text is ours, so that nobody looks for collisions.
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    *DIGEST.get_or_init(|| TEXT.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// All facts, read at the first call.
@@ -57,6 +65,18 @@ impl Facts {
         };
         candidates.iter().find(fits).map(|fact| KindSchema::new(self.schema.clone(), fact.root))
     }
+    /// The kinds that the type `root` is, none for parts of kinds. Types that are kinds everywhere say so by a group
+    /// and version `*`.
+    pub fn gvks(&self, root: TypeId) -> Vec<GroupVersionKind> {
+        let Type::Struct(s) = self.schema.get(root) else { return Vec::new() };
+        let facts = self.kinds.get(s.go_name()).into_iter().flatten().filter(|fact| fact.root == root);
+        let split = |fact: &KindFact| fact.group_version.split_once('/').unwrap_or(("*", "*"));
+        facts.map(split).map(|(group, version)| GroupVersionKind::new(group, version, s.go_name())).collect()
+    }
+    /// The type with this name in OpenAPI.
+    pub fn id_of(&self, openapi_name: &str) -> Option<TypeId> {
+        self.by_name.get(openapi_name).copied()
+    }
     /// The graph of all types.
     pub fn graph(&self) -> &Arc<Schema> {
         &self.schema
@@ -70,7 +90,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use skiff_meta::schema::{ListType, Type};
+    use skiff_meta::schema::ListType;
 
     use super::*;
     use crate::KINDS;
@@ -148,6 +168,9 @@ mod tests {
         assert_eq!(at("apps", "v1", "DeleteOptions").root().id(), at("", "v1", "DeleteOptions").root().id());
         at("", "v1", "Status");
         at("meta.k8s.io", "v1", "PartialObjectMetadataList");
+        let gvks = |gvk: KindSchema| facts().gvks(gvk.root().id());
+        assert_eq!(gvks(at("apps", "v1", "Deployment")), [GroupVersionKind::new("apps", "v1", "Deployment")]);
+        assert_eq!(gvks(at("", "v1", "DeleteOptions")), [GroupVersionKind::new("*", "*", "DeleteOptions")]);
         assert!(schema(&GroupVersionKind::new("apps", "v1", "Pod")).is_none());
         assert!(schema_of("io.k8s.api.core.v1.Nothing").is_none());
     }
