@@ -1,1 +1,3 @@
-//! The node agent: pod workers, probes, volumes, images, status, streaming
+//! The node agent.
+#![allow(dead_code, reason = "under construction")]
+mod pod;
