@@ -4,3 +4,4 @@ pub(crate) mod backoff;
 pub(crate) mod facts;
 pub(crate) mod plan;
 pub(crate) mod state;
+pub(crate) mod status;

@@ -100,7 +100,13 @@ fn what_happens_next() {
         ("sandbox died, one was done", &on_failure, dead(), &["a exit 137", "b exit 0"], "sandbox 1, start a#1"),
         ("sandbox died, never again", &never, dead(), &["a exit 137"], ""),
         ("sandbox died before anything ran", &never, dead(), &[], "sandbox 1, start a#0, start b#0"),
-        ("two sandboxes", &always, vec![sandbox(1, true), sandbox(0, true)], &[], "stop, sandbox 2, start a#0, start b#0"),
+        (
+            "two sandboxes",
+            &always,
+            vec![sandbox(1, true), sandbox(0, true)],
+            &[],
+            "stop, sandbox 2, start a#0, start b#0",
+        ),
         ("first init", &init, vec![], &[], "sandbox 0, start i#0"),
         ("init runs", &init, good(), &["i running"], ""),
         ("second init", &init, good(), &["i exit 0"], "start j#0"),
@@ -118,7 +124,8 @@ fn what_happens_next() {
         ("a container's own policy", &stubborn, good(), &["a exit 0"], "start a#1"),
     ];
     for (name, pod, sandboxes, containers, expected) in cases {
-        let state = if sandboxes.is_empty() { RuntimeState::default() } else { state(pod, sandboxes.clone(), containers) };
+        let state =
+            if sandboxes.is_empty() { RuntimeState::default() } else { state(pod, sandboxes.clone(), containers) };
         assert_eq!(short(&planned(pod, &state)), *expected, "{name}");
     }
 }

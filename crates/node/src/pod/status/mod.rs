@@ -1,0 +1,129 @@
+//! A pod's status, computed from its specification, the runtime's state, probes and what was said before.
+//!
+//! Pure. The rules are upstream's (`pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status/generate.go`), since controllers
+//! and people act on every word of it.
+
+mod conditions;
+mod containers;
+mod phase;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use skiff_api::qos::qos_class;
+
+use super::facts;
+use super::plan::Verdicts;
+use super::state::RuntimeState;
+
+pub(crate) use phase::is_terminal;
+
+/// Why a container does not run although it should: the waiting state's reason and message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// Such as `CrashLoopBackOff` or `ErrImagePull`.
+    pub(crate) reason: &'static str,
+    /// The whole story.
+    pub(crate) message: String,
+}
+
+/// Troubles by container name.
+pub(crate) type Troubles = BTreeMap<String, Trouble>;
+
+/// All that goes into a status.
+pub(crate) struct Sources<'a> {
+    pub(crate) pod: &'a Pod,
+    /// What was last said, by us or by the API.
+    pub(crate) previous: &'a PodStatus,
+    pub(crate) state: &'a RuntimeState,
+    pub(crate) verdicts: &'a dyn Verdicts,
+    pub(crate) troubles: &'a Troubles,
+    /// Nothing of the pod will run again: the pod is ending, or has ended.
+    pub(crate) final_: bool,
+    /// The node's addresses, the first of which is the pod's host's.
+    pub(crate) node_addresses: &'a [String],
+    /// Such as `containerd`, the scheme of container ids.
+    pub(crate) runtime_name: &'a str,
+    /// Phase, reason and message decided elsewhere: eviction, a deadline.
+    pub(crate) verdict: Option<&'a Ending>,
+    pub(crate) now: Timestamp,
+}
+
+/// Why a pod is ended although its containers would go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Such as `DeadlineExceeded`.
+    pub(crate) reason: &'static str,
+    /// The whole story.
+    pub(crate) message: String,
+}
+
+/// The pod's status now.
+pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
+    let (pod, previous) = (sources.pod, sources.previous);
+    let containers = containers::statuses(sources);
+    let mut phase = phase::phase(sources, &containers);
+    let something_runs = sources.state.running().next().is_some();
+    if is_terminal(previous.phase.as_deref().unwrap_or_default()) {
+        // There is no way back from an end.
+        phase = if previous.phase.as_deref() == Some("Failed") { "Failed" } else { "Succeeded" };
+    }
+    let (mut reason, mut message) = (None, None);
+    if previous.phase.as_deref() == Some(phase) {
+        (reason, message) = (previous.reason.clone(), previous.message.clone());
+    }
+    if let Some(ending) = sources.verdict {
+        phase = "Failed";
+        (reason, message) = (Some(ending.reason.to_owned()), Some(ending.message.clone()));
+    }
+    let conditions = conditions::conditions(sources, &containers, phase);
+    let mut shown_phase = phase;
+    if is_terminal(phase) && something_runs {
+        // An end is told once nothing runs any more: whoever replaces the pod relies on that.
+        shown_phase = previous.phase.as_deref().map_or("Pending", |p| if p == "Running" { p } else { "Pending" });
+        (reason, message) = (previous.reason.clone(), previous.message.clone());
+    }
+    let mut addresses = pod_addresses(sources);
+    if addresses.is_empty() && is_terminal(phase) {
+        // The address of a finished pod stays on record.
+        addresses = previous.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    }
+    let host_ips: Vec<HostIP> = sources.node_addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
+    PodStatus {
+        phase: Some(shown_phase.to_owned()),
+        reason,
+        message,
+        conditions: Some(conditions),
+        host_ip: host_ips.first().map(|ip| ip.ip.clone()),
+        host_ips: Some(host_ips).filter(|ips| !ips.is_empty()),
+        pod_ip: addresses.first().cloned(),
+        pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect())
+            .filter(|ips: &Vec<PodIP>| !ips.is_empty()),
+        start_time: previous.start_time.clone().or(Some(Time(whole_seconds(sources.now)))),
+        qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos_class(facts::spec(pod)).as_str().to_owned())),
+        observed_generation: pod.metadata.generation,
+        container_statuses: Some(containers.main),
+        init_container_statuses: Some(containers.init).filter(|list| !list.is_empty()),
+        ephemeral_container_statuses: Some(containers.ephemeral).filter(|list| !list.is_empty()),
+        ..PodStatus::default()
+    }
+}
+
+fn pod_addresses(sources: &Sources<'_>) -> Vec<String> {
+    if facts::on_host_network(sources.pod) {
+        return sources.node_addresses.to_vec();
+    }
+    let ready = sources.state.sandbox().filter(|sandbox| sandbox.ready);
+    ready.map(|sandbox| sandbox.addresses.clone()).unwrap_or_default()
+}
+
+/// The API keeps whole seconds.
+pub(crate) fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
