@@ -1,0 +1,210 @@
+//! What goes in and out of the plugin, as the CNI specification 1.0.0 and 1.1.0 writes it.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The specification versions the plugin speaks, oldest first.
+pub const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
+
+/// The configuration on standard input: what [`super::install`] wrote, plus what the runtime adds for this call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginConfig {
+    /// Specification version of this call.
+    #[serde(default)]
+    pub cni_version: String,
+    /// The network's name.
+    #[serde(default)]
+    pub name: String,
+    /// The plugin's file name.
+    #[serde(rename = "type", default)]
+    pub plugin: String,
+    /// Id of the server that owns the network ([`crate::Instance`]).
+    pub instance: String,
+    /// Where addresses are booked.
+    pub state_dir: PathBuf,
+    /// The node's range of pod addresses.
+    pub pod_cidr: Ipv4Net,
+    /// The node's own address in that range, the pods' gateway.
+    pub gateway: Ipv4Addr,
+    /// The largest packet of pod devices, in bytes.
+    pub mtu: u32,
+    /// Capabilities, in the file; the runtime replaces them by `runtimeConfig`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub capabilities: Value,
+    /// What the runtime gives for the capabilities.
+    #[serde(default, skip_serializing)]
+    pub runtime_config: RuntimeConfig,
+    /// The result of ADD, given back for CHECK and DEL.
+    #[serde(default, skip_serializing)]
+    pub prev_result: Option<Value>,
+    /// For GC: what is still in use.
+    #[serde(rename = "cni.dev/valid-attachments", default, skip_serializing)]
+    pub valid_attachments: Option<Vec<Attachment>>,
+}
+
+/// Values for declared capabilities.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeConfig {
+    /// Ports of the host that lead to the pod.
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// One port of the host that leads to a port of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The host's port.
+    pub host_port: u16,
+    /// The pod's port.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`, in any case; default `tcp`.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Only at this address of the host; empty or 0.0.0.0: at all.
+    #[serde(rename = "hostIP", default)]
+    pub host_ip: String,
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
+}
+
+/// One interface of one sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct Attachment {
+    /// The sandbox.
+    #[serde(rename = "containerID")]
+    pub container: String,
+    /// The interface in it.
+    #[serde(rename = "ifname")]
+    pub interface: String,
+}
+
+/// The answer to ADD.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AddResult {
+    /// Specification version of this answer.
+    pub cni_version: String,
+    /// Both ends of the link, the host's first.
+    pub interfaces: Vec<ResultInterface>,
+    /// The pod's address.
+    pub ips: Vec<ResultAddress>,
+    /// The pod's routes.
+    pub routes: Vec<ResultRoute>,
+    /// Always empty: the kubelet writes `resolv.conf`.
+    pub dns: serde_json::Map<String, Value>,
+}
+
+/// A device of an ADD answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ResultInterface {
+    /// Name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: String,
+    /// The pod's namespace, for devices in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+}
+
+/// An address of an ADD answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ResultAddress {
+    /// In CIDR notation.
+    pub address: String,
+    /// The gateway.
+    pub gateway: Ipv4Addr,
+    /// Index of the device that has it.
+    pub interface: usize,
+}
+
+/// A route of an ADD answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ResultRoute {
+    /// Destination.
+    pub dst: Ipv4Net,
+    /// Gateway.
+    pub gw: Ipv4Addr,
+}
+
+/// Why a call failed; the codes are the specification's.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// The configuration is in a version this plugin does not speak.
+    #[error("CNI version {0:?} is not supported (1.0.0 and 1.1.0 are)")]
+    Version(String),
+    /// `CNI_COMMAND` and the like are missing or wrong.
+    #[error("environment variable {name} {what}")]
+    Environment {
+        /// Which variable.
+        name: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Standard input is not JSON.
+    #[error("configuration cannot be decoded: {0}")]
+    Decode(#[from] serde_json::Error),
+    /// The configuration makes no sense.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// A file or a namespace could not be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// All addresses are taken.
+    #[error("no free address is left in {0}")]
+    NoAddress(Ipv4Net),
+    /// The kernel refused a device, address or route.
+    #[error(transparent)]
+    Netlink(#[from] crate::netlink::NetlinkError),
+    /// A kernel switch could not be set.
+    #[error(transparent)]
+    Sysctl(#[from] crate::sysctl::SysctlError),
+    /// nftables refused a host port.
+    #[error("host ports: {0}")]
+    Nft(#[from] crate::nft::NftError),
+    /// What CHECK found wrong.
+    #[error("{0}")]
+    Check(String),
+    /// The network is not up (yet).
+    #[error("the pod network is not up: {0}")]
+    NotReady(String),
+}
+
+impl PluginError {
+    /// Wraps an I/O error with what was being done.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    fn code(&self) -> u32 {
+        match self {
+            Self::Version(_) => 1,
+            Self::Environment { .. } => 4,
+            Self::Io { .. } => 5,
+            Self::Decode(_) => 6,
+            Self::Config(_) => 7,
+            Self::NoAddress(_) => 11,
+            Self::NotReady(_) => 50,
+            Self::Netlink(_) | Self::Sysctl(_) | Self::Nft(_) => 100,
+            Self::Check(_) => 101,
+        }
+    }
+
+    /// The error as the specification wants it on standard output.
+    pub fn to_json(&self, version: &str) -> Value {
+        serde_json::json!({"cniVersion": version, "code": self.code(), "msg": self.to_string()})
+    }
+}

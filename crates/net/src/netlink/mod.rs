@@ -1,0 +1,306 @@
+//! Links, addresses and routes, by blocking netlink.
+//!
+//! The CNI plugin is a short-lived process that asks the kernel a handful of questions one after the other; an async
+//! runtime would cost it more than the questions do. The agent uses the same code for the few devices it sets up once.
+//! A socket belongs to the network namespace it was opened in, so work inside a pod needs only a socket opened there.
+
+mod namespace;
+mod socket;
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+pub use namespace::{Namespace, inside};
+pub use socket::{Netlink, NetlinkError};
+
+/// What one needs to know of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it, unique in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, empty where it has none.
+    pub mac: Vec<u8>,
+    /// The largest packet it carries, in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+}
+
+impl Link {
+    fn from_message(message: LinkMessage) -> Self {
+        let up = message.header.flags.contains(LinkFlags::Up);
+        let mut link = Self { index: message.header.index, up, ..Self::default() };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                _ => {}
+            }
+        }
+        link
+    }
+
+    /// The hardware address as people write it.
+    pub fn mac_text(&self) -> String {
+        self.mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// Where packets to a destination go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The destination is on this device's link.
+    Device(u32),
+    /// Through a gateway on this device's link.
+    Gateway(u32, Ipv4Addr),
+    /// Nowhere: senders hear "host unreachable" at once.
+    Unreachable,
+}
+
+/// One IPv4 route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which destinations.
+    pub destination: Ipv4Net,
+    /// Where they go.
+    pub via: Via,
+    /// The source address the host itself uses for them.
+    pub source: Option<Ipv4Addr>,
+}
+
+impl Netlink {
+    /// The device called `name`.
+    ///
+    /// # Errors
+    /// When the kernel refuses; a missing device is `None`.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.ask("look up device", RouteNetlinkMessage::GetLink(message), 0) {
+            Ok(answers) => Ok(answers.into_iter().find_map(as_link)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All devices.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let answers = self.ask("list devices", RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(answers.into_iter().filter_map(as_link).collect())
+    }
+
+    /// Makes a bridge without ports, up: a device that holds addresses and routes.
+    ///
+    /// # Errors
+    /// When the name is taken or the kernel refuses.
+    pub fn add_bridge(&mut self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let mut message = up_link();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.tell("create bridge", RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a pair of linked devices: `name` here, up, and `peer` in the namespace `peer_namespace`, down (the kernel
+    /// cannot bring it up before it has its other end).
+    ///
+    /// # Errors
+    /// When one of the names is taken or the kernel refuses.
+    pub fn add_veth(
+        &mut self,
+        name: &str,
+        peer: &str,
+        peer_namespace: BorrowedFd<'_>,
+        mtu: u32,
+    ) -> Result<(), NetlinkError> {
+        let mut far = LinkMessage::default();
+        far.attributes.push(LinkAttribute::IfName(peer.to_owned()));
+        far.attributes.push(LinkAttribute::Mtu(mtu));
+        far.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_raw_fd()));
+        let mut near = up_link();
+        near.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        near.attributes.push(LinkAttribute::Mtu(mtu));
+        let pair = LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far)));
+        near.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), pair]));
+        self.tell("create veth pair", RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a device with its addresses and routes (and a veth's peer).
+    ///
+    /// # Errors
+    /// When the kernel refuses; a missing device is fine, and `false`.
+    pub fn delete_link(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        gone_is_fine(self.tell("delete device", RouteNetlinkMessage::DelLink(message), 0))
+    }
+
+    /// Brings a device up.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut message = up_link();
+        message.header.index = index;
+        self.tell("bring device up", RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Gives a device an address; having it already is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add_address(&mut self, index: u32, address: Ipv4Net) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = address.prefix_len();
+        message.header.scope = AddressScope::Universe;
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(address.addr().into()));
+        message.attributes.push(AddressAttribute::Address(address.addr().into()));
+        self.tell("add address", RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// The IPv4 addresses of the device `index`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<Ipv4Addr>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        let answers = self.ask("list addresses", RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        Ok(answers.into_iter().filter_map(|answer| as_address(answer, index)).collect())
+    }
+
+    /// Sets a route, in place of one to the same destination.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        self.tell("set route", RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// When the kernel refuses; a missing route is fine, and `false`.
+    pub fn delete_route(&mut self, route: &Route) -> Result<bool, NetlinkError> {
+        gone_is_fine(self.tell("delete route", RouteNetlinkMessage::DelRoute(route.message()), 0))
+    }
+
+    /// All IPv4 routes of the main table that lead to a device or nowhere.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        let answers = self.ask("list routes", RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+        Ok(answers.into_iter().filter_map(as_route).collect())
+    }
+
+    fn tell(&mut self, what: &'static str, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+        self.ask(what, message, flags | NLM_F_ACK).map(drop)
+    }
+}
+
+fn gone_is_fine(result: Result<(), NetlinkError>) -> Result<bool, NetlinkError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Route {
+    fn message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader {
+            address_family: AddressFamily::Inet,
+            destination_prefix_length: self.destination.prefix_len(),
+            table: RouteHeader::RT_TABLE_MAIN,
+            protocol: RouteProtocol::Static,
+            scope: RouteScope::Universe,
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(self.destination.network())));
+        match self.via {
+            Via::Device(index) => {
+                message.header.scope = RouteScope::Link;
+                message.attributes.push(RouteAttribute::Oif(index));
+            }
+            Via::Gateway(index, gateway) => {
+                message.attributes.push(RouteAttribute::Oif(index));
+                message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+            }
+            Via::Unreachable => message.header.kind = RouteType::Unreachable,
+        }
+        if let Some(source) = self.source {
+            message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+        }
+        message
+    }
+}
+
+fn up_link() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(Link::from_message(link)),
+        _ => None,
+    }
+}
+
+fn as_address(message: RouteNetlinkMessage, index: u32) -> Option<Ipv4Addr> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let local = message.attributes.into_iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(address),
+        _ => None,
+    });
+    local.filter(|_| message.header.index == index)
+}
+
+fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut destination, mut device, mut gateway, mut source) = (Ipv4Addr::UNSPECIFIED, None, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address),
+            RouteAttribute::Oif(index) => device = Some(index),
+            _ => {}
+        }
+    }
+    let via = match (message.header.kind, device, gateway) {
+        (RouteType::Unreachable, ..) => Via::Unreachable,
+        (RouteType::Unicast, Some(index), Some(gateway)) => Via::Gateway(index, gateway),
+        (RouteType::Unicast, Some(index), None) => Via::Device(index),
+        _ => return None,
+    };
+    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    Some(Route { destination, via, source })
+}

@@ -1,0 +1,123 @@
+//! The service proxy: Services and EndpointSlices of the cluster -> one nftables table of this node.
+//!
+//! Events mark Services as dirty; a turn of the loop takes all events that have come, plans the dirty Services anew and
+//! loads what changes as one transaction. While nftables works, events gather for the next turn: a single change goes
+//! through at once, and a burst is coalesced by as much as the machine is behind, without any timer.
+
+mod conntrack;
+mod endpoints;
+mod plan;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use skiff_client::Event;
+use skiff_meta::WorldRef;
+
+pub use conntrack::{Conntrack, Program as ConntrackProgram};
+pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
+pub use state::{Changes, State};
+
+use crate::nft::{Nft, NftError};
+use crate::watch::{self, Client};
+
+/// How long to wait before trying again when nftables refused the whole table.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the proxy does to the machine.
+#[derive(Clone)]
+pub struct Effects {
+    /// Loads tables.
+    pub nft: Arc<dyn Nft>,
+    /// Forgets flows.
+    pub conntrack: Arc<dyn Conntrack>,
+}
+
+impl Effects {
+    /// The programs of this machine.
+    pub fn programs() -> Self {
+        Self { nft: Arc::new(crate::nft::Program), conntrack: Arc::new(conntrack::Program) }
+    }
+}
+
+/// Keeps table `table` in step with the cluster, for ever.
+pub(crate) async fn run(table: &str, node: NodeFacts, client: Client, world: WorldRef, effects: Effects) {
+    let services = watch::services(&client);
+    let slices = watch::endpoint_slices(&client);
+    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true }.run().await;
+}
+
+struct Proxy {
+    state: State,
+    effects: Effects,
+    world: WorldRef,
+    services: BoxStream<'static, Event>,
+    slices: BoxStream<'static, Event>,
+    /// The kernel's table is not what the state says (at the start, and after a refusal).
+    rebuild: bool,
+}
+
+impl Proxy {
+    async fn run(mut self) {
+        // Both lists first: a table made of Services alone would refuse what it could serve.
+        if !self.take_service().await || !self.take_slice().await {
+            return;
+        }
+        loop {
+            while let Some(true) = self.take_any().now_or_never() {}
+            if let Err(error) = self.sync().await {
+                tracing::error!("service table is not up to date: {error}");
+                self.rebuild = true;
+                self.world.sleep(RETRY).await;
+                continue;
+            }
+            if !self.take_any().await {
+                return;
+            }
+        }
+    }
+
+    async fn take_service(&mut self) -> bool {
+        let event = self.services.next().await;
+        event.map(|event| self.state.service_event(event)).is_some()
+    }
+
+    async fn take_slice(&mut self) -> bool {
+        let event = self.slices.next().await;
+        event.map(|event| self.state.slice_event(event)).is_some()
+    }
+
+    /// Takes the next event of either kind; `false` when a source has ended, which only a shutdown does.
+    fn take_any(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let Self { services, slices, state, .. } = self;
+            tokio::select! {
+                event = services.next() => event.map(|event| state.service_event(event)).is_some(),
+                event = slices.next() => event.map(|event| state.slice_event(event)).is_some(),
+            }
+        })
+    }
+
+    async fn sync(&mut self) -> Result<(), NftError> {
+        let changes = self.state.changes();
+        let script = match self.rebuild {
+            true => self.state.table().to_string(),
+            false if changes.batch.is_empty() => return Ok(()),
+            false => changes.batch.to_string(),
+        };
+        let (start, bytes) = (self.world.elapsed(), script.len());
+        self.effects.nft.run(script).await?;
+        self.rebuild = false;
+        let took = self.world.elapsed().saturating_sub(start);
+        tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
+        self.effects.conntrack.forget(&changes.ended_flows).await;
+        Ok(())
+    }
+}

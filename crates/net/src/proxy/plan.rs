@@ -1,0 +1,395 @@
+//! Services and their endpoints -> nftables, as values.
+//!
+//! One verdict map finds the chain of a Service port by address, protocol and port, whatever their number; the chain
+//! has one rule, which picks an endpoint at random from a map. Affinity alone costs a lookup per endpoint. Only the
+//! first packet of a connection comes here, connection tracking does the rest, which is also why a connection outlives
+//! a change of the endpoints.
+//!
+//! Each hook dispatches twice, which matters to a packet that meets a change: the kernel picks the rules' generation when
+//! a packet enters a base chain but a set's at each lookup, so that a packet under way during a commit can follow an old
+//! rule into a map that has just lost its elements, and would go untranslated. The second base chain picks anew.
+//!
+//! Behaviour follows kube-proxy's nftables mode; three things differ: source addresses are rewritten only where the
+//! answer would otherwise not come back through this node (remote endpoints, and a pod that reaches itself), so that
+//! local pods see their true clients; no packet marks are used, so that nobody else's can clash; and node ports also
+//! answer on 127.0.0.1 where the pod network is ours.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::endpoints::{Target, Targets};
+use crate::nft::{Chain, Fragment, Set, Table};
+
+/// Services that another proxy takes care of.
+const OTHER_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// What the plan needs to know of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name.
+    pub name: String,
+    /// The node's pods, whose traffic comes back here by itself; `None` before it is known.
+    pub pod_cidr: Option<Ipv4Net>,
+    /// Addresses of Services.
+    pub service_cidr: Ipv4Net,
+    /// Whether node ports answer on 127.0.0.1; needs `route_localnet` on pod devices.
+    pub localhost_node_ports: bool,
+}
+
+/// The parts of the table that no Service changes.
+pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
+    const ADDRESS_PORT: &str = "type ipv4_addr . inet_proto . inet_service";
+    const PORT: &str = "type inet_proto . inet_service";
+    let local_pods = node.pod_cidr.map(|cidr| format!("ip saddr != {cidr} ")).unwrap_or_default();
+    let not_localhost = if node.localhost_node_ports { "" } else { "ip daddr != 127.0.0.0/8 " };
+    let node_ports = format!("{not_localhost}fib daddr type local meta l4proto . th dport vmap");
+    let service_cidr = node.service_cidr;
+
+    let mut table = Table { name: table.to_owned(), ..Table::default() };
+    let mut set = |name: &str, set: Set| table.sets.insert(name.to_owned(), set);
+    set("services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
+    set("node-ports", Set::map(format!("{PORT} : verdict;")));
+    set("refused-services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
+    set("refused-node-ports", Set::map(format!("{PORT} : verdict;")));
+    set("cluster-ips", Set::plain("type ipv4_addr;"));
+    set("hairpin", Set::plain("type ipv4_addr . ipv4_addr;"));
+    set("remote", Set::plain(format!("{ADDRESS_PORT};")));
+
+    let mut chain = |name: &str, hook: &str, rules: &[&str]| {
+        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        table.chains.insert(name.to_owned(), Chain { hook: hook.to_owned(), rules })
+    };
+    chain("dispatch", "", &["ip daddr . meta l4proto . th dport vmap @services", &format!("{node_ports} @node-ports")]);
+    for (suffix, priority) in [("", -100), ("-again", -99)] {
+        for hook in ["prerouting", "output"] {
+            chain(&format!("{hook}{suffix}"), &format!("type nat hook {hook} priority {priority}"), &["jump dispatch"]);
+        }
+    }
+    chain(
+        "postrouting",
+        "type nat hook postrouting priority 100",
+        &[
+            "ct status dnat ip saddr . ip daddr @hairpin masquerade",
+            &format!("ct status dnat {local_pods}ip daddr . meta l4proto . th dport @remote masquerade fully-random"),
+        ],
+    );
+    chain("refuse", "", &["reject"]);
+    // What is still addressed to a Service here was not translated: it has no endpoint, or no such port. An address
+    // without a Service is dropped, not refused: it may be getting one just now, and the client tries again.
+    chain(
+        "check",
+        "",
+        &[
+            "ip daddr . meta l4proto . th dport vmap @refused-services",
+            "ip daddr @cluster-ips reject",
+            &format!("ip daddr {service_cidr} drop"),
+        ],
+    );
+    chain("check-node-ports", "", &[&format!("{node_ports} @refused-node-ports")]);
+    let both = ["ct state new jump check", "ct state new jump check-node-ports"];
+    chain("filter-input", "type filter hook input priority -10", &both);
+    chain("filter-forward", "type filter hook forward priority -10", &both[..1]);
+    chain("filter-output", "type filter hook output priority -10", &both);
+    if let Some(cidr) = node.pod_cidr {
+        // A pod's packet that connection tracking cannot place would leave with the pod's own address, and the client
+        // would answer it with a reset.
+        let rule = format!("ip saddr {cidr} ct state invalid drop");
+        if let Some(forward) = table.chains.get_mut("filter-forward") {
+            forward.rules.insert(0, rule);
+        }
+    }
+    table
+}
+
+/// What one Service adds to the table; nothing for Services that need no proxy.
+pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> Fragment {
+    let mut fragment = Fragment::default();
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return fragment };
+    for port in spec.ports.iter().flatten() {
+        if let Some(planner) = PortPlanner::new(service, spec, port, node) {
+            let targets = Targets::of(port, slices, &node.name);
+            planner.plan(&targets, &mut fragment);
+        }
+    }
+    for address in cluster_ips(spec) {
+        fragment.elements.insert(("cluster-ips", address.to_string()), String::new());
+    }
+    fragment
+}
+
+fn is_proxied(service: &Service, spec: &ServiceSpec) -> bool {
+    let labels = service.metadata.labels.iter().flatten();
+    let other = labels.into_iter().any(|(key, _)| key == OTHER_PROXY_LABEL);
+    !other && spec.type_.as_deref() != Some("ExternalName") && cluster_ips(spec).next().is_some()
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = Ipv4Addr> {
+    let all = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref().filter(|_| spec.cluster_ips.is_none()));
+    all.filter_map(|address| address.parse().ok())
+}
+
+fn load_balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    // A balancer in mode Proxy wants its traffic to come through it even from inside.
+    let direct = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+    direct.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
+}
+
+/// One port of one Service.
+struct PortPlanner<'a> {
+    service: &'a Service,
+    spec: &'a ServiceSpec,
+    port: u16,
+    node_port: Option<u16>,
+    protocol: &'static str,
+    /// `NAMESPACE/NAME/PROTOCOL/PORT`, the end of chain names.
+    name: String,
+    node: &'a NodeFacts,
+}
+
+/// What happens to a connection: the chain that takes it, or the verdict that ends it.
+#[derive(Clone, Debug)]
+enum Fate {
+    Chain(String),
+    Refuse,
+    Drop,
+}
+
+impl<'a> PortPlanner<'a> {
+    fn new(service: &'a Service, spec: &'a ServiceSpec, port: &'a ServicePort, node: &'a NodeFacts) -> Option<Self> {
+        let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => "tcp",
+            "UDP" => "udp",
+            "SCTP" => "sctp",
+            _ => return None,
+        };
+        let number = u16::try_from(port.port).ok().filter(|port| *port != 0)?;
+        let metadata = &service.metadata;
+        let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+        let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
+        // At most 63 + 63 bytes of names, so that with all we add below it stays under nftables' limit of 255.
+        let name = format!("{namespace}/{name}/{protocol}/{number}");
+        Some(Self { service, spec, port: number, node_port, protocol, name, node })
+    }
+
+    fn plan(&self, targets: &Targets, fragment: &mut Fragment) {
+        let internal_local = self.spec.internal_traffic_policy.as_deref() == Some("Local");
+        let external_local = self.spec.external_traffic_policy.as_deref() == Some("Local");
+        let external = self.is_external();
+        let cluster_wanted = !internal_local || external;
+        let cluster = match cluster_wanted {
+            true => self.balance("cluster", &targets.cluster, fragment),
+            false => Fate::Refuse,
+        };
+        let local = match internal_local || (external && external_local) {
+            true => self.balance("local", &targets.local, fragment),
+            false => Fate::Refuse,
+        };
+        // Endpoints elsewhere do not help here, but they may come: such packets are dropped, not refused.
+        let local = match local {
+            Fate::Refuse if !targets.cluster.is_empty() => Fate::Drop,
+            fate => fate,
+        };
+        let internal = if internal_local { local.clone() } else { cluster.clone() };
+        for address in cluster_ips(self.spec) {
+            self.lead(Some(address), self.port, &internal, fragment);
+        }
+        if external {
+            let fate = if external_local { self.split(&cluster, &local, fragment) } else { (cluster, None) };
+            self.plan_external(&fate, fragment);
+        }
+        self.note_sources(targets, fragment);
+    }
+
+    fn is_external(&self) -> bool {
+        self.node_port.is_some() || !self.external_ips().is_empty() || !load_balancer_ips(self.service).is_empty()
+    }
+
+    fn external_ips(&self) -> Vec<Ipv4Addr> {
+        self.spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect()
+    }
+
+    /// What external addresses do. With policy Local, a connection that the split lets pass untranslated meets a second
+    /// verdict in the filter.
+    fn plan_external(&self, (fate, rest): &(Fate, Option<Fate>), fragment: &mut Fragment) {
+        let mut lead = |address, port, fate: &Fate| {
+            self.lead(address, port, fate, fragment);
+            if let Some(rest) = rest {
+                self.lead(address, port, rest, fragment);
+            }
+        };
+        for address in self.external_ips() {
+            lead(Some(address), self.port, fate);
+        }
+        if let Some(port) = self.node_port {
+            lead(None, port, fate);
+        }
+        let balanced = load_balancer_ips(self.service);
+        if balanced.is_empty() {
+            return;
+        }
+        let Some(fate) = self.firewall(fate, fragment) else { return };
+        for address in balanced {
+            self.lead(Some(address), self.port, &fate, fragment);
+            if let Some(rest) = rest {
+                self.lead(Some(address), self.port, rest, fragment);
+            }
+        }
+    }
+
+    /// Sends connections to `address` (or any address of the node) and `port` where `fate` says.
+    fn lead(&self, address: Option<Ipv4Addr>, port: u16, fate: &Fate, fragment: &mut Fragment) {
+        let (set, verdict) = match (fate, address) {
+            (Fate::Chain(chain), Some(_)) => ("services", format!("goto {chain}")),
+            (Fate::Chain(chain), None) => ("node-ports", format!("goto {chain}")),
+            (Fate::Refuse, Some(_)) => ("refused-services", "goto refuse".to_owned()),
+            (Fate::Refuse, None) => ("refused-node-ports", "goto refuse".to_owned()),
+            (Fate::Drop, Some(_)) => ("refused-services", "drop".to_owned()),
+            (Fate::Drop, None) => ("refused-node-ports", "drop".to_owned()),
+        };
+        let key = match address {
+            Some(address) => format!("{address} . {} . {port}", self.protocol),
+            None => format!("{} . {port}", self.protocol),
+        };
+        fragment.elements.insert((set, key), verdict);
+    }
+
+    /// A chain that picks one of `targets`.
+    fn balance(&self, kind: &str, targets: &[Target], fragment: &mut Fragment) -> Fate {
+        if targets.is_empty() {
+            return Fate::Refuse;
+        }
+        let rules = match self.affinity_seconds() {
+            Some(seconds) => self.sticky_rules(targets, seconds, fragment),
+            None => vec![format!("meta l4proto {} dnat ip to {}", self.protocol, pick(targets))],
+        };
+        let chain = format!("{kind}-{}", self.name);
+        fragment.chains.insert(chain.clone(), rules);
+        Fate::Chain(chain)
+    }
+
+    fn affinity_seconds(&self) -> Option<i32> {
+        const DEFAULT_SECONDS: i32 = 10_800;
+        let config = self.spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+        let seconds = config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(DEFAULT_SECONDS);
+        (self.spec.session_affinity.as_deref() == Some("ClientIP")).then_some(seconds)
+    }
+
+    /// Each endpoint has a chain and a set of the clients it had of late; a client that is in one of them stays, others
+    /// are sent anywhere.
+    fn sticky_rules(&self, targets: &[Target], seconds: i32, fragment: &mut Fragment) -> Vec<String> {
+        let mut rules = Vec::new();
+        let mut verdicts = Vec::new();
+        for (index, Target { address, port }) in targets.iter().enumerate() {
+            let chain = format!("target-{}-{address}-{port}", self.name);
+            let clients = format!("clients-{}-{address}-{port}-{seconds}", self.name);
+            rules.push(format!("ip saddr @{clients} goto {chain}"));
+            verdicts.push(format!("{index} : goto {chain}"));
+            let remember = format!("update @{clients} {{ ip saddr }}");
+            let send = format!("meta l4proto {} dnat ip to {address}:{port}", self.protocol);
+            let spec = format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s;");
+            fragment.sets.insert(clients, Set::plain(spec));
+            fragment.chains.insert(chain, vec![remember, send]);
+        }
+        rules.push(format!("numgen random mod {} vmap {{ {} }}", verdicts.len(), verdicts.join(", ")));
+        rules
+    }
+
+    /// External policy Local: what comes from this node and its pods goes anywhere, what comes from outside only to
+    /// endpoints here. The second fate is for what falls through.
+    fn split(&self, cluster: &Fate, local: &Fate, fragment: &mut Fragment) -> (Fate, Option<Fate>) {
+        let Fate::Chain(cluster) = cluster else { return (local.clone(), None) };
+        let mut rules: Vec<String> =
+            self.node.pod_cidr.iter().map(|cidr| format!("ip saddr {cidr} goto {cluster}")).collect();
+        rules.push(format!("fib saddr type local goto {cluster}"));
+        let rest = match local {
+            Fate::Chain(local) => {
+                rules.push(format!("goto {local}"));
+                None
+            }
+            fate => Some(fate.clone()),
+        };
+        let chain = format!("external-{}", self.name);
+        fragment.chains.insert(chain.clone(), rules);
+        (Fate::Chain(chain), rest)
+    }
+
+    /// `loadBalancerSourceRanges` in front of `fate`. `None`: nobody may pass (no IPv4 range among them).
+    fn firewall(&self, fate: &Fate, fragment: &mut Fragment) -> Option<Fate> {
+        let ranges = self.spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty());
+        let (Some(ranges), Fate::Chain(next)) = (ranges, fate) else { return Some(fate.clone()) };
+        let ranges: Vec<Ipv4Net> = ranges.iter().filter_map(|range| range.trim().parse().ok()).collect();
+        // Nested ranges are no error in a Service but one in nftables.
+        let ranges: Vec<String> = Ipv4Net::aggregate(&ranges).iter().map(Ipv4Net::to_string).collect();
+        if ranges.is_empty() {
+            return None;
+        }
+        let rules = vec![format!("ip saddr != {{ {} }} drop", ranges.join(", ")), format!("goto {next}")];
+        let chain = format!("firewall-{}", self.name);
+        fragment.chains.insert(chain.clone(), rules);
+        Some(Fate::Chain(chain))
+    }
+
+    /// Whose source address must be rewritten for answers to come back through here.
+    fn note_sources(&self, targets: &Targets, fragment: &mut Fragment) {
+        for target in targets.all() {
+            let Target { address, port } = target;
+            let is_pod = self.node.pod_cidr.is_none_or(|cidr| cidr.contains(&address));
+            let element = match (targets.is_on_node(&target), is_pod) {
+                (true, true) => ("hairpin", format!("{address} . {address}")),
+                (true, false) => continue,
+                (false, _) => ("remote", format!("{address} . {} . {port}", self.protocol)),
+            };
+            fragment.elements.insert(element, String::new());
+        }
+    }
+}
+
+/// The endpoint a new connection goes to.
+fn pick(targets: &[Target]) -> String {
+    if let [Target { address, port }] = targets {
+        return format!("{address}:{port}");
+    }
+    let numbered = targets.iter().enumerate();
+    let entries: Vec<String> =
+        numbered.map(|(i, Target { address, port })| format!("{i} : {address} . {port}")).collect();
+    format!("numgen random mod {} map {{ {} }}", targets.len(), entries.join(", "))
+}
+
+/// A Service's way to an endpoint over UDP, which connection tracking must forget when it ends: UDP has no end of its
+/// own, and a client that goes on sending would go on to the endpoint that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UdpFlow {
+    /// The Service's address; `None`: a node port.
+    pub address: Option<Ipv4Addr>,
+    /// The port clients send to.
+    pub port: u16,
+    /// The endpoint.
+    pub endpoint: Ipv4Addr,
+}
+
+/// All UDP flows of a Service.
+pub fn udp_flows(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> BTreeSet<UdpFlow> {
+    let mut flows = BTreeSet::new();
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return flows };
+    for port in spec.ports.iter().flatten().filter(|port| port.protocol.as_deref() == Some("UDP")) {
+        let Some(planner) = PortPlanner::new(service, spec, port, node) else { continue };
+        let addresses = cluster_ips(spec).chain(planner.external_ips()).chain(load_balancer_ips(service));
+        let mut fronts: Vec<_> = addresses.map(|address| (Some(address), planner.port)).collect();
+        fronts.extend(planner.node_port.map(|port| (None, port)));
+        for target in Targets::of(port, slices, &node.name).all() {
+            let flow = |(address, port): &(Option<Ipv4Addr>, u16)| (*address, *port);
+            flows.extend(fronts.iter().map(flow).map(|(address, port)| UdpFlow {
+                address,
+                port,
+                endpoint: target.address,
+            }));
+        }
+    }
+    flows
+}

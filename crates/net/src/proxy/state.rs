@@ -1,0 +1,156 @@
+//! What the proxy knows, and the table that follows from it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skiff_client::Event;
+use skiff_meta::Object;
+
+use super::plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
+use crate::nft::{Assembly, Batch, Table};
+
+/// Names the Service a slice belongs to.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// What must be done to the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// To the table.
+    pub batch: Batch,
+    /// What connection tracking must forget.
+    pub ended_flows: BTreeSet<UdpFlow>,
+}
+
+/// Services, their slices, and the table assembled from them. Events mark Services as dirty; [`State::changes`] plans
+/// the dirty ones anew.
+pub struct State {
+    node: NodeFacts,
+    services: BTreeMap<Key, Arc<Service>>,
+    slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
+    owners: HashMap<Key, Key>,
+    flows: BTreeMap<Key, BTreeSet<UdpFlow>>,
+    assembly: Assembly<Key>,
+    dirty: BTreeSet<Key>,
+}
+
+impl State {
+    /// Nothing known yet.
+    pub fn new(table: &str, node: NodeFacts) -> Self {
+        Self {
+            assembly: Assembly::new(skeleton(table, &node)),
+            node,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            owners: HashMap::new(),
+            flows: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Takes an event about Services.
+    pub fn service_event(&mut self, event: Event) {
+        match event {
+            Event::Replace(objects) => {
+                let named: BTreeSet<Key> = objects.iter().map(|object| key(object)).collect();
+                let gone: Vec<Key> = self.services.keys().filter(|key| !named.contains(*key)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_service(key));
+                objects.iter().for_each(|object| self.set_service(object));
+            }
+            Event::Apply(object) => self.set_service(&object),
+            Event::Delete(object) => self.remove_service(&key(&object)),
+        }
+    }
+
+    /// Takes an event about EndpointSlices.
+    pub fn slice_event(&mut self, event: Event) {
+        match event {
+            Event::Replace(objects) => {
+                let named: BTreeSet<Key> = objects.iter().map(|object| key(object)).collect();
+                let gone: Vec<Key> = self.owners.keys().filter(|key| !named.contains(*key)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_slice(key));
+                objects.iter().for_each(|object| self.set_slice(object));
+            }
+            Event::Apply(object) => self.set_slice(&object),
+            Event::Delete(object) => self.remove_slice(&key(&object)),
+        }
+    }
+
+    /// Plans all dirty Services anew and says what changes. The state assumes that it will be done.
+    pub fn changes(&mut self) -> Changes {
+        let mut fragments = BTreeMap::new();
+        let mut ended_flows = BTreeSet::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let slices: Vec<&EndpointSlice> = self.slices.get(&key).into_iter().flatten().map(|(_, s)| &**s).collect();
+            let service = self.services.get(&key);
+            let flows = service.map(|service| udp_flows(service, &slices, &self.node)).unwrap_or_default();
+            let fragment = service.map(|service| plan(service, &slices, &self.node));
+            let before = self.flows.remove(&key).unwrap_or_default();
+            ended_flows.extend(before.difference(&flows).cloned());
+            if !flows.is_empty() {
+                self.flows.insert(key.clone(), flows);
+            }
+            fragments.insert(key, fragment);
+        }
+        Changes { batch: self.assembly.update(fragments), ended_flows }
+    }
+
+    /// The whole table as last planned.
+    pub fn table(&self) -> Table {
+        self.assembly.table()
+    }
+
+    fn set_service(&mut self, object: &Object) {
+        let key = key(object);
+        match object.typed::<Service>() {
+            Ok(service) => {
+                // Many updates of a Service (its events, its managed fields) mean nothing to us; the plan finds out.
+                self.services.insert(key.clone(), service);
+                self.dirty.insert(key);
+            }
+            Err(error) => tracing::warn!(namespace = key.0, name = key.1, "service is left as it was: {error}"),
+        }
+    }
+
+    fn remove_service(&mut self, key: &Key) {
+        if self.services.remove(key).is_some() {
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    fn set_slice(&mut self, object: &Object) {
+        let key = key(object);
+        let service = object.meta().labels.get(SERVICE_LABEL).map(|name| (key.0.clone(), name.clone()));
+        if self.owners.get(&key) != service.as_ref() {
+            self.remove_slice(&key);
+        }
+        let Some(service) = service else { return };
+        match object.typed::<EndpointSlice>() {
+            Ok(slice) => {
+                self.slices.entry(service.clone()).or_default().insert(key.1.clone(), slice);
+                self.owners.insert(key, service.clone());
+                self.dirty.insert(service);
+            }
+            Err(error) => tracing::warn!(namespace = key.0, name = key.1, "slice is left as it was: {error}"),
+        }
+    }
+
+    fn remove_slice(&mut self, key: &Key) {
+        let Some(service) = self.owners.remove(key) else { return };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(&key.1);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.dirty.insert(service);
+    }
+}
+
+fn key(object: &Object) -> Key {
+    (object.meta().namespace.clone(), object.meta().name.clone())
+}

@@ -1,0 +1,337 @@
+//! The planner by table, and the property that makes incremental changes safe.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use skiff_client::Event;
+use skiff_meta::Object;
+
+use super::*;
+use crate::nft::Fragment;
+
+fn node() -> NodeFacts {
+    NodeFacts {
+        name: "node".to_owned(),
+        pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
+        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        localhost_node_ports: true,
+    }
+}
+
+fn service(spec: Value) -> Value {
+    let mut spec = spec;
+    let fields = spec.as_object_mut().unwrap();
+    fields.entry("clusterIPs").or_insert(json!(["10.43.0.9"]));
+    fields.entry("ports").or_insert(json!([{"port": 80, "protocol": "TCP"}]));
+    let metadata = json!({"name": "s", "namespace": "n", "uid": "u"});
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+/// `ready`, `serving` (while it terminates) or `gone`, each at an address; addresses in 10.42.0.0/24 are local.
+fn slice(endpoints: &[(&str, &str)]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(address, state)| {
+            let (ready, serving) = (*state == "ready", *state != "gone");
+            let node = if address.starts_with("10.42.0.") { "node" } else { "other" };
+            json!({"addresses": [address], "nodeName": node,
+                "conditions": {"ready": ready, "serving": serving, "terminating": !ready}})
+        })
+        .collect();
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "s-1", "namespace": "n", "uid": "v", "labels": {"kubernetes.io/service-name": "s"}},
+        "ports": [{"port": 8080, "protocol": "TCP"}], "endpoints": endpoints})
+}
+
+fn planned(service: Value, slice: Value) -> Fragment {
+    let service: Service = serde_json::from_value(service).unwrap();
+    let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+    plan(&service, &[&slice], &node())
+}
+
+/// `SET KEY` or `SET KEY : VALUE`, without what every Service with a ClusterIP has.
+fn elements(fragment: &Fragment) -> Vec<String> {
+    let all = fragment.elements.iter().filter(|((set, _), _)| *set != "cluster-ips");
+    all.map(|((set, key), value)| format!("{set} {}", crate::nft::element(key, value))).collect()
+}
+
+const LOCAL: &str = "10.42.0.2";
+const REMOTE: &str = "10.42.1.2";
+
+#[test]
+fn what_needs_no_proxy_has_no_rules() {
+    let mut other = service(json!({}));
+    other["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "mine"});
+    for service in [
+        service(json!({"clusterIP": "None", "clusterIPs": ["None"]})),
+        service(json!({"type": "ExternalName", "externalName": "x.example", "clusterIPs": []})),
+        other,
+    ] {
+        assert_eq!(planned(service, slice(&[(LOCAL, "ready")])), Fragment::default());
+    }
+}
+
+#[test]
+fn only_ready_endpoints_get_connections_and_terminating_ones_when_none_is_ready() {
+    let rule = |endpoints: &[(&str, &str)]| {
+        let fragment = planned(service(json!({})), slice(endpoints));
+        fragment.chains.get("cluster-n/s/tcp/80").map(|rules| rules.join("; "))
+    };
+    let to = |target: &str| Some(format!("meta l4proto tcp dnat ip to {target}"));
+    assert_eq!(rule(&[(LOCAL, "ready")]), to("10.42.0.2:8080"));
+    let both = "numgen random mod 2 map { 0 : 10.42.0.2 . 8080, 1 : 10.42.1.2 . 8080 }";
+    assert_eq!(rule(&[(REMOTE, "ready"), (LOCAL, "ready")]), to(both));
+    assert_eq!(rule(&[(LOCAL, "serving"), (REMOTE, "ready")]), to("10.42.1.2:8080"));
+    assert_eq!(rule(&[(LOCAL, "serving"), (REMOTE, "gone")]), to("10.42.0.2:8080"));
+    assert_eq!(rule(&[(LOCAL, "gone")]), None);
+}
+
+#[test]
+fn fates_of_addresses_and_ports() {
+    let node_port = json!([{"port": 80, "protocol": "TCP", "nodePort": 30080}]);
+    let external = |policy: &str| json!({"type": "NodePort", "ports": node_port, "externalTrafficPolicy": policy});
+    let cases: [(&str, Value, &[(&str, &str)], &[&str]); 8] = [
+        ("no endpoints", json!({}), &[], &["refused-services 10.43.0.9 . tcp . 80 : goto refuse"]),
+        (
+            "local endpoint",
+            json!({}),
+            &[(LOCAL, "ready")],
+            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80"],
+        ),
+        (
+            "remote endpoint",
+            json!({}),
+            &[(REMOTE, "ready")],
+            &["remote 10.42.1.2 . tcp . 8080", "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80"],
+        ),
+        (
+            "internal Local, none here",
+            json!({"internalTrafficPolicy": "Local"}),
+            &[(REMOTE, "ready")],
+            &["refused-services 10.43.0.9 . tcp . 80 : drop", "remote 10.42.1.2 . tcp . 8080"],
+        ),
+        (
+            "internal Local, one here",
+            json!({"internalTrafficPolicy": "Local"}),
+            &[(LOCAL, "ready")],
+            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto local-n/s/tcp/80"],
+        ),
+        (
+            "node port",
+            external("Cluster"),
+            &[(LOCAL, "ready")],
+            &[
+                "hairpin 10.42.0.2 . 10.42.0.2",
+                "node-ports tcp . 30080 : goto cluster-n/s/tcp/80",
+                "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80",
+            ],
+        ),
+        (
+            "external Local, none here",
+            external("Local"),
+            &[(REMOTE, "ready")],
+            &[
+                "node-ports tcp . 30080 : goto external-n/s/tcp/80",
+                "refused-node-ports tcp . 30080 : drop",
+                "remote 10.42.1.2 . tcp . 8080",
+                "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80",
+            ],
+        ),
+        (
+            "external Local, none at all",
+            external("Local"),
+            &[],
+            &["refused-node-ports tcp . 30080 : goto refuse", "refused-services 10.43.0.9 . tcp . 80 : goto refuse"],
+        ),
+    ];
+    for (name, spec, endpoints, expected) in cases {
+        assert_eq!(elements(&planned(service(spec), slice(endpoints))), expected, "{name}");
+    }
+}
+
+#[test]
+fn external_policy_local_splits_ours_from_strangers() {
+    let spec = json!({"externalIPs": ["198.51.100.1"], "externalTrafficPolicy": "Local"});
+    let fragment = planned(service(spec), slice(&[(LOCAL, "ready"), (REMOTE, "ready")]));
+    assert_eq!(
+        fragment.chains["external-n/s/tcp/80"],
+        [
+            "ip saddr 10.42.0.0/24 goto cluster-n/s/tcp/80",
+            "fib saddr type local goto cluster-n/s/tcp/80",
+            "goto local-n/s/tcp/80",
+        ]
+    );
+    assert_eq!(fragment.chains["local-n/s/tcp/80"], ["meta l4proto tcp dnat ip to 10.42.0.2:8080"]);
+}
+
+#[test]
+fn load_balancer_addresses_and_source_ranges() {
+    let mut balanced =
+        service(json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/9", "10.0.0.0/8"]}));
+    balanced["status"] = json!({"loadBalancer": {"ingress": [
+        {"ip": "203.0.113.1"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "lb.example"}]}});
+    let fragment = planned(balanced.clone(), slice(&[(LOCAL, "ready")]));
+    let led: Vec<String> = elements(&fragment).into_iter().filter(|element| element.contains("203.")).collect();
+    assert_eq!(led, ["services 203.0.113.1 . tcp . 80 : goto firewall-n/s/tcp/80"]);
+    let rules = ["ip saddr != { 10.0.0.0/8 } drop", "goto cluster-n/s/tcp/80"];
+    assert_eq!(fragment.chains["firewall-n/s/tcp/80"], rules);
+}
+
+#[test]
+fn endpoints_hinted_for_this_node_are_preferred() {
+    let mut hinted = slice(&[(LOCAL, "ready"), (REMOTE, "ready")]);
+    hinted["endpoints"][0]["hints"] = json!({"forNodes": [{"name": "node"}]});
+    let rule = |slice: &Value| planned(service(json!({})), slice.clone()).chains["cluster-n/s/tcp/80"][0].clone();
+    assert!(rule(&hinted).contains(REMOTE), "one without a hint: hints are not complete");
+    hinted["endpoints"][1]["hints"] = json!({"forNodes": [{"name": "other"}]});
+    assert!(!rule(&hinted).contains(REMOTE));
+    hinted["endpoints"][0]["hints"] = json!({"forNodes": [{"name": "third"}]});
+    assert!(rule(&hinted).contains(REMOTE), "none for us");
+}
+
+#[test]
+fn ended_udp_flows_are_reported_once() {
+    let mut state = State::new("t", node());
+    let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053}]);
+    let spec = json!({"ports": ports, "type": "NodePort"});
+    let mut endpoints = slice(&[(LOCAL, "ready"), (REMOTE, "ready")]);
+    endpoints["ports"] = json!([{"name": "dns", "port": 5353, "protocol": "UDP"}]);
+    state.service_event(Event::Apply(object(service(spec))));
+    state.slice_event(Event::Apply(object(endpoints.clone())));
+    assert!(state.changes().ended_flows.is_empty());
+    endpoints["endpoints"].as_array_mut().unwrap().pop();
+    state.slice_event(Event::Apply(object(endpoints)));
+    let endpoint = REMOTE.parse().unwrap();
+    let expected = [
+        UdpFlow { address: None, port: 30053, endpoint },
+        UdpFlow { address: Some("10.43.0.9".parse().unwrap()), port: 53, endpoint },
+    ];
+    assert_eq!(state.changes().ended_flows, expected.into());
+    state.service_event(Event::Replace(Vec::new()));
+    assert_eq!(state.changes().ended_flows.len(), 2);
+}
+
+#[test]
+fn an_address_claimed_twice_belongs_to_the_first_by_name() {
+    let claim = |name: &str| {
+        let mut claimant =
+            service(json!({"clusterIPs": [format!("10.43.0.{}", name.len())], "externalIPs": ["1.2.3.4"]}));
+        claimant["metadata"]["name"] = json!(name);
+        object(claimant)
+    };
+    let mut state = State::new("t", node());
+    let holder = |state: &mut State| {
+        state.changes();
+        state.table().sets["refused-services"].elements.contains_key("1.2.3.4 . tcp . 80")
+    };
+    state.service_event(Event::Apply(claim("bb")));
+    state.service_event(Event::Apply(claim("a")));
+    assert!(holder(&mut state));
+    state.service_event(Event::Delete(claim("a")));
+    assert!(holder(&mut state), "the other one still claims it");
+    state.service_event(Event::Delete(claim("bb")));
+    assert!(!holder(&mut state));
+}
+
+fn object(value: Value) -> Arc<Object> {
+    Arc::new(Object::from_wire(value).unwrap())
+}
+
+/// One event: a Service or a slice of one of three names comes, changes or goes, or a list starts anew.
+#[derive(Clone, Debug)]
+enum Step {
+    Service(usize, Option<Value>),
+    Slice(usize, usize, Vec<(u8, &'static str)>),
+    NoSlice(usize),
+    ServicesAnew,
+    Sync,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop_oneof![
+        Just(json!({})),
+        Just(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]})),
+        Just(json!({"sessionAffinity": "ClientIP"})),
+        Just(json!({"externalIPs": ["1.2.3.4"], "externalTrafficPolicy": "Local"})),
+        Just(json!({"internalTrafficPolicy": "Local"})),
+        Just(json!({"clusterIPs": ["None"]})),
+    ];
+    let states = prop_oneof![Just("ready"), Just("serving"), Just("gone")];
+    let step = prop_oneof![
+        (0..3usize, proptest::option::weighted(0.8, kind)).prop_map(|(n, spec)| Step::Service(n, spec)),
+        (0..4usize, 0..3usize, prop::collection::vec((0..4u8, states), 0..4))
+            .prop_map(|(i, n, e)| Step::Slice(i, n, e)),
+        (0..4usize).prop_map(Step::NoSlice),
+        Just(Step::ServicesAnew),
+        Just(Step::Sync),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+fn named(index: usize, spec: &Value) -> Value {
+    let mut value = service(spec.clone());
+    value["metadata"]["name"] = json!(format!("s{index}"));
+    if spec.get("clusterIPs").is_none() {
+        value["spec"]["clusterIPs"] = json!([format!("10.43.0.{}", index + 1)]);
+    }
+    value
+}
+
+fn named_slice(index: usize, owner: usize, endpoints: &[(u8, &'static str)]) -> Value {
+    let address = |n: u8| if n < 2 { format!("10.42.0.{}", n + 2) } else { format!("10.42.1.{n}") };
+    let endpoints: Vec<(String, &str)> = endpoints.iter().map(|(n, state)| (address(*n), *state)).collect();
+    let borrowed: Vec<(&str, &str)> = endpoints.iter().map(|(address, state)| (address.as_str(), *state)).collect();
+    let mut value = slice(&borrowed);
+    value["metadata"]["name"] = json!(format!("slice-{index}"));
+    value["metadata"]["labels"]["kubernetes.io/service-name"] = json!(format!("s{owner}"));
+    value
+}
+
+proptest! {
+    /// A kernel that was given one change after the other has the same table as one that was given the whole at once.
+    #[test]
+    fn changes_add_up_to_the_whole(steps in steps()) {
+        let mut state = State::new("t", node());
+        let mut kernel = state.table();
+        let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
+        for step in steps.into_iter().chain([Step::Sync]) {
+            match step {
+                Step::Service(index, Some(spec)) => {
+                    services.insert(index, object(named(index, &spec)));
+                    state.service_event(Event::Apply(services[&index].clone()));
+                }
+                Step::Service(index, None) => {
+                    if let Some(service) = services.remove(&index) {
+                        state.service_event(Event::Delete(service));
+                    }
+                }
+                Step::Slice(index, owner, endpoints) => {
+                    slices.insert(index, object(named_slice(index, owner, &endpoints)));
+                    state.slice_event(Event::Apply(slices[&index].clone()));
+                }
+                Step::NoSlice(index) => {
+                    if let Some(slice) = slices.remove(&index) {
+                        state.slice_event(Event::Delete(slice));
+                    }
+                }
+                Step::ServicesAnew => {
+                    services.retain(|index, _| *index != 1);
+                    state.service_event(Event::Replace(services.values().cloned().collect()));
+                }
+                Step::Sync => kernel.apply(&state.changes().batch),
+            }
+        }
+        let mut fresh = State::new("t", node());
+        fresh.slice_event(Event::Replace(slices.values().cloned().collect()));
+        fresh.service_event(Event::Replace(services.values().cloned().collect()));
+        fresh.changes();
+        prop_assert_eq!(&kernel, &fresh.table());
+        prop_assert_eq!(&kernel, &state.table());
+        kernel.check_references();
+        prop_assert!(fresh.changes().batch.is_empty());
+    }
+}

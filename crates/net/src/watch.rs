@@ -1,0 +1,35 @@
+//! What this room watches.
+
+use futures::stream::BoxStream;
+use std::sync::Arc;
+
+use skiff_client::{Backend, Event, ListTarget, Selection};
+use skiff_meta::GroupVersionResource;
+
+pub(crate) type Client = Arc<dyn Backend>;
+
+fn watch(client: &Client, group: &str, resource: &str, selection: Selection) -> BoxStream<'static, Event> {
+    let resource = GroupVersionResource::new(group, "v1", resource);
+    client.list_watch(ListTarget { resource, namespace: String::new(), selection })
+}
+
+/// Services that are this proxy's or have names in DNS: all of them.
+pub(crate) fn services(client: &Client) -> BoxStream<'static, Event> {
+    watch(client, "", "services", Selection::default())
+}
+
+/// All EndpointSlices.
+pub(crate) fn endpoint_slices(client: &Client) -> BoxStream<'static, Event> {
+    watch(client, "discovery.k8s.io", "endpointslices", Selection::default())
+}
+
+/// All namespaces.
+pub(crate) fn namespaces(client: &Client) -> BoxStream<'static, Event> {
+    watch(client, "", "namespaces", Selection::default())
+}
+
+/// One node.
+pub(crate) fn node(client: &Client, name: &str) -> BoxStream<'static, Event> {
+    let selection = Selection { fields: format!("metadata.name={name}"), ..Selection::default() };
+    watch(client, "", "nodes", selection)
+}

@@ -1,0 +1,236 @@
+//! A machine in a namespace, with pods, an uplink and a world behind it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use skiff_net::netlink::{Namespace, Netlink, Route, Via, inside};
+use skiff_net::network::NodeNetwork;
+use skiff_net::{Instance, NetConfig, NetworkMode, cni, nft};
+
+/// The machine's address on its uplink.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The world's end of the uplink.
+pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Runs `test` on a thread of its own inside a fresh machine.
+pub fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
+    assert!(nix::unistd::Uid::effective().is_root(), "this test makes network namespaces: run it as root");
+    let nft = Command::new("nft").arg("--version").output();
+    assert!(nft.is_ok_and(|o| o.status.success()), "this test needs the program nft: install nftables");
+    #[allow(clippy::disallowed_methods, reason = "a namespace belongs to a thread")]
+    let thread = std::thread::spawn(move || test(&Machine::new()));
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The machine: this thread's namespace.
+pub struct Machine {
+    pub config: NetConfig,
+    pub network: NodeNetwork,
+    pub world: Namespace,
+    _data: tempfile::TempDir,
+}
+
+/// A pod: its namespace and address.
+pub struct Pod {
+    pub id: String,
+    pub namespace: File,
+    pub address: Ipv4Addr,
+}
+
+impl Machine {
+    fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace for the machine");
+        let world = Namespace::open(&path_of(&new_namespace())).unwrap();
+        uplink(&world);
+        let data = tempfile::tempdir().unwrap();
+        let config = NetConfig {
+            data_dir: data.path().to_owned(),
+            node_name: "node".to_owned(),
+            node_ip: NODE,
+            mode: NetworkMode::Bridge,
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
+            cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
+            cluster_domain: "cluster.local".to_owned(),
+            cni_bin_dir: data.path().join("bin"),
+            cni_conf_dir: data.path().join("conf"),
+            proxy: true,
+            dns: false,
+        };
+        let network = NodeNetwork::new(&config, "10.42.0.0/24".parse().unwrap());
+        let machine = Self { config, network, world, _data: data };
+        machine.up();
+        machine
+    }
+
+    /// Brings the pod network up (again).
+    pub fn up(&self) {
+        block_on(self.network.up(&self.config, &nft::Program)).expect("the network comes up");
+    }
+
+    pub fn instance(&self) -> &Instance {
+        &self.network.instance
+    }
+
+    /// Calls the plugin as the container runtime does, with the installed configuration.
+    pub fn plugin(&self, command: &str, pod: Option<(&str, &File)>, extra: Value) -> (i32, Value) {
+        let list = std::fs::read(self.config.cni_conf_dir.join("00-skiff.conflist")).expect("the configuration");
+        let list: Value = serde_json::from_slice(&list).unwrap();
+        let mut input = list["plugins"][0].clone();
+        let fields = input.as_object_mut().unwrap();
+        fields.insert("cniVersion".to_owned(), list["cniVersion"].clone());
+        fields.insert("name".to_owned(), list["name"].clone());
+        fields.extend(extra.as_object().cloned().unwrap_or_default());
+        let env = |name: &str| match (name, pod) {
+            ("CNI_COMMAND", _) => Some(command.to_owned()),
+            ("CNI_CONTAINERID", Some((id, _))) => Some(id.to_owned()),
+            ("CNI_NETNS", Some((_, namespace))) => Some(path_of(namespace).display().to_string()),
+            ("CNI_IFNAME", Some(_)) => Some("eth0".to_owned()),
+            _ => None,
+        };
+        let mut output = Vec::new();
+        let code = cni::main(env, input.to_string().as_bytes(), &mut output);
+        (code, if output.is_empty() { Value::Null } else { serde_json::from_slice(&output).unwrap() })
+    }
+
+    /// A pod on the network.
+    pub fn pod(&self, id: &str) -> Pod {
+        self.pod_with_ports(id, json!([]))
+    }
+
+    pub fn pod_with_ports(&self, id: &str, mappings: Value) -> Pod {
+        let namespace = new_namespace();
+        let extra = json!({"runtimeConfig": {"portMappings": mappings}});
+        let (code, result) = self.plugin("ADD", Some((id, &namespace)), extra);
+        assert_eq!(code, 0, "{result}");
+        let address = result["ips"][0]["address"].as_str().unwrap().parse::<Ipv4Net>().unwrap().addr();
+        Pod { id: id.to_owned(), namespace, address }
+    }
+
+    pub fn delete(&self, pod: &Pod) {
+        let (code, result) = self.plugin("DEL", Some((&pod.id, &pod.namespace)), json!({}));
+        assert_eq!(code, 0, "{result}");
+    }
+
+    /// Everything on the machine that bears the instance's name.
+    pub fn traces(&self) -> Vec<String> {
+        let links = Netlink::open().unwrap().links().unwrap().into_iter().map(|link| link.name);
+        let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
+        let tables = String::from_utf8(tables).unwrap();
+        let names = links.chain(tables.lines().map(str::to_owned));
+        names.filter(|name| name.contains(self.instance().id())).collect()
+    }
+}
+
+impl Pod {
+    /// Runs `work` in the pod.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        run_in(&Namespace::open(&path_of(&self.namespace)).unwrap(), work)
+    }
+
+    /// Fetches from inside the pod.
+    pub fn fetch(&self, address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+        self.run(move || fetch(address, port))
+    }
+
+    /// Serves `name` and the client's address at `port` until the test ends.
+    pub fn serve(&self, port: u16) {
+        let (id, address) = (self.id.clone(), self.address);
+        let listener = self.run(move || TcpListener::bind((address, port)).unwrap());
+        serve(listener, id);
+    }
+
+    /// A UDP echo that answers with the pod's name.
+    pub fn serve_udp(&self, port: u16) {
+        let (id, address) = (self.id.clone(), self.address);
+        let socket = self.run(move || UdpSocket::bind((address, port)).unwrap());
+        #[allow(clippy::disallowed_methods, reason = "a server in a test; it ends with the process")]
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(id.as_bytes(), peer);
+            }
+        });
+    }
+}
+
+/// Answers every connection with `name CLIENT`.
+pub fn serve(listener: TcpListener, name: String) {
+    #[allow(clippy::disallowed_methods, reason = "a server in a test; it ends with the process")]
+    std::thread::spawn(move || {
+        while let Ok((mut stream, peer)) = listener.accept() {
+            let _ = write!(stream, "{name} {}", peer.ip());
+        }
+    });
+}
+
+/// What a server at `address` says, from this thread's namespace.
+pub fn fetch(address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+    let target = SocketAddr::new(IpAddr::V4(address), port);
+    let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(2)).map_err(|error| error.kind())?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(|error| error.kind())?;
+    Ok(text)
+}
+
+/// Runs `work` in `namespace`, on a thread of its own.
+pub fn run_in<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = namespace.as_fd().try_clone_to_owned().unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a namespace belongs to a thread")]
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    });
+    thread.join().expect("no panic in the namespace")
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Loads a script into this thread's namespace.
+pub fn load(script: &str) {
+    nft::run_blocking(script).unwrap_or_else(|error| panic!("{error}\n{script}"));
+}
+
+/// A namespace that lives as long as the file is open.
+pub fn new_namespace() -> File {
+    #[allow(clippy::disallowed_methods, reason = "a namespace belongs to a thread")]
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    });
+    thread.join().unwrap()
+}
+
+pub fn path_of(namespace: &File) -> PathBuf {
+    Path::new("/proc/self/fd").join(namespace.as_raw_fd().to_string())
+}
+
+fn uplink(world: &Namespace) {
+    let mut here = Netlink::open().unwrap();
+    here.add_veth("uplink", "uplink", world.as_fd(), 1400).unwrap();
+    let loopback = here.link("lo").unwrap().unwrap();
+    here.set_up(loopback.index).unwrap();
+    let device = here.link("uplink").unwrap().unwrap();
+    here.add_address(device.index, Ipv4Net::new(NODE, 24).unwrap()).unwrap();
+    let via = Via::Gateway(device.index, WORLD);
+    here.set_route(&Route { destination: Ipv4Net::default(), via, source: None }).unwrap();
+    let mut there = inside(world, Netlink::open).unwrap().unwrap();
+    let device = there.link("uplink").unwrap().unwrap();
+    there.set_up(device.index).unwrap();
+    there.add_address(device.index, Ipv4Net::new(WORLD, 24).unwrap()).unwrap();
+    let loopback = there.link("lo").unwrap().unwrap();
+    there.set_up(loopback.index).unwrap();
+}
