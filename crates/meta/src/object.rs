@@ -113,6 +113,13 @@ impl Object {
         Self::from_canonical(canonical_bytes(&value)?, revision, None)
     }
 
+    /// The same object as of another revision: the last state of a removed object is told with the revision of its
+    /// removal.
+    pub fn at_revision(&self, revision: u64) -> Self {
+        let (bytes, meta) = (self.bytes.clone(), self.meta.clone());
+        Self { bytes, splice: self.splice, revision, meta, trace: self.trace, decoded: OnceLock::new() }
+    }
+
     /// The canonical bytes, without resourceVersion.
     pub fn canonical(&self) -> &Bytes {
         &self.bytes

@@ -3,11 +3,31 @@
 //! Authentication, authorization, admission, the resource pipeline and the store, in this order, for requests over
 //! HTTPS and from components of the same process alike.
 
+pub mod api;
 pub mod auth;
+mod backend;
+mod bootstrap;
+mod cache;
+mod call;
 pub mod chain;
 pub mod config;
 pub mod openapi;
+pub mod error;
+mod gate;
+mod metadata;
+mod metrics;
+mod paths;
 pub mod pki;
 mod proxy;
+mod request;
+mod resource;
+mod respond;
+mod select;
+mod tree;
+mod verbs;
+mod view;
+mod write;
 
+pub use api::Api;
 pub use config::ServerConfig;
+pub use error::ServerError;

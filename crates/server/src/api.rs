@@ -1,0 +1,240 @@
+//! The server without its sockets: one function from request to response.
+//!
+//! HTTPS and components of the same process come in through [`Api::handle`] alike. Nothing here needs a socket or a
+//! Tokio runtime, so that a whole cluster can run in a simulation.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use http::{HeaderValue, Method, Request, Response, header};
+use parking_lot::Mutex;
+use skiff_client::Body;
+use skiff_meta::world::{AbortOnDrop, WorldExt};
+use skiff_meta::{Status, TraceContext, WorldRef};
+use skiff_store::Store;
+
+use crate::cache::feed::Feed;
+use crate::call::{Answer, Call};
+use crate::chain::{Chain, Identity, User, View};
+use crate::config::ServerConfig;
+use crate::error::ServerError;
+use crate::metrics::{Metrics, Told};
+use crate::pki::Pki;
+use crate::request::media::Offer;
+use crate::request::{Accept, Query, Target, target};
+use crate::resource::Served;
+use crate::resource::catalog::Catalog;
+use crate::view::CacheView;
+use crate::write::leases::Leases;
+use crate::{error, respond, verbs};
+
+/// The server.
+pub struct Api {
+    pub(crate) config: ServerConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) world: WorldRef,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) view: Arc<dyn View>,
+    pub(crate) chain: Chain,
+    pub(crate) leases: Leases,
+    pub(crate) metrics: Metrics,
+    /// `HOST:PORT` as discovery tells it, once listening.
+    pub(crate) address: OnceLock<String>,
+    _feed: Mutex<AbortOnDrop>,
+}
+
+/// Makes the chain once there is a view.
+pub type ChainMaker<'a> =
+    &'a (dyn Fn(&ServerConfig, Arc<dyn View>, &WorldRef) -> Result<Chain, ServerError> + Send + Sync);
+
+impl Api {
+    /// A server that follows the store, with the cluster's own certificates, tokens, roles and admission.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or what must exist from the first start on cannot be made.
+    pub async fn new(
+        config: ServerConfig,
+        pki: &Pki,
+        store: Arc<dyn Store>,
+        world: WorldRef,
+    ) -> Result<Arc<Self>, ServerError> {
+        let chain = |config: &ServerConfig, view: Arc<dyn View>, world: &WorldRef| {
+            crate::auth::chain(config, pki, view, world.clone()).map_err(ServerError::from)
+        };
+        Self::with_chain(config, store, world, &chain).await
+    }
+
+    /// The same with judges of one's own.
+    ///
+    /// # Errors
+    /// As [`Api::new`].
+    pub async fn with_chain(
+        config: ServerConfig,
+        store: Arc<dyn Store>,
+        world: WorldRef,
+        chain: ChainMaker<'_>,
+    ) -> Result<Arc<Self>, ServerError> {
+        let catalog = Catalog::new();
+        let feed = Feed::new(store.clone(), world.clone());
+        let view: Arc<dyn View> = Arc::new(CacheView { catalog: catalog.clone(), feed: feed.clone() });
+        let chain = chain(&config, view.clone(), &world)?;
+        let following = feed.start(catalog.clone()).await?;
+        let api = Arc::new(Self {
+            config,
+            store,
+            world,
+            catalog,
+            feed,
+            view,
+            chain,
+            leases: Leases::default(),
+            metrics: Metrics::default(),
+            address: OnceLock::new(),
+            _feed: Mutex::new(following),
+        });
+        crate::bootstrap::run(&api).await?;
+        Ok(api)
+    }
+
+    /// Answers a request.
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: Identity) -> Response<Body> {
+        let begun = self.world.elapsed();
+        let mut told = Told::default();
+        let (mut parts, body) = request.into_parts();
+        let trace = self.trace(&parts.headers);
+        let audit = audit_id(&parts.headers).unwrap_or_else(|| self.world.uuid());
+        let result = self.route(&mut parts, body, &identity, trace, &mut told).await;
+        let mut response = result.unwrap_or_else(|status| respond::status(&status));
+        let headers = response.headers_mut();
+        headers.insert("audit-id", HeaderValue::from_str(&audit).unwrap_or(HeaderValue::from_static("")));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        for warning in &told.warnings {
+            respond::warn(headers, warning);
+        }
+        let took = self.world.elapsed().saturating_sub(begun);
+        let code = response.status().as_u16();
+        tracing::debug!(method = %parts.method, path = parts.uri.path(), code, user = %told.user, ?took, %trace, "request");
+        self.metrics.request(&told, code, took);
+        response
+    }
+
+    fn trace(&self, headers: &http::HeaderMap) -> TraceContext {
+        let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let random = || self.world.random();
+        given.map_or_else(|| TraceContext::root(random), |t: TraceContext| t.child(random))
+    }
+
+    async fn route(
+        self: &Arc<Self>,
+        parts: &mut http::request::Parts,
+        body: Body,
+        identity: &Identity,
+        trace: TraceContext,
+        told: &mut Told,
+    ) -> Result<Response<Body>, Status> {
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let path = parts.uri.path();
+        let target = target::parse(&parts.method, path, &query);
+        let user = self.identify(identity, &parts.headers).await?;
+        told.user.clone_from(&user.name);
+        let Some(target) = target else {
+            self.allow_path(&user, &parts.method.as_str().to_ascii_lowercase(), path).await?;
+            return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
+        };
+        told.target(&target);
+        self.allow_target(&user, &target, &query, path).await?;
+        let served = self.find(&target).await?;
+        check_verb(&served, &target, &parts.method)?;
+        if let Some(warning) = &served.version.deprecation {
+            told.warnings.push(warning.clone());
+        }
+        let accept = negotiate(&served, &target, &parts.headers, &query)?;
+        let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
+        let mut call = Call { api, user, target, served, query, headers, accept, trace, warnings: Vec::new() };
+        let answer = verbs::dispatch(&mut call, parts, body).await;
+        told.warnings.append(&mut call.warnings);
+        match answer? {
+            Answer::Raw(response) => Ok(response),
+            Answer::Object(code, object) => respond::object(&call, code, &object),
+            Answer::Tree(code, tree) => respond::tree(&call, code, tree),
+        }
+    }
+
+    /// The resource a path means. A definition may have been acknowledged a moment ago, so a miss looks twice.
+    async fn find(&self, target: &Target) -> Result<Served, Status> {
+        if let Some(served) = self.catalog.registry().find(&target.resource) {
+            return Ok(served.clone());
+        }
+        self.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
+        self.catalog.registry().find(&target.resource).cloned().ok_or_else(Status::no_such_path)
+    }
+
+    /// The port clients reach this server at.
+    pub(crate) fn listening_port(&self) -> u16 {
+        let listening = self.address.get().and_then(|a| a.rsplit(':').next()?.parse().ok());
+        listening.unwrap_or_else(|| match self.config.bind.port() {
+            0 => 6_443,
+            port => port,
+        })
+    }
+
+    /// Somebody of this process, with the rights of `user`.
+    pub fn backend(self: &Arc<Self>, user: User) -> Arc<dyn skiff_client::Backend> {
+        crate::backend::InProcess::shared(self.clone(), user)
+    }
+
+    /// The cache, for those who judge by it.
+    pub fn view(&self) -> Arc<dyn View> {
+        self.view.clone()
+    }
+}
+
+fn audit_id(headers: &http::HeaderMap) -> Option<String> {
+    let given = headers.get("audit-id")?.to_str().ok()?;
+    (!given.is_empty() && given.len() <= 64).then(|| given.to_owned())
+}
+
+/// Whether resource or subresource knows the verb.
+fn check_verb(served: &Served, target: &Target, method: &Method) -> Result<(), Status> {
+    let verbs = if target.subresource.is_empty() {
+        served.version.verbs
+    } else {
+        served.version.subresource(&target.subresource).ok_or_else(Status::no_such_path)?.verbs
+    };
+    // Creating needs no name, deleting one object does not need its collection's verb; namespaced resources cannot be
+    // created across namespaces.
+    let homeless = served.resource.namespaced && target.namespace.is_empty();
+    let named = !target.name.is_empty();
+    let fits = match target.verb {
+        "create" if target.subresource.is_empty() => !named && !homeless,
+        "get" | "update" | "patch" | "delete" => named && !homeless,
+        "deletecollection" => !homeless,
+        _ => true,
+    };
+    let connects = matches!(target.subresource.as_str(), "proxy" | "exec" | "attach" | "portforward");
+    if fits && (verbs.contains(&target.verb) || connects && *method != Method::TRACE) {
+        return Ok(());
+    }
+    Err(method_not_allowed())
+}
+
+/// As upstream's router says it.
+fn method_not_allowed() -> Status {
+    let mut status =
+        Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    status.details = Some(Box::default());
+    status
+}
+
+fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query: &Query) -> Result<Accept, Status> {
+    let stream = target.verb == "watch";
+    let list = matches!(target.verb, "list" | "watch" | "deletecollection");
+    let raw = matches!(target.subresource.as_str(), "log" | "proxy" | "exec" | "attach" | "portforward");
+    if raw {
+        return Ok(Accept::JSON);
+    }
+    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true };
+    let pretty = query.get("pretty").map(|_| query.flag("pretty"));
+    Accept::negotiate(headers, pretty, offer)
+}

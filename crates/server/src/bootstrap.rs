@@ -1,0 +1,208 @@
+//! What exists from the first start on: namespaces, the `kubernetes` Service, priority classes, RBAC's defaults.
+//!
+//! Everything goes through the same pipeline as any request, by a member of `system:masters`, all at once, so that a
+//! store with group commit needs a few syncs and not a hundred.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Method, Request};
+use serde_json::{Value, json};
+use skiff_meta::{GroupVersionKind, Status};
+
+use crate::api::Api;
+use crate::chain::{Identity, User};
+use crate::error::ServerError;
+use crate::resource::registry::Registry;
+use crate::respond::body::full;
+use crate::tree;
+
+/// The user of what the server does by itself.
+pub(crate) fn apiserver() -> Arc<User> {
+    Arc::new(User::new("system:apiserver", &["system:masters", "system:authenticated"]))
+}
+
+/// Creates what is missing.
+pub(crate) async fn run(api: &Arc<Api>) -> Result<(), ServerError> {
+    create_all(api, namespaces()).await?;
+    let mut rest = priority_classes();
+    rest.extend(api_services(&api.catalog.registry()));
+    rest.push(service_cidr(api));
+    rest.extend(api.chain.defaults.iter().cloned());
+    create_all(api, rest).await?;
+    publish(api).await
+}
+
+async fn create_all(api: &Arc<Api>, objects: Vec<Value>) -> Result<(), ServerError> {
+    let results = join_all(objects.into_iter().map(|o| create(api, o))).await;
+    results.into_iter().collect()
+}
+
+fn what(object: &Value) -> String {
+    format!("{} {}", tree::text(object, &["kind"]), tree::text(object, &["metadata", "name"]))
+}
+
+/// Creates one object unless it is there.
+async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
+    let fail = |status: Status| ServerError::Bootstrap { what: what(&object), status };
+    let (group, version) = match tree::text(&object, &["apiVersion"]).split_once('/') {
+        Some((group, version)) => (group, version),
+        None => ("", tree::text(&object, &["apiVersion"])),
+    };
+    let gvk = GroupVersionKind::new(group, version, tree::text(&object, &["kind"]));
+    let served = api.catalog.registry().by_kind(&gvk).ok_or_else(|| fail(Status::no_such_path()))?;
+    let namespace = tree::text(&object, &["metadata", "namespace"]);
+    let key = served.key(namespace, tree::text(&object, &["metadata", "name"]));
+    if served.resource.cache.as_ref().is_some_and(|c| c.get(&key).is_some()) {
+        return Ok(());
+    }
+    let start = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+    let scope = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
+    let uri = format!("{start}/{version}{scope}/{}", served.resource.names.plural);
+    match send(api, Method::POST, &uri, &object).await {
+        Err(status) if status.is("AlreadyExists") => Ok(()),
+        other => other.map(|_| ()).map_err(fail),
+    }
+}
+
+/// One request by the server itself; the answer's object.
+pub(crate) async fn send(api: &Arc<Api>, method: Method, uri: &str, body: &Value) -> Result<Value, Status> {
+    let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+    let mut request = Request::new(full(bytes));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.parse().map_err(Status::internal)?;
+    let agent = http::HeaderValue::from_static("kube-apiserver/v1");
+    request.headers_mut().insert(http::header::USER_AGENT, agent);
+    let response = Box::pin(api.handle(request, Identity::Bound(apiserver()))).await;
+    let code = response.status();
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.map_err(Status::internal)?.to_bytes();
+    if code.is_success() {
+        return serde_json::from_slice(&bytes).map_err(Status::internal);
+    }
+    Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| Status::internal(String::from_utf8_lossy(&bytes))))
+}
+
+fn namespaces() -> Vec<Value> {
+    ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+        .to_vec()
+}
+
+fn priority_classes() -> Vec<Value> {
+    let class = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description,
+        })
+    };
+    vec![
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ]
+}
+
+/// The group versions this server serves itself, as APIService objects.
+fn api_services(registry: &Registry) -> Vec<Value> {
+    let mut services = Vec::new();
+    for group in registry.groups() {
+        for (place, version) in group.versions.iter().enumerate() {
+            let name = format!("{version}.{}", group.name);
+            let minimum = if group.name.is_empty() { 18_000 } else { 17_000 };
+            services.push(json!({
+                "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+                "metadata": {
+                    "name": name,
+                    "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+                },
+                "spec": {
+                    "group": group.name, "version": version, "groupPriorityMinimum": minimum,
+                    "versionPriority": 15 - i64::try_from(place).unwrap_or(0).min(14),
+                },
+                "status": {"conditions": [{
+                    "type": "Available", "status": "True", "reason": "Local",
+                    "message": "Local APIServices are always available",
+                    "lastTransitionTime": "1970-01-01T00:00:00Z",
+                }]},
+            }));
+        }
+    }
+    services
+}
+
+fn service_cidr(api: &Api) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [api.config.service_cidr.to_string()]},
+    })
+}
+
+/// The Service through which pods reach this server, and where it leads. Repeated once the port is known.
+pub(crate) async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
+    let port = api.listening_port();
+    let first = first_address(api.config.service_cidr);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first, "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+        },
+    });
+    let address = api.config.advertise.to_string();
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    });
+    let family = if api.config.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    let objects = [
+        ("/api/v1/namespaces/default/services", service),
+        ("/api/v1/namespaces/default/endpoints", endpoints),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
+    ];
+    let results = join_all(objects.map(|(uri, object)| ensure(api, uri, object))).await;
+    results.into_iter().collect()
+}
+
+/// Creates an object, or brings an older one up to date.
+async fn ensure(api: &Arc<Api>, uri: &str, object: Value) -> Result<(), ServerError> {
+    let fail = |status: Status| ServerError::Bootstrap { what: what(&object), status };
+    match send(api, Method::POST, uri, &object).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.is("AlreadyExists") => {
+            let uri = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
+            send(api, Method::PUT, &uri, &object).await.map(|_| ()).map_err(fail)
+        }
+        Err(status) => Err(fail(status)),
+    }
+}
+
+fn first_address(net: ipnet::IpNet) -> String {
+    net.hosts().next().unwrap_or(net.network()).to_string()
+}

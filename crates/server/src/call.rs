@@ -1,0 +1,126 @@
+//! One request on its way through the pipeline.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::Value;
+use skiff_meta::{Object, Status, TraceContext};
+use skiff_store::Revision;
+
+use crate::api::Api;
+use crate::cache::ResourceCache;
+use crate::chain::User;
+use crate::error;
+use crate::request::{Accept, Query, Target};
+use crate::resource::Served;
+
+/// An authorized request for a resource that exists.
+pub(crate) struct Call {
+    /// The server.
+    pub(crate) api: Arc<Api>,
+    /// Who.
+    pub(crate) user: Arc<User>,
+    /// What the path says.
+    pub(crate) target: Target,
+    /// The resource it means.
+    pub(crate) served: Served,
+    /// The query string.
+    pub(crate) query: Query,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The form of the answer.
+    pub(crate) accept: Accept,
+    /// The step of the story that this request is.
+    pub(crate) trace: TraceContext,
+    /// Said to the client beside the answer.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call {
+    /// The resource's cache.
+    pub(crate) fn cache(&self) -> Result<Arc<ResourceCache>, Status> {
+        self.served.cache().cloned()
+    }
+
+    /// The same request for another object: parts of a deletecollection.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            target: self.target.clone(),
+            served: self.served.clone(),
+            query: self.query.clone(),
+            headers: HeaderMap::new(),
+            accept: self.accept,
+            trace: self.trace,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Namespace of the objects this is about, empty for cluster-scoped resources.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.served.resource.namespaced { &self.target.namespace } else { "" }
+    }
+
+    /// The tail of the key of the object called `name`.
+    pub(crate) fn key(&self, name: &str) -> String {
+        self.served.key(self.namespace(), name)
+    }
+
+    /// Waits until the cache holds every write acknowledged so far.
+    pub(crate) async fn catch_up(&self) -> Result<Revision, Status> {
+        self.api.feed.catch_up().await.map_err(|e| error::catch_up(&e))
+    }
+
+    /// The object called `name` as the cache has it, which may be a moment old.
+    pub(crate) fn cached(&self, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        Ok(self.cache()?.get(&self.key(name)))
+    }
+
+    /// The object called `name` as it is now.
+    pub(crate) async fn current(&self, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        self.catch_up().await?;
+        self.cached(name)
+    }
+
+    /// 404 for `name`.
+    pub(crate) fn not_found(&self, name: &str) -> Status {
+        Status::not_found(self.served.id(), name)
+    }
+
+    /// An object as this request's version shows it, with its resourceVersion.
+    pub(crate) fn show(&self, object: &Object) -> Result<Value, Status> {
+        let mut value = object.to_value().map_err(Status::internal)?;
+        self.served.version.conversion.to_served(&mut value);
+        Ok(value)
+    }
+
+    /// Who owns the fields this request sets: `fieldManager`, or what stands before the first slash of the user agent.
+    pub(crate) fn manager(&self, given: &str) -> String {
+        if !given.is_empty() {
+            return given.to_owned();
+        }
+        let agent = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let name = agent.split('/').next().unwrap_or_default();
+        name.chars().filter(|c| !c.is_control()).take(128).collect()
+    }
+}
+
+/// What a verb answers, before it is put into bytes.
+pub(crate) enum Answer {
+    /// An object of the resource, from the store.
+    Object(u16, Arc<Object>),
+    /// A tree that is already as the client wants it: dry runs, `Scale`, tokens, `Status`.
+    Tree(u16, Value),
+    /// A whole response: lists, watches, connections.
+    Raw(http::Response<skiff_client::Body>),
+}
+
+/// A body read whole, with its media type.
+pub(crate) struct Payload {
+    /// `Content-Type` without parameters.
+    pub(crate) media: String,
+    /// The bytes.
+    pub(crate) bytes: Bytes,
+}

@@ -1,0 +1,134 @@
+//! Paths that are no resource: discovery, health, version, metrics.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, header};
+use serde_json::json;
+use skiff_client::Body;
+use skiff_meta::Status;
+
+use crate::api::Api;
+use crate::request::Query;
+use crate::resource::discovery::{AGGREGATED_TYPE, wants_aggregated};
+use crate::{error, respond};
+
+const JSON: &str = "application/json";
+
+/// Answers a path.
+pub(crate) async fn serve(
+    api: &Arc<Api>,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
+    if *method != Method::GET && *method != Method::HEAD {
+        return Err(Status::no_such_path());
+    }
+    if let Some(document) = api.chain.documents.get(path) {
+        return Ok(respond::json(200, document.body.clone(), document.content_type, false));
+    }
+    match path {
+        "/healthz" | "/livez" | "/readyz" => return Ok(health(api, path, query).await),
+        "/version" | "/version/" => return Ok(respond::json(200, version(), JSON, false)),
+        "/metrics" => return Ok(respond::text(200, api.metrics.text(api))),
+        "/" => return Ok(respond::json(200, index(api), JSON, false)),
+        _ => {}
+    }
+    if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|p| path.strip_prefix(p)) {
+        return single_check(api, check).await;
+    }
+    if let Some(found) = discovery(api, path, headers).await? {
+        return Ok(found);
+    }
+    Err(Status::no_such_path())
+}
+
+async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Option<Response<Body>>, Status> {
+    let path = path.trim_end_matches('/');
+    if path != "/api" && path != "/apis" && !path.starts_with("/api/") && !path.starts_with("/apis/") {
+        return Ok(None);
+    }
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let aggregated = wants_aggregated(&accept.join(",")) && matches!(path, "/api" | "/apis");
+    let gzip = accepts_gzip(headers);
+    let address = api.address.get().map_or("", String::as_str);
+    // A definition may have been acknowledged a moment ago.
+    api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
+    let document = api.catalog.registry().document(path, aggregated, address);
+    let content_type = if aggregated { AGGREGATED_TYPE } else { JSON };
+    Ok(document.map(|bytes| {
+        let mut response = respond::json(200, bytes, content_type, gzip);
+        response.headers_mut().append(header::VARY, header::HeaderValue::from_static("Accept"));
+        response
+    }))
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let text = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.contains("gzip")
+}
+
+fn version() -> Bytes {
+    let platform = format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    let version = json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": concat!("v1.36.2+skiff-", env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": platform,
+    });
+    respond::encode::json(&version, true)
+}
+
+fn index(api: &Api) -> Bytes {
+    let registry = api.catalog.registry();
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+    for group in registry.groups().iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+    }
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.sort();
+    respond::encode::json(&json!({"paths": paths}), true)
+}
+
+/// The checks, by name.
+const CHECKS: [&str; 3] = ["ping", "etcd", "informer-sync"];
+
+async fn passes(api: &Api, check: &str) -> Option<bool> {
+    match check {
+        "ping" => Some(true),
+        "etcd" => Some(api.store.revision().await.is_ok()),
+        "informer-sync" => Some(api.feed.catch_up().await.is_ok()),
+        _ => None,
+    }
+}
+
+async fn single_check(api: &Api, check: &str) -> Result<Response<Body>, Status> {
+    match passes(api, check).await {
+        Some(true) => Ok(respond::text(200, "ok")),
+        Some(false) => Ok(respond::text(500, format!("internal server error: {check} check failed"))),
+        None => Err(Status::no_such_path()),
+    }
+}
+
+async fn health(api: &Api, path: &str, query: &Query) -> Response<Body> {
+    let mut lines = String::new();
+    let mut healthy = true;
+    for check in CHECKS {
+        if query.all("exclude").any(|e| e == check) {
+            lines.push_str(&format!("[+]{check} excluded: ok\n"));
+            continue;
+        }
+        let ok = passes(api, check).await == Some(true);
+        healthy &= ok;
+        lines.push_str(&if ok { format!("[+]{check} ok\n") } else { format!("[-]{check} failed: reason withheld\n") });
+    }
+    let name = path.trim_start_matches('/');
+    match (healthy, query.get("verbose").is_some()) {
+        (true, false) => respond::text(200, "ok"),
+        (true, true) => respond::text(200, format!("{lines}{name} check passed\n")),
+        (false, _) => respond::text(500, format!("{lines}{name} check failed\n")),
+    }
+}

@@ -1,0 +1,106 @@
+//! A body becomes a tree that fits its kind.
+
+use serde_json::Value;
+use skiff_meta::codec::{self, Decoded};
+use skiff_meta::schema::TypeRef;
+use skiff_meta::{GroupVersionKind, Status, check};
+
+use super::Encoding;
+use super::query::FieldValidation;
+use crate::call::Payload;
+
+/// What a body must be.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// Its group, version and kind; said where the body does not say it.
+    pub(crate) gvk: &'a GroupVersionKind,
+    /// Its type.
+    pub(crate) root: TypeRef<'a>,
+    /// Whether there is a protobuf form.
+    pub(crate) protobuf: bool,
+}
+
+fn unknown_format(expected: Expected<'_>) -> Status {
+    let mut types = vec!["application/json", "application/yaml"];
+    if expected.protobuf {
+        types.push("application/vnd.kubernetes.protobuf");
+    }
+    let types = types.join(", ");
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {types}");
+    Status::unsupported_media_type(message)
+}
+
+/// Reads a body of create, update and the like.
+pub(crate) fn object(
+    payload: &Payload,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let as_kind = &expected.gvk.kind;
+    let unreadable = |why: String| check::unrecognized(as_kind, &why, &payload.bytes);
+    let encoding = match payload.media.as_str() {
+        "" => Encoding::Json,
+        media => Encoding::of(media).ok_or_else(|| unknown_format(expected))?,
+    };
+    let decoded = match encoding {
+        Encoding::Json => codec::json::decode(&payload.bytes)
+            .map_err(|e| unreadable(format!("couldn't get version/kind; json parse error: {e}")))?,
+        Encoding::Yaml => codec::yaml::decode(&payload.bytes).map_err(|e| unreadable(e.to_string()))?,
+        Encoding::Protobuf if expected.protobuf => super::protobuf::decode(&payload.bytes, expected)?,
+        Encoding::Protobuf => return Err(unknown_format(expected)),
+    };
+    fit(decoded, expected, validation, warnings)
+}
+
+/// Makes a decoded tree fit its kind; unknown and repeated fields are refused, warned of or dropped.
+pub(crate) fn fit(
+    decoded: Decoded,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let Decoded { mut value, mut duplicates } = decoded;
+    identify(&mut value, expected)?;
+    let gvk = expected.gvk;
+    let unfit = |why: String| check::cannot_be_handled(&gvk.kind, &gvk.version, &gvk.kind, &why);
+    let unknown = check::check(&mut value, expected.root).map_err(|misfit| unfit(misfit.to_string()))?;
+    duplicates.extend(unknown);
+    if !duplicates.is_empty() {
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.append(&mut duplicates),
+            FieldValidation::Strict => return Err(unfit(check::strict_message(&duplicates))),
+        }
+    }
+    Ok(value)
+}
+
+/// Checks what the tree says it is, and says it where it does not.
+fn identify(value: &mut Value, expected: Expected<'_>) -> Result<(), Status> {
+    let gvk = expected.gvk;
+    let api_version = gvk.api_version();
+    let Some(map) = value.as_object_mut() else {
+        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct";
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why}",
+            gvk.kind
+        )));
+    };
+    let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (kind, version) = (text("kind"), text("apiVersion"));
+    if kind != gvk.kind && !kind.is_empty() {
+        let said = if version.is_empty() { api_version.as_str() } else { version.as_str() };
+        let short = said.rsplit('/').next().unwrap_or_default();
+        let why = format!("no kind {kind:?} is registered for version {said:?} that is a {}", gvk.kind);
+        return Err(check::cannot_be_handled(&kind, short, &gvk.kind, &why));
+    }
+    if version != api_version && !version.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    map.insert("kind".to_owned(), Value::from(gvk.kind.as_str()));
+    map.insert("apiVersion".to_owned(), Value::from(api_version));
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Between a version as it is served and the form in which it is stored.
+//!
+//! Most versions are stored as they are. Versions of custom kinds differ in their name only (strategy `None`). The two
+//! groups of `Event` show the same objects with some fields called otherwise.
+
+use serde_json::{Map, Value};
+
+/// How to convert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Conversion {
+    /// Stored as served.
+    Same,
+    /// Only `apiVersion` differs: served as, stored as.
+    Renamed {
+        /// `apiVersion` as served.
+        served: String,
+        /// `apiVersion` as stored.
+        stored: String,
+    },
+    /// `apiVersion` and some members at the top: (served, stored).
+    Members {
+        /// `apiVersion` as served.
+        served: String,
+        /// `apiVersion` as stored.
+        stored: String,
+        /// Pairs of names: as served, as stored.
+        members: &'static [(&'static str, &'static str)],
+    },
+}
+
+/// `events.k8s.io/v1` and core `v1`.
+pub(crate) const EVENT_MEMBERS: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("reportingController", "reportingComponent"),
+];
+
+fn set_version(object: &mut Map<String, Value>, version: &str) {
+    object.insert("apiVersion".to_owned(), Value::from(version));
+}
+
+impl Conversion {
+    /// Whether stored bytes can be sent as they are.
+    pub(crate) fn is_same(&self) -> bool {
+        *self == Self::Same
+    }
+
+    /// From the stored form to the served one.
+    pub(crate) fn to_served(&self, object: &mut Value) {
+        let Some(object) = object.as_object_mut() else { return };
+        match self {
+            Self::Same => {}
+            Self::Renamed { served, .. } => set_version(object, served),
+            Self::Members { served, members, .. } => {
+                for (outside, inside) in *members {
+                    if let Some(value) = object.remove(*inside) {
+                        object.insert((*outside).to_owned(), value);
+                    }
+                }
+                set_version(object, served);
+            }
+        }
+    }
+
+    /// From the served form to the stored one.
+    pub(crate) fn to_stored(&self, object: &mut Value) {
+        let Some(object) = object.as_object_mut() else { return };
+        match self {
+            Self::Same => {}
+            Self::Renamed { stored, .. } => set_version(object, stored),
+            Self::Members { stored, members, .. } => {
+                for (outside, inside) in *members {
+                    if let Some(value) = object.remove(*outside) {
+                        object.insert((*inside).to_owned(), value);
+                    }
+                }
+                set_version(object, stored);
+            }
+        }
+    }
+
+    /// The stored name of a field selector's field.
+    pub(crate) fn stored_field(&self, field: &str) -> String {
+        if let Self::Members { members, .. } = self {
+            for (outside, inside) in *members {
+                if let Some(rest) = field.strip_prefix(outside)
+                    && (rest.is_empty() || rest.starts_with('.'))
+                {
+                    return format!("{inside}{rest}");
+                }
+            }
+        }
+        field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn events_of_both_groups_are_the_same_objects() {
+        let conversion =
+            Conversion::Members { served: "events.k8s.io/v1".into(), stored: "v1".into(), members: EVENT_MEMBERS };
+        let served =
+            json!({"apiVersion": "events.k8s.io/v1", "regarding": {"kind": "Pod"}, "note": "n", "type": "Normal"});
+        let stored = json!({"apiVersion": "v1", "involvedObject": {"kind": "Pod"}, "message": "n", "type": "Normal"});
+        let mut object = served.clone();
+        conversion.to_stored(&mut object);
+        assert_eq!(object, stored);
+        conversion.to_served(&mut object);
+        assert_eq!(object, served);
+        assert_eq!(conversion.stored_field("regarding.kind"), "involvedObject.kind");
+        assert_eq!(conversion.stored_field("reason"), "reason");
+    }
+}

@@ -1,0 +1,88 @@
+//! Bodies: whole where they are small, streamed where they are large, gzipped where that is welcome and worth it.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream;
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use skiff_client::{Body, BodyError};
+
+/// Bodies below this are not worth compressing (upstream's threshold).
+const GZIP_FROM: usize = 128 << 10;
+
+/// A body known as a whole.
+pub(crate) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body made of chunks as they are asked for.
+pub(crate) fn chunks(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    let frames = chunks.map(|bytes| Ok::<_, BodyError>(Frame::data(bytes)));
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}
+
+/// Fills a response's body; chunks are made while they are sent.
+pub(crate) fn fill(response: &mut Response<Body>, mut parts: impl Iterator<Item = Bytes> + Send + 'static, gzip: bool) {
+    let first = parts.next().unwrap_or_default();
+    let second = parts.next();
+    let zip = gzip && (second.is_some() || first.len() >= GZIP_FROM);
+    if zip {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    *response.body_mut() = match (second, zip) {
+        (None, false) => full(first),
+        (second, false) => chunks(std::iter::once(first).chain(second).chain(parts)),
+        (second, true) => chunks(Gzip::new(std::iter::once(first).chain(second).chain(parts))),
+    };
+}
+
+/// Compresses chunk by chunk.
+struct Gzip<I> {
+    parts: I,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl<I> Gzip<I> {
+    fn new(parts: I) -> Self {
+        // Upstream's level: speed before size.
+        Self { parts, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }
+    }
+}
+
+impl<I: Iterator<Item = Bytes>> Iterator for Gzip<I> {
+    type Item = Bytes;
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let encoder = self.encoder.as_mut()?;
+            let Some(part) = self.parts.next() else {
+                // Writing to memory cannot fail.
+                return self.encoder.take()?.finish().ok().map(Bytes::from);
+            };
+            encoder.write_all(&part).ok()?;
+            if !encoder.get_ref().is_empty() {
+                return Some(std::mem::take(encoder.get_mut()).into());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn gzip_round_trips() {
+        let parts: Vec<Bytes> = (0..100).map(|i| Bytes::from(format!("{i} ").repeat(1_000))).collect();
+        let zipped: Vec<u8> = Gzip::new(parts.clone().into_iter()).flat_map(|b| b.to_vec()).collect();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&zipped[..]).read_to_end(&mut plain).unwrap();
+        assert_eq!(plain, parts.concat());
+        assert!(zipped.len() < plain.len() / 10);
+    }
+}

@@ -1,0 +1,66 @@
+//! The verbs of the API, a file each. Every kind goes through the same ones.
+
+pub(crate) mod collection;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+mod sub;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+use http::Request;
+use skiff_client::Body;
+use skiff_meta::Status;
+use skiff_rules::Part;
+
+use crate::call::{Answer, Call, Payload};
+use crate::request::body;
+
+/// Which part of an object a subresource writes; `None` for subresources that are no part of their object.
+pub(crate) fn part(subresource: &str) -> Option<Part> {
+    Some(match subresource {
+        "" => Part::Main,
+        "status" => Part::Status,
+        "ephemeralcontainers" => Part::Other("ephemeralcontainers"),
+        "resize" => Part::Other("resize"),
+        "approval" => Part::Other("approval"),
+        "finalize" => Part::Other("finalize"),
+        _ => return None,
+    })
+}
+
+/// Does what the request asks for.
+pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, body: Body) -> Result<Answer, Status> {
+    let subresource = call.target.subresource.as_str();
+    if matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy") {
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = parts.uri.clone();
+        *request.headers_mut() = call.headers.clone();
+        *request.extensions_mut() = std::mem::take(&mut parts.extensions);
+        return sub::connect::connect(call, request).await;
+    }
+    match call.target.verb {
+        "list" => return list::list(call).await,
+        "watch" => return watch::watch(call).await,
+        "get" if subresource == "scale" => return sub::scale::get(call).await,
+        "get" => return get::get(call).await,
+        _ => {}
+    }
+    let media = body::media_type(&call.headers).to_owned();
+    let payload = Payload { media, bytes: body::read(body).await? };
+    let sub = call.target.subresource.clone();
+    match (call.target.verb, sub.as_str()) {
+        ("create", "") => create::create(call, payload).await,
+        ("create", "binding") => sub::binding::bind(call, payload).await,
+        ("create", "eviction") => sub::eviction::evict(call, payload).await,
+        ("create", "token") => sub::token::issue(call, payload).await,
+        ("update", _) => update::update(call, payload).await,
+        ("patch", _) => patch::patch(call, payload).await,
+        ("delete", _) => delete::delete(call, payload).await,
+        ("deletecollection", _) => collection::delete_collection(call, payload).await,
+        _ => Err(Status::no_such_path()),
+    }
+}

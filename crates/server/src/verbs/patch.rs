@@ -1,0 +1,192 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use serde_json::Value;
+use skiff_meta::codec;
+use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::patch::{apply_json_patch, merge_patch, strategic_merge};
+use skiff_meta::{GroupKind, GroupVersionKind, Status, apply};
+use skiff_rules::Part;
+
+use super::create::options_tree;
+use super::sub::scale;
+use crate::call::{Answer, Call, Payload};
+use crate::request::WriteOptions;
+use crate::request::decode::{self, Expected};
+use crate::write::replace::{Edit, replace};
+use crate::write::{Intent, fields};
+
+/// The ways to say a change.
+pub(crate) enum Patch {
+    /// RFC 6902.
+    Json(Vec<u8>),
+    /// RFC 7386.
+    Merge(Value),
+    /// Merge that knows lists by their keys.
+    Strategic(Value),
+    /// Server-side apply.
+    Apply(Value),
+}
+
+/// Changes an object.
+pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let patch = read(call, &payload)?;
+    check_options(&patch, &options)?;
+    if call.target.subresource == "scale" {
+        return scale::patch(call, patch, &options).await;
+    }
+    let part = super::part(&call.target.subresource).ok_or_else(Status::no_such_path)?;
+    let intent = Intent { dry_run: options.dry_run, part, options: options_tree("PatchOptions", &options) };
+    let name = call.target.name.clone();
+    let edit = Patched { patch, options, part };
+    Ok(replace(call, &name, &intent, &edit).await?.into_answer())
+}
+
+fn read(call: &Call, payload: &Payload) -> Result<Patch, Status> {
+    let json = || {
+        codec::json::decode(&payload.bytes)
+            .map(|d| d.value)
+            .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
+    };
+    match payload.media.as_str() {
+        "application/json-patch+json" => Ok(Patch::Json(payload.bytes.to_vec())),
+        "application/merge-patch+json" => json().map(Patch::Merge),
+        "application/strategic-merge-patch+json" if !call.served.resource.custom => json().map(Patch::Strategic),
+        "application/apply-patch+yaml" => {
+            let decoded = codec::yaml::decode(&payload.bytes);
+            decoded.map(|d| Patch::Apply(d.value)).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))
+        }
+        _ => {
+            let mut types = vec!["application/json-patch+json", "application/merge-patch+json"];
+            if !call.served.resource.custom {
+                types.push("application/strategic-merge-patch+json");
+            }
+            types.push("application/apply-patch+yaml");
+            Err(Status::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                types.join(", ")
+            )))
+        }
+    }
+}
+
+fn check_options(patch: &Patch, options: &WriteOptions) -> Result<(), Status> {
+    let mut faults = Vec::new();
+    if matches!(patch, Patch::Apply(_)) {
+        if options.manager.is_empty() {
+            faults.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
+        }
+    } else if options.force_given {
+        faults.push(FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch"));
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "PatchOptions"), "", &faults))
+}
+
+struct Patched {
+    patch: Patch,
+    options: WriteOptions,
+    part: Part,
+}
+
+impl Edit for Patched {
+    fn edit(&self, call: &mut Call, old: Option<&Value>) -> Result<Value, Status> {
+        let version = call.served.version.clone();
+        if let Patch::Apply(applied) = &self.patch {
+            return self.apply(call, applied, old);
+        }
+        let old = old.ok_or_else(|| call.not_found(&call.target.name))?;
+        let mut new = changed(call, &self.patch, old, &version.gvk, version.root(), &self.options)?;
+        version.rules().default(&mut new);
+        fields::note(call, Some(old), &mut new, &self.options.manager, self.part);
+        Ok(new)
+    }
+    fn creates(&self, _call: &Call) -> bool {
+        matches!(self.patch, Patch::Apply(_)) && self.part == Part::Main
+    }
+}
+
+/// The object after a patch that is no apply, fitting its kind.
+pub(crate) fn changed(
+    call: &mut Call,
+    patch: &Patch,
+    old: &Value,
+    gvk: &GroupVersionKind,
+    root: skiff_meta::schema::TypeRef<'_>,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let value = match patch {
+        Patch::Json(patch) => apply_json_patch(old, patch).map_err(|e| e.to_status())?,
+        Patch::Merge(patch) | Patch::Apply(patch) => merge_patch(old, patch),
+        Patch::Strategic(patch) => strategic_merge(old, patch, root).map_err(|e| e.to_status())?,
+    };
+    let decoded = codec::Decoded { value, duplicates: Vec::new() };
+    let expected = Expected { gvk, root, protobuf: false };
+    decode::fit(decoded, expected, options.validation, &mut call.warnings)
+}
+
+impl Patched {
+    fn apply(&self, call: &mut Call, applied: &Value, old: Option<&Value>) -> Result<Value, Status> {
+        let version = call.served.version.clone();
+        let mut applied = applied.clone();
+        self.check_applied(call, &mut applied)?;
+        // Unknown fields are judged before the merge, which would refuse them otherwise.
+        let decoded = codec::Decoded { value: applied, duplicates: Vec::new() };
+        let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
+        let given = decoded.value.clone();
+        let fitted = decode::fit(decoded, expected, self.options.validation, &mut call.warnings)?;
+        let applied = only_given(fitted, &given);
+        let manager = call.manager(&self.options.manager);
+        let reset = fields::reset(call, self.part);
+        let writer = fields::writer(call, &manager, &reset);
+        let merged = apply::apply(old, &applied, version.root(), &writer, self.options.force);
+        let mut new = merged.map_err(|e| e.to_status())?;
+        if new.pointer("/metadata/name").is_none() {
+            crate::tree::metadata(&mut new).insert("name".to_owned(), Value::from(call.target.name.as_str()));
+        }
+        version.rules().default(&mut new);
+        Ok(new)
+    }
+
+    /// The body must be the object of the path.
+    fn check_applied(&self, call: &Call, applied: &mut Value) -> Result<(), Status> {
+        let name = crate::tree::text(applied, &["metadata", "name"]);
+        if !name.is_empty() && name != call.target.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                call.target.name
+            )));
+        }
+        let gvk = &call.served.version.gvk;
+        let (version, kind) = (crate::tree::text(applied, &["apiVersion"]), crate::tree::text(applied, &["kind"]));
+        if version.is_empty() || kind.is_empty() {
+            return Err(Status::bad_request("error decoding YAML: Object 'Kind' or 'apiVersion' is missing"));
+        }
+        if version != gvk.api_version() || kind != gvk.kind {
+            return Err(Status::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+                gvk.api_version()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Fitting writes some members that Go always writes; what was not applied must not come to be owned.
+fn only_given(fitted: Value, given: &Value) -> Value {
+    match (fitted, given) {
+        (Value::Object(fitted), Value::Object(given)) => {
+            let members = fitted.into_iter().filter_map(|(name, value)| {
+                let given = given.get(&name)?;
+                Some((name, only_given(value, given)))
+            });
+            Value::Object(members.collect())
+        }
+        (Value::Array(fitted), Value::Array(given)) if fitted.len() == given.len() => {
+            Value::Array(fitted.into_iter().zip(given).map(|(f, g)| only_given(f, g)).collect())
+        }
+        (fitted, _) => fitted,
+    }
+}

@@ -1,0 +1,167 @@
+//! `scale`: the number of replicas of anything that has one, as a kind of its own.
+
+use serde_json::{Value, json};
+use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::selector::LabelSelector;
+use skiff_meta::{GroupKind, GroupVersionKind, Object, Status};
+use skiff_rules::Part;
+
+use crate::call::{Answer, Call, Payload};
+use crate::request::WriteOptions;
+use crate::resource::ScalePaths;
+use crate::tree;
+use crate::verbs::create::options_tree;
+use crate::verbs::patch::{Patch, changed};
+use crate::write::replace::{Edit, replace};
+use crate::write::{Done, Intent, Written, fields};
+
+fn scale_gvk() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+fn paths(call: &Call) -> Result<ScalePaths, Status> {
+    let scale = call.served.version.subresource("scale").and_then(|s| s.scale.clone());
+    scale.ok_or_else(Status::no_such_path)
+}
+
+/// The Scale of an object.
+fn project(object: &Value, paths: &ScalePaths) -> Value {
+    let mut metadata = json!({});
+    for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        tree::put(tree::map(&mut metadata), name, tree::at(object, &["metadata", name]).cloned());
+    }
+    let number = |path: &[String]| tree::at_path(object, path).and_then(Value::as_i64).unwrap_or(0);
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": {},
+        "status": {"replicas": number(&paths.status_replicas)},
+    });
+    let wanted = number(&paths.spec_replicas);
+    if wanted != 0 {
+        scale["spec"]["replicas"] = json!(wanted);
+    }
+    let selector = selector_text(tree::at_path(object, &paths.selector));
+    if !selector.is_empty() {
+        scale["status"]["selector"] = json!(selector);
+    }
+    scale
+}
+
+/// A selector as text, whether it is text already, a map of labels, or a label selector.
+fn selector_text(selector: Option<&Value>) -> String {
+    match selector {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(map)) if map.values().all(Value::is_string) => {
+            let labels = map.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()));
+            LabelSelector::from_map(&labels.collect()).to_string()
+        }
+        Some(selector) => LabelSelector::from_json(selector).map(|s| s.to_string()).unwrap_or_default(),
+        None => String::new(),
+    }
+}
+
+/// GET.
+pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
+    let paths = paths(call)?;
+    let name = call.target.name.clone();
+    let object = call.current(&name).await?.ok_or_else(|| call.not_found(&name))?;
+    Ok(Answer::Tree(200, project(&call.show(&object)?, &paths)))
+}
+
+/// PUT.
+pub(crate) async fn update(call: &mut Call, payload: Payload, options: &WriteOptions) -> Result<Answer, Status> {
+    let scale = super::body(call, &payload, &scale_gvk(), options)?;
+    write(call, Change::Put(scale), "UpdateOptions", options).await
+}
+
+/// PATCH.
+pub(crate) async fn patch(call: &mut Call, patch: Patch, options: &WriteOptions) -> Result<Answer, Status> {
+    write(call, Change::Patch(patch), "PatchOptions", options).await
+}
+
+async fn write(call: &mut Call, change: Change, kind: &str, options: &WriteOptions) -> Result<Answer, Status> {
+    let paths = paths(call)?;
+    let intent = Intent { dry_run: options.dry_run, part: Part::Main, options: options_tree(kind, options) };
+    let edit = ScaleEdit { change, paths: paths.clone(), options: options.clone() };
+    let name = call.target.name.clone();
+    let tree = match replace(call, &name, &intent, &edit).await? {
+        Written::Created(done) | Written::Updated(done) => match done {
+            Done::Stored(object) => shown(call, &object)?,
+            Done::Dry(tree) => tree,
+        },
+    };
+    Ok(Answer::Tree(200, project(&tree, &paths)))
+}
+
+fn shown(call: &Call, object: &Object) -> Result<Value, Status> {
+    call.show(object)
+}
+
+enum Change {
+    Put(Value),
+    Patch(Patch),
+}
+
+struct ScaleEdit {
+    change: Change,
+    paths: ScalePaths,
+    options: WriteOptions,
+}
+
+impl Edit for ScaleEdit {
+    fn edit(&self, call: &mut Call, old: Option<&Value>) -> Result<Value, Status> {
+        let old = old.ok_or_else(|| call.not_found(&call.target.name))?;
+        let scale = match &self.change {
+            Change::Put(scale) => scale.clone(),
+            Change::Patch(patch) => {
+                let gvk = scale_gvk();
+                let schema = skiff_api::facts::schema(&gvk);
+                let root = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |s| s.root());
+                changed(call, patch, &project(old, &self.paths), &gvk, root, &self.options)?
+            }
+        };
+        self.check(call, &scale)?;
+        let mut new = old.clone();
+        let replicas = tree::number(&scale, &["spec", "replicas"]).unwrap_or(0);
+        tree::set(&mut new, &self.paths.spec_replicas, json!(replicas));
+        for name in ["resourceVersion", "uid"] {
+            let given = tree::at(&scale, &["metadata", name]).cloned();
+            tree::put(tree::metadata(&mut new), name, given);
+        }
+        fields::note(call, Some(old), &mut new, &self.options.manager, Part::Main);
+        Ok(new)
+    }
+    fn creates(&self, _call: &Call) -> bool {
+        false
+    }
+}
+
+impl ScaleEdit {
+    fn check(&self, call: &Call, scale: &Value) -> Result<(), Status> {
+        let name = tree::text(scale, &["metadata", "name"]);
+        if name != call.target.name {
+            let why =
+                format!("the name of the object ({name}) does not match the name on the URL ({})", call.target.name);
+            return Err(Status::bad_request(why));
+        }
+        let replicas = tree::number(scale, &["spec", "replicas"]).unwrap_or(0);
+        if replicas < 0 {
+            let why = "must be greater than or equal to 0";
+            let fault = FieldError::invalid(&FieldPath::new("spec.replicas"), replicas, why);
+            return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), name, &[fault]));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_become_text() {
+        assert_eq!(selector_text(Some(&json!("a=b"))), "a=b");
+        assert_eq!(selector_text(Some(&json!({"b": "2", "a": "1"}))), "a=1,b=2");
+        assert_eq!(selector_text(Some(&json!({"matchLabels": {"a": "1"}}))), "a=1");
+        assert_eq!(selector_text(None), "");
+    }
+}

@@ -1,0 +1,17 @@
+//! `serviceaccounts/token`.
+
+use skiff_meta::{GroupVersionKind, Status};
+
+use crate::call::{Answer, Call, Payload};
+use crate::request::WriteOptions;
+
+/// Issues a token.
+pub(crate) async fn issue(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    let request = super::body(call, &payload, &gvk, &options)?;
+    let name = call.target.name.clone();
+    let account = call.current(&name).await?.ok_or_else(|| call.not_found(&name))?;
+    let answer = call.api.chain.tokens.issue(&account, request, &*call.api.view).await?;
+    Ok(Answer::Tree(201, answer))
+}

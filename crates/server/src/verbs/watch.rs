@@ -1,0 +1,306 @@
+//! WATCH: what is selected, as it changes.
+//!
+//! The stream reads a subscription of the cache. Each event was encoded once, by whoever came first, and is shared by
+//! all watchers; a watcher that stays behind finds its stream ended and starts anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{FutureExt, StreamExt};
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+use skiff_client::{Body, BodyError};
+use skiff_meta::{Object, Status};
+
+use super::get::PATIENCE;
+use crate::api::Api;
+use crate::cache::{Event, EventType, Start, Subscription, TooOld, frame};
+use crate::call::{Answer, Call};
+use crate::error;
+use crate::request::{ListOptions, Shape};
+use crate::respond::shape::Include;
+use crate::respond::{self, encode};
+use crate::select::Selection;
+
+/// How long a watch lasts at least, in seconds, when the client does not say; up to twice that (upstream's figures).
+const LASTS: u64 = 1_800;
+/// Pause between bookmarks.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// Bytes gathered into one chunk.
+const CHUNK: usize = 64 << 10;
+
+/// Watches.
+pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
+    let options = ListOptions::parse(&call.query)?;
+    let cache = call.cache()?;
+    let mut selection = Selection::new(&call.served, &cache, call.namespace(), &options)?;
+    if !call.target.selected_name.is_empty() {
+        selection = selection.only(&call.target.selected_name);
+    }
+    let start = start(call, &options).await?;
+    let writer = FrameWriter::new(call)?;
+    let reached = call.api.feed.revision();
+    let frames = match cache.watch(start, selection.lane(&cache)) {
+        Ok(subscription) => {
+            let seconds = options.timeout_seconds.unwrap_or_else(|| LASTS + call.api.world.random() % LASTS);
+            Watcher {
+                api: call.api.clone(),
+                selection,
+                writer,
+                reached: reached.max(subscription.revision),
+                after: match start {
+                    Start::State => 0,
+                    Start::After(revision) => revision,
+                },
+                lasts: Duration::from_secs(seconds),
+                bookmarks: options.bookmarks,
+                end_of_state: options.initial_events == Some(true) && options.bookmarks,
+            }
+            .run(subscription)
+        }
+        Err(TooOld { oldest }) => {
+            let asked = options.version.unwrap_or(0);
+            let status = Status::expired(format!("too old resource version: {asked} ({oldest})"));
+            let line = writer.status(&status);
+            StreamBody::new(futures::stream::iter([Ok::<_, BodyError>(Frame::data(line))])).boxed_unsync()
+        }
+    };
+    let mut response = Response::new(frames);
+    let content_type = HeaderValue::from_static(call.accept.encoding.stream_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(Answer::Raw(response))
+}
+
+/// Where a watch begins, and until the cache is there.
+async fn start(call: &Call, options: &ListOptions) -> Result<Start, Status> {
+    let with_state = options.initial_events == Some(true);
+    match options.version {
+        None => {
+            let newest = call.catch_up().await?;
+            Ok(if options.initial_events == Some(false) { Start::After(newest) } else { Start::State })
+        }
+        Some(version) if with_state => {
+            call.api.feed.reach(version, PATIENCE).await.map_err(|late| error::catch_up(&late.into()))?;
+            Ok(Start::State)
+        }
+        Some(0) if options.initial_events.is_none() => Ok(Start::State),
+        Some(0) => Ok(Start::After(call.api.feed.revision())),
+        Some(version) => Ok(Start::After(version)),
+    }
+}
+
+/// Puts events into the bytes a client understands.
+pub(crate) struct FrameWriter {
+    version: Arc<crate::resource::Version>,
+    accept: crate::request::Accept,
+    include: Include,
+    api: Arc<Api>,
+    key: u64,
+}
+
+impl FrameWriter {
+    fn new(call: &Call) -> Result<Self, Status> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let include = Include::parse(call.query.text("includeObject"))?;
+        let version = call.served.version.clone();
+        let mut hasher = DefaultHasher::new();
+        (&version.api_version, call.accept.encoding, call.accept.shape, include).hash(&mut hasher);
+        let api = call.api.clone();
+        Ok(Self { version, accept: call.accept, include, api, key: hasher.finish() })
+    }
+
+    fn is_plain(&self) -> bool {
+        let accept = crate::request::Accept { pretty: false, ..self.accept };
+        respond::is_plain(accept) && self.version.conversion.is_same()
+    }
+
+    fn event(&self, event: &Event, ty: EventType) -> Bytes {
+        if self.is_plain() {
+            return event.json(ty);
+        }
+        event.encoded(ty, self.key, |object| self.object(ty, object))
+    }
+
+    fn object(&self, ty: EventType, object: &Object) -> Bytes {
+        if self.is_plain() {
+            return frame(ty, object);
+        }
+        match object.to_value() {
+            Ok(mut tree) => {
+                self.version.conversion.to_served(&mut tree);
+                self.tree(ty.as_str(), self.shaped(tree))
+            }
+            Err(error) => self.status(&Status::internal(error)),
+        }
+    }
+
+    fn shaped(&self, tree: Value) -> Value {
+        match self.accept.shape {
+            Shape::Whole => tree,
+            Shape::Metadata => respond::shape::metadata_only(&tree),
+            Shape::Table => {
+                let revision = tree.pointer("/metadata/resourceVersion").cloned();
+                let row = respond::shape::row(&self.version, tree, self.include, self.api.world.now());
+                respond::shape::table(&self.version, json!({"resourceVersion": revision}), vec![row])
+            }
+        }
+    }
+
+    fn tree(&self, ty: &str, tree: Value) -> Bytes {
+        encode::event(ty, &tree, self.accept).unwrap_or_else(|status| self.status(&status))
+    }
+
+    fn status(&self, status: &Status) -> Bytes {
+        let tree = serde_json::to_value(status).unwrap_or_default();
+        encode::event("ERROR", &tree, self.accept).unwrap_or_default()
+    }
+
+    /// A bookmark: an empty object with a resourceVersion, annotated when it ends the initial events.
+    fn bookmark(&self, revision: u64, ends_initial_events: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if ends_initial_events {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let tree = json!({
+            "kind": self.version.gvk.kind, "apiVersion": self.version.api_version, "metadata": metadata,
+        });
+        let shaped = match self.accept.shape {
+            Shape::Table => {
+                let metadata = respond::shape::metadata_only(&tree);
+                let row = json!({"cells": [], "object": metadata});
+                let mut table =
+                    respond::shape::table(&self.version, json!({"resourceVersion": revision.to_string()}), vec![row]);
+                table["columnDefinitions"] = json!([]);
+                table
+            }
+            _ => self.shaped(tree),
+        };
+        self.tree("BOOKMARK", shaped)
+    }
+}
+
+struct Watcher {
+    api: Arc<Api>,
+    selection: Selection,
+    writer: FrameWriter,
+    /// What the state at the beginning is true at.
+    reached: u64,
+    after: u64,
+    lasts: Duration,
+    bookmarks: bool,
+    end_of_state: bool,
+}
+
+impl Watcher {
+    fn run(self, subscription: Subscription) -> Body {
+        let frames = self.frames(subscription).map(|bytes| Ok::<_, BodyError>(Frame::data(bytes)));
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    /// What the event means for this watcher, as bytes.
+    fn told(&self, event: &Event) -> Option<Bytes> {
+        if event.revision() <= self.after {
+            return None;
+        }
+        let ty = event.seen_through(|entry| self.selection.matches(entry))?;
+        Some(self.writer.event(event, ty))
+    }
+
+    fn frames(self, mut subscription: Subscription) -> impl futures::Stream<Item = Bytes> + Send + use<> {
+        async_stream::stream! {
+            for bytes in self.state(&mut subscription) {
+                yield bytes;
+            }
+            for event in std::mem::take(&mut subscription.backlog) {
+                if let Some(bytes) = self.told(&event) {
+                    yield bytes;
+                }
+            }
+            let mut end = self.api.world.sleep(self.lasts).fuse();
+            let mut tick = self.api.world.sleep(BOOKMARKS).fuse();
+            loop {
+                futures::select_biased! {
+                    () = end => {
+                        yield self.catch_up(&mut subscription);
+                        break;
+                    }
+                    () = tick => {
+                        tick = self.api.world.sleep(BOOKMARKS).fuse();
+                        yield self.catch_up(&mut subscription);
+                    }
+                    event = subscription.events.recv().fuse() => {
+                        // The end of the queue means that this watcher was cut off.
+                        let Some(event) = event else { break };
+                        let Some(first) = self.told(&event) else { continue };
+                        yield gather(first, || {
+                            let event = subscription.events.try_recv().ok()?;
+                            Some(self.told(&event).unwrap_or_default())
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is there, in chunks made as they are sent, and the bookmark after it.
+    fn state<'a>(&'a self, subscription: &mut Subscription) -> impl Iterator<Item = Bytes> + Send + use<'a> {
+        let state = subscription.state.take();
+        let mut at = state.as_ref().map(|s| s.place(""));
+        let mut done = state.is_none();
+        std::iter::from_fn(move || {
+            let (items, at) = (state.as_ref()?, at.as_mut()?);
+            if done {
+                return None;
+            }
+            let mut gathered = BytesMut::new();
+            while gathered.len() < CHUNK {
+                match items.step(at, items.end()) {
+                    Some(entry) if self.selection.matches(entry) => {
+                        gathered.put_slice(&self.writer.object(EventType::Added, entry.object()));
+                    }
+                    Some(_) => {}
+                    None => {
+                        done = true;
+                        if self.end_of_state {
+                            gathered.put_slice(&self.writer.bookmark(self.reached, true));
+                        }
+                        break;
+                    }
+                }
+            }
+            Some(gathered.freeze())
+        })
+    }
+
+    /// All that waits, and a bookmark where wanted. Every event up to the feed's revision is in the queue before the
+    /// feed says so, so the bookmark promises nothing that was not sent.
+    fn catch_up(&self, subscription: &mut Subscription) -> Bytes {
+        let reached = self.api.feed.revision();
+        let mut all = BytesMut::new();
+        while let Ok(event) = subscription.events.try_recv() {
+            all.put_slice(&self.told(&event).unwrap_or_default());
+        }
+        // Cut off: what was lost must not be promised.
+        if self.bookmarks && !subscription.events.is_closed() {
+            all.put_slice(&self.writer.bookmark(reached, false));
+        }
+        all.freeze()
+    }
+}
+
+/// Joins what waits in the queue into one chunk; a single frame is passed on uncopied.
+fn gather(first: Bytes, mut next: impl FnMut() -> Option<Bytes>) -> Bytes {
+    let Some(second) = next() else { return first };
+    let mut all = BytesMut::with_capacity(first.len() + second.len());
+    all.put_slice(&first);
+    all.put_slice(&second);
+    while all.len() < CHUNK
+        && let Some(more) = next()
+    {
+        all.put_slice(&more);
+    }
+    all.freeze()
+}

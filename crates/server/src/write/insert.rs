@@ -1,0 +1,113 @@
+//! Creating an object.
+
+use serde_json::Value;
+use skiff_meta::Status;
+use skiff_rules::{Part, metadata};
+
+use super::admit::Admitted;
+use super::{Change, Committed, Done, Intent, Written, services};
+use crate::call::Call;
+use crate::chain::Operation;
+use crate::metadata::system;
+use crate::tree;
+
+/// How many names are made up before giving up (upstream's figure).
+const NAMES: usize = 8;
+
+/// Creates `object`, which fits its kind, is defaulted and has its managed fields noted.
+pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) -> Result<Written, Status> {
+    let version = call.served.version.clone();
+    if !tree::text(&object, &["metadata", "resourceVersion"]).is_empty() {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(Status::failure(500, "", why));
+    }
+    system::wipe(&mut object);
+    system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
+    system::drop_repeated_owners(&mut object);
+
+    let given = tree::text(&object, &["metadata", "name"]).to_owned();
+    let kind = version.gvk.clone();
+    let (dry_run, options) = (intent.dry_run, &intent.options);
+    let admitted = Admitted { operation: Operation::Create, kind: &kind, name: &given, old: None, dry_run, options };
+    if admitted.mutate(call, &mut object).await? {
+        version.rules().default(&mut object);
+    }
+
+    let made_up = system::wants_name(&object);
+    let mut names_left = NAMES;
+    for _ in 0..super::ATTEMPTS {
+        let mut fresh = object.clone();
+        system::fill(&mut fresh, &*call.api.world);
+        if made_up {
+            system::generate_name(&mut fresh, &*call.api.world);
+        }
+        let name = tree::text(&fresh, &["metadata", "name"]).to_owned();
+        let mut own = services::reserve(call, None, Some(&mut fresh)).await?;
+        version.rules().prepare_create(&mut fresh);
+        system::tidy(&mut fresh);
+        check(call, &fresh, &name)?;
+        let mut extra = Admitted { name: &name, ..admitted }.validate(call, Some(&fresh)).await?;
+        extra.compare.append(&mut own.compare);
+        extra.writes.append(&mut own.writes);
+        if intent.dry_run {
+            if call.current(&name).await?.is_some() {
+                return Err(taken(call, &name, made_up));
+            }
+            return Ok(Written::Created(Done::Dry(fresh)));
+        }
+        let change = change(call, &name, &fresh).await?;
+        match call.commit(&change, extra).await? {
+            Committed::At(revision) => {
+                let bytes = change.value.unwrap_or_default();
+                return Ok(Written::Created(Done::Stored(call.written(bytes, revision)?)));
+            }
+            Committed::Raced { .. } if made_up && names_left > 1 => names_left -= 1,
+            Committed::Raced { .. } => return Err(taken(call, &name, made_up)),
+            Committed::Elsewhere => {}
+        }
+    }
+    Err(call.too_busy(&given))
+}
+
+async fn change(call: &Call, name: &str, object: &Value) -> Result<Change, Status> {
+    let key = call.store_key(name)?;
+    let value = Some(call.stored_bytes(object)?);
+    Ok(Change { key, expected: 0, value, lease: lease(call).await? })
+}
+
+/// The lease a new or changed object is written under; 0: none.
+pub(crate) async fn lease(call: &Call) -> Result<i64, Status> {
+    if call.served.resource.storage.kind != "Event" || !call.served.resource.storage.group.is_empty() {
+        return Ok(0);
+    }
+    let api = &call.api;
+    api.leases.lease(&*api.store, &*api.world, api.config.event_ttl).await
+}
+
+/// All faults of the finished object.
+fn check(call: &mut Call, object: &Value, name: &str) -> Result<(), Status> {
+    let (version, namespaced) = (call.served.version.clone(), call.served.resource.namespaced);
+    let rules = version.rules();
+    let mut faults = metadata::validate_create(object, namespaced, rules);
+    faults.extend(rules.validate_create(object));
+    if !faults.is_empty() {
+        return Err(Status::invalid(&version.group_kind(), name, &faults));
+    }
+    call.warnings.extend(rules.warnings(object));
+    Ok(())
+}
+
+fn taken(call: &Call, name: &str, made_up: bool) -> Status {
+    let mut status = Status::already_exists(call.served.id(), name);
+    if made_up {
+        status.message += ", the server was not able to generate a unique name for the object";
+    } else if call.cached(name).ok().flatten().is_some_and(|o| o.meta().deletion_timestamp.is_some()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
+}
+
+/// What a create of the whole object means to do.
+pub(crate) fn intent(dry_run: bool, options: Value) -> Intent {
+    Intent { dry_run, part: Part::Main, options }
+}

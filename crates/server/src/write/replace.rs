@@ -1,0 +1,215 @@
+//! Changing an object: whatever the request, new = edit(old), then the same steps.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::{GroupKind, Object, Status};
+use skiff_rules::{Part, metadata};
+
+use super::admit::Admitted;
+use super::{ATTEMPTS, Change, Committed, Done, Intent, Written, fields, insert, services};
+use crate::call::Call;
+use crate::chain::Operation;
+use crate::metadata::system;
+use crate::resource::habits;
+use crate::tree;
+
+/// How a request changes an object.
+pub(crate) trait Edit: Send + Sync {
+    /// The object as it shall be, fitting its kind, defaulted, its managed fields noted; `None` for `old` when there is
+    /// none, which is only asked when [`Edit::creates`].
+    fn edit(&self, call: &mut Call, old: Option<&Value>) -> Result<Value, Status>;
+    /// Whether an object that is missing is made.
+    fn creates(&self, call: &Call) -> bool;
+    /// Whether the object is put rather than patched: then it must be said which version it replaces, where the kind
+    /// demands that.
+    fn is_put(&self) -> bool {
+        false
+    }
+}
+
+enum Step {
+    Done(Written),
+    /// Look again: the object, or something the write depends on, has changed.
+    Again,
+    /// What the client knows is not what the cache has; which is right can be told once the cache is fresh.
+    Doubt(Status),
+}
+
+/// Changes the object called `name`.
+pub(crate) async fn replace(call: &mut Call, name: &str, intent: &Intent, edit: &dyn Edit) -> Result<Written, Status> {
+    let mut fresh = false;
+    for _ in 0..ATTEMPTS {
+        let step = match call.cached(name)? {
+            Some(old) => change(call, name, &old, intent, edit).await?,
+            None if !fresh => Step::Doubt(call.not_found(name)),
+            None if edit.creates(call) => {
+                let object = edit.edit(call, None)?;
+                match insert::insert(call, object, intent).await {
+                    // Somebody made it in between.
+                    Err(status) if status.is("AlreadyExists") && !intent.dry_run => Step::Again,
+                    other => return other,
+                }
+            }
+            None => return Err(call.not_found(name)),
+        };
+        match step {
+            Step::Done(written) => return Ok(written),
+            Step::Doubt(status) if fresh => return Err(status),
+            Step::Doubt(_) => {
+                call.catch_up().await?;
+                fresh = true;
+            }
+            // A refused commit has brought the cache up to date already.
+            Step::Again => fresh = true,
+        }
+    }
+    Err(call.too_busy(name))
+}
+
+async fn change(
+    call: &mut Call,
+    name: &str,
+    stored: &Arc<Object>,
+    intent: &Intent,
+    edit: &dyn Edit,
+) -> Result<Step, Status> {
+    let version = call.served.version.clone();
+    let old = call.show(stored)?;
+    let warned = call.warnings.len();
+    let mut new = edit.edit(call, Some(&old))?;
+    check_name(call, &mut new, name)?;
+    if let Some(conflict) = conflict(call, &new, stored, name, edit)? {
+        call.warnings.truncate(warned);
+        return Ok(Step::Doubt(conflict));
+    }
+    system::drop_repeated_owners(&mut new);
+
+    let kind = version.gvk.clone();
+    let (dry_run, options) = (intent.dry_run, &intent.options);
+    let admitted = Admitted { operation: Operation::Update, kind: &kind, name, old: Some(&old), dry_run, options };
+    if admitted.mutate(call, &mut new).await? {
+        version.rules().default(&mut new);
+    }
+    prepare(call, &mut new, &old, intent.part);
+    let mut own = match intent.part {
+        Part::Main => services::reserve(call, Some(&old), Some(&mut new)).await?,
+        _ => Default::default(),
+    };
+    check(call, &new, &old, name, intent.part)?;
+    if fields::same_but_for_times(&new, &without_version(&old)) {
+        new = without_version(&old);
+    }
+    let mut extra = admitted.validate(call, Some(&new)).await?;
+    extra.compare.append(&mut own.compare);
+    extra.writes.append(&mut own.writes);
+
+    let removes = is_finished(&new, &old);
+    let bytes = call.stored_bytes(&new)?;
+    if !removes && bytes == stored.canonical() {
+        return Ok(Step::Done(Written::Updated(Done::Stored(stored.clone()))));
+    }
+    if intent.dry_run {
+        let shown = tree::at(&old, &["metadata", "resourceVersion"]).cloned();
+        tree::put(tree::metadata(&mut new), "resourceVersion", shown);
+        return Ok(Step::Done(Written::Updated(Done::Dry(new))));
+    }
+    let value = (!removes).then(|| bytes.clone());
+    let lease = if removes { 0 } else { insert::lease(call).await? };
+    let change = Change { key: call.store_key(name)?, expected: stored.revision(), value, lease };
+    Ok(match call.commit(&change, extra).await? {
+        Committed::At(revision) => Step::Done(Written::Updated(Done::Stored(call.written(bytes, revision)?))),
+        Committed::Raced { .. } | Committed::Elsewhere => {
+            call.warnings.truncate(warned);
+            Step::Again
+        }
+    })
+}
+
+fn without_version(object: &Value) -> Value {
+    let mut copy = object.clone();
+    tree::metadata(&mut copy).remove("resourceVersion");
+    copy
+}
+
+/// The body's name and namespace are those of the path.
+fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
+    let given = tree::text(new, &["metadata", "name"]);
+    if given.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    if given != name {
+        let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+        return Err(Status::bad_request(why));
+    }
+    let namespaced = call.served.resource.namespaced;
+    let given = tree::text(new, &["metadata", "namespace"]);
+    if namespaced && !given.is_empty() && given != call.namespace() {
+        let why = format!(
+            "the namespace of the object ({given}) does not match the namespace on the URL ({})",
+            call.namespace()
+        );
+        return Err(Status::bad_request(why));
+    }
+    system::match_namespace(new, call.namespace(), namespaced)
+}
+
+/// What the client thinks the object is, against what it is. Takes the resourceVersion out of the new object.
+fn conflict(call: &Call, new: &Value, stored: &Object, name: &str, edit: &dyn Edit) -> Result<Option<Status>, Status> {
+    let id = call.served.id();
+    let uid = tree::text(new, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != stored.meta().uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta().uid);
+        return Ok(Some(Status::conflict(id, name, &why)));
+    }
+    let version = tree::text(new, &["metadata", "resourceVersion"]);
+    if version.is_empty() || version == "0" {
+        if edit.is_put() && !habits::of(id, call.served.resource.custom).unconditional_update {
+            let path = FieldPath::new("metadata.resourceVersion");
+            let fault = FieldError::invalid(&path, 0, "must be specified for an update");
+            return Err(Status::invalid(&GroupKind::new(&*id.group, &*id.resource), name, &[fault]));
+        }
+        return Ok(None);
+    }
+    let Ok(version) = version.parse::<u64>() else {
+        let path = FieldPath::new("metadata.resourceVersion");
+        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        let fault = FieldError::invalid(&path, version, &why);
+        return Err(Status::invalid(&call.served.version.group_kind(), name, &[fault]));
+    };
+    Ok((version != stored.revision()).then(|| Status::stale(id, name)))
+}
+
+/// Carries over what this part may not change.
+fn prepare(call: &Call, new: &mut Value, old: &Value, part: Part) {
+    system::keep_generation(new, old);
+    tree::metadata(new).remove("resourceVersion");
+    call.served.version.rules().prepare_update(new, old, part);
+    tree::metadata(new).remove("resourceVersion");
+    system::keep_system_fields(new, old);
+    system::tidy(new);
+}
+
+/// All faults of the finished change.
+fn check(call: &mut Call, new: &Value, old: &Value, name: &str, part: Part) -> Result<(), Status> {
+    let version = call.served.version.clone();
+    let rules = version.rules();
+    let mut faults = metadata::validate_update(new, old);
+    faults.extend(rules.validate_update(new, old, part));
+    if !faults.is_empty() {
+        return Err(Status::invalid(&version.group_kind(), name, &faults));
+    }
+    if part == Part::Main {
+        call.warnings.extend(rules.warnings(new));
+    }
+    Ok(())
+}
+
+/// Whether the change takes the last reason away why a deleted object is still there.
+fn is_finished(new: &Value, old: &Value) -> bool {
+    let deleted = tree::at(old, &["metadata", "deletionTimestamp"]).is_some();
+    let waits = tree::number(old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) > 0;
+    let held = !tree::texts(new, &["metadata", "finalizers"]).is_empty();
+    deleted && !waits && !held && !super::remove::namespace_is_held(new)
+}
