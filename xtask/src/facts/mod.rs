@@ -84,8 +84,8 @@ fn write_field(out: &mut String, json: &str, property: &Property, go: &GoField) 
     if !property.list.is_empty() {
         let _ = write!(out, "\tlist={}", property.list);
     }
-    if property.map_atomic {
-        out.push_str("\tatomic");
+    if !property.map.is_empty() {
+        let _ = write!(out, "\t{}", property.map);
     }
     if !property.patch.is_empty() {
         let _ = write!(out, "\tpatch={}", property.patch);

@@ -40,7 +40,8 @@ pub(super) struct Property {
     pub(super) required: bool,
     /// `atomic`, `set`, `map:KEY,KEY`, or empty.
     pub(super) list: String,
-    pub(super) map_atomic: bool,
+    /// `atomic`, or `granular` where a type that is atomic elsewhere is not here; mostly empty.
+    pub(super) map: String,
     /// `merge`, `merge:KEY`, `retain`, `merge,retain:KEY`, or empty.
     pub(super) patch: String,
     pub(super) default: Option<Value>,
@@ -132,7 +133,8 @@ pub(super) fn read(dir: &Path) -> Result<BTreeMap<String, Shape>, Failure> {
 }
 
 fn shape(schema: &Value) -> Result<Shape, Failure> {
-    let mut shape = Shape { gvks: gvks(schema), atomic: is_atomic_map(schema), ..Shape::default() };
+    let mut shape =
+        Shape { gvks: gvks(schema), atomic: schema["x-kubernetes-map-type"] == "atomic", ..Shape::default() };
     let required: Vec<&str> = strings(&schema["required"]);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let mut read = read_property(property).map_err(|e| format!("{name}: {e}"))?;
@@ -160,11 +162,8 @@ fn read_property(schema: &Value) -> Result<Property, Failure> {
         patch = format!("{patch}:{key}");
     }
     let default = schema.get("default").filter(|d| **d != json!({})).cloned();
-    Ok(Property { ty, required: false, list, map_atomic: is_atomic_map(schema), patch, default })
-}
-
-fn is_atomic_map(schema: &Value) -> bool {
-    schema["x-kubernetes-map-type"] == "atomic"
+    let map = schema["x-kubernetes-map-type"].as_str().unwrap_or_default().to_owned();
+    Ok(Property { ty, required: false, list, map, patch, default })
 }
 
 fn type_of(schema: &Value) -> Result<TypeRef, Failure> {

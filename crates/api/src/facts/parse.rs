@@ -12,6 +12,7 @@
 //! | 4 | `!` required, `*` a Go pointer, `o` left out when empty |
 //! | `list=` | `atomic`, `set`, `map:KEY,KEY` |
 //! | `atomic` | server-side apply owns the map as a whole |
+//! | `granular` | the struct is `atomic` elsewhere but not here |
 //! | `patch=` | `merge`, `retain` or both, then `:KEY` |
 //! | `go=` | the Go type, where its shape does not tell it |
 //! | `default=` | JSON; a field that Go always writes defaults to its zero and does not say so |
@@ -47,6 +48,7 @@ pub(super) fn parse(text: &'static str) -> Facts {
         }
     }
     reader.finish(current);
+    reader.copy_granular();
     let by_name = reader.by_name;
     Facts { schema: Arc::new(reader.schema), by_name, kinds }
 }
@@ -58,8 +60,10 @@ struct Reader {
     structs: HashMap<&'static str, TypeId>,
     /// By full name.
     by_name: HashMap<&'static str, TypeId>,
-    /// Leaves, lists and maps, shared: by type as the file writes it, list type and atomicity.
-    others: HashMap<(&'static str, &'static str, bool), TypeId>,
+    /// Leaves, lists and maps, shared: by type as the file writes it, list type and map type.
+    others: HashMap<(&'static str, &'static str, &'static str), TypeId>,
+    /// Structs that are copies of others, but for being atomic.
+    granular: Vec<(TypeId, TypeId)>,
 }
 
 impl Reader {
@@ -91,10 +95,19 @@ impl Reader {
         self.schema.set(id, Type::Struct(Box::new(s)));
     }
 
+    fn copy_granular(&mut self) {
+        for (copy, original) in std::mem::take(&mut self.granular) {
+            if let Type::Struct(s) = self.schema.get(original) {
+                let s = StructType { atomic: false, ..(**s).clone() };
+                self.schema.set(copy, Type::Struct(Box::new(s)));
+            }
+        }
+    }
+
     fn field(&mut self, line: &'static str) -> Option<Field> {
         let mut columns = line.split('\t');
         let (name, ty, numbers, flags) = (columns.next()?, columns.next()?, columns.next()?, columns.next()?);
-        let (mut list, mut atomic, mut default) = ("", false, None);
+        let (mut list, mut map, mut default) = ("", "", None);
         let mut go = GoFacts { named: "", pointer: flags.contains('*'), omit_empty: flags.contains('o') };
         let mut patch = PatchFacts::default();
         for column in columns {
@@ -103,12 +116,12 @@ impl Reader {
                 Some(("patch", value)) => patch = patch_facts(value),
                 Some(("go", value)) => go.named = value,
                 Some(("default", value)) => default = serde_json::from_str(value).ok(),
-                _ => atomic = column == "atomic",
+                _ => map = column,
             }
         }
         let mut proto_parents: Vec<u32> = numbers.split('.').filter_map(|n| n.parse().ok()).collect();
         let proto = proto_parents.pop()?;
-        let ty = self.type_of(ty, list, atomic)?;
+        let ty = self.type_of(ty, list, map)?;
         if !go.pointer && !go.omit_empty {
             default = default.or_else(|| zero(self.schema.get(ty)));
         }
@@ -116,22 +129,28 @@ impl Reader {
         Some(Field { name: name.to_owned(), ty, required, default, patch, proto, proto_parents, go })
     }
 
-    fn type_of(&mut self, text: &'static str, list: &'static str, atomic: bool) -> Option<TypeId> {
-        if let Some(id) = self.structs.get(text) {
+    fn type_of(&mut self, text: &'static str, list: &'static str, map: &'static str) -> Option<TypeId> {
+        if let Some(id) = self.others.get(&(text, list, map)) {
             return Some(*id);
         }
-        if let Some(id) = self.others.get(&(text, list, atomic)) {
-            return Some(*id);
+        if let Some(id) = self.structs.get(text).copied() {
+            if map != "granular" {
+                return Some(id);
+            }
+            let copy = self.schema.add(Type::Any);
+            self.granular.push((copy, id));
+            self.others.insert((text, list, map), copy);
+            return Some(copy);
         }
         let ty = if let Some(item) = text.strip_prefix("[]") {
-            Type::List { item: self.type_of(item, "", false)?, list: list_type(list) }
+            Type::List { item: self.type_of(item, "", "")?, list: list_type(list) }
         } else if let Some(value) = text.strip_prefix("{}") {
-            Type::Map { value: self.type_of(value, "", false)?, atomic }
+            Type::Map { value: self.type_of(value, "", "")?, atomic: map == "atomic" }
         } else {
             leaf(text)?
         };
         let id = self.schema.add(ty);
-        self.others.insert((text, list, atomic), id);
+        self.others.insert((text, list, map), id);
         Some(id)
     }
 }
@@ -205,6 +224,7 @@ mod tests {
         let facts = parse(concat!(
             "a.v1.Thing\tg/v1\t/v1\tatomic\n",
             "\tlist\t[]a.v1.Thing\t2.3\t!o\tlist=map:x,y\tpatch=merge,retain:x\tgo=v1.Things\n",
+            "\tloose\ta.v1.Thing\t5\to\tgranular\n",
             "\tmap\t{}[]bytes\t0\t*\tatomic\n",
             "\tnumber\tint32\t1\t\n",
             "\ttext\tstring\t4\to\tdefault=\"a\"\n",
@@ -218,6 +238,8 @@ mod tests {
         assert_eq!(list.go, GoFacts { named: "v1.Things", pointer: false, omit_empty: true });
         let Type::List { item, list } = root.member("list").get() else { panic!("a list") };
         assert_eq!((*item, list), (root.id(), &ListType::Map(vec!["x".into(), "y".into()])));
+        let Type::Struct(loose) = root.member("loose").get() else { panic!("a struct") };
+        assert!(!loose.atomic && loose.fields.len() == s.fields.len());
         assert!(matches!(root.member("map").get(), Type::Map { atomic: true, .. }));
         assert!(matches!(root.member("map").member("k").item().get(), Type::Scalar(Scalar::Bytes)));
         assert_eq!(s.field("number").unwrap().default, Some(json!(0)));

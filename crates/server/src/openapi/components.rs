@@ -93,12 +93,16 @@ impl<'a> Components<'a> {
             other => other.clone(),
         };
         let patch = &field.patch;
-        if schema.get("$ref").is_some() && (default.is_some() || patch.retain_keys) {
+        let granular = self.is_granular(field.ty);
+        if schema.get("$ref").is_some() && (default.is_some() || patch.retain_keys || granular) {
             // Nothing may stand beside a reference.
             schema = json!({ "allOf": [schema] });
         }
         if let Some(default) = default {
             schema["default"] = default;
+        }
+        if granular {
+            schema["x-kubernetes-map-type"] = "granular".into();
         }
         let strategies = [(patch.merge, "merge"), (patch.retain_keys, "retainKeys")];
         let strategies: Vec<&str> = strategies.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
@@ -113,6 +117,15 @@ impl<'a> Components<'a> {
 
     fn is_struct(&self, id: TypeId) -> bool {
         matches!(self.facts.graph().get(id), Type::Struct(_))
+    }
+
+    /// Whether a type that is atomic elsewhere is not so here.
+    fn is_granular(&self, id: TypeId) -> bool {
+        let is_atomic = |id| matches!(self.facts.graph().get(id), Type::Struct(s) if s.atomic);
+        match self.facts.graph().get(id) {
+            Type::Struct(s) => !s.atomic && self.facts.id_of(&s.name).is_some_and(is_atomic),
+            _ => false,
+        }
     }
 
     fn of_type(&mut self, id: TypeId, named: &str) -> Value {
