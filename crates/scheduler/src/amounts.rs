@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use skiff_meta::quantity;
+use skiff_api::resources::ResourceList;
+use skiff_meta::Quantity;
+use skiff_meta::quantity::Format;
 
 /// What a pod asks for, or a node has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,19 +19,19 @@ pub struct Amounts {
     pub extended: BTreeMap<String, i64>,
 }
 
-/// What a container that asks for no CPU is scored as, thousandths of a core.
-pub const SCORED_CPU: i64 = 100;
-/// What a container that asks for no memory is scored as, bytes.
-pub const SCORED_MEMORY: i64 = 200 * 1024 * 1024;
+/// What containers that ask for nothing are scored as, so that they spread too: a tenth of a core, 200 MiB.
+pub fn unasked() -> ResourceList {
+    let amounts = [("cpu", Quantity::from_milli(100, Format::DecimalSi)), ("memory", Quantity::new(200 << 20, Format::BinarySi))];
+    amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
+}
 
 impl Amounts {
-    /// From a resource list. Quantities that cannot be read count as nothing: validation has refused them long ago.
-    pub fn of(list: &BTreeMap<String, Quantity>) -> Self {
+    /// From a resource list.
+    pub fn of(list: &ResourceList) -> Self {
         let mut amounts = Self::default();
         for (name, amount) in list {
-            let Ok(amount) = amount.0.parse::<quantity::Quantity>() else { continue };
             match name.as_str() {
-                "cpu" => amounts.cpu = amount.milli_value(),
+                "cpu" => amounts.cpu = amount.milli(),
                 "memory" => amounts.memory = amount.value(),
                 "ephemeral-storage" => amounts.ephemeral = amount.value(),
                 "pods" => {}

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use skiff_api::pods;
+use skiff_api::resources;
 
-use crate::amounts::{Amounts, SCORED_CPU, SCORED_MEMORY};
+use crate::amounts::{Amounts, unasked};
 
 /// A pod with what the scheduler computes of it once.
 #[derive(Clone, Debug)]
@@ -50,12 +50,11 @@ impl PodInfo {
     /// Computes it.
     pub fn new(pod: Arc<Pod>) -> Self {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let requests = Amounts::of(&pods::requests(&pod));
-        let containers = pod.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or_default();
-        let asks = |name: &str| {
-            containers.iter().filter(|c| !c.resources.as_ref().and_then(|r| r.requests.as_ref()).is_some_and(|r| r.contains_key(name))).count() as i64
-        };
-        let scored = (requests.cpu + asks("cpu") * SCORED_CPU, requests.memory + asks("memory") * SCORED_MEMORY);
+        let spec = pod.spec.as_ref();
+        let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+        let requests = spec.map(|s| Amounts::of(&resources::requests(s, pod.status.as_ref()))).unwrap_or_default();
+        let with_unasked = spec.map(|s| Amounts::of(&resources::requests_or(s, pod.status.as_ref(), &unasked()))).unwrap_or_default();
+        let scored = (with_unasked.cpu, with_unasked.memory);
         let ports = containers
             .iter()
             .flat_map(|c| c.ports.as_deref().unwrap_or_default())
@@ -127,8 +126,8 @@ impl Cluster {
     /// A node is there or has changed.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let info = self.nodes.entry(node.metadata.name.clone().unwrap_or_default()).or_default();
-        let allocatable = node.status.as_ref().and_then(|s| s.allocatable.clone()).unwrap_or_default();
-        info.max_pods = allocatable.get("pods").and_then(|q| q.0.parse().ok()).unwrap_or(0);
+        let allocatable = resources::parse(&node.status.as_ref().and_then(|s| s.allocatable.clone()));
+        info.max_pods = allocatable.get("pods").map_or(0, |amount| amount.value());
         info.allocatable = Amounts::of(&allocatable);
         info.node = Some(node);
     }

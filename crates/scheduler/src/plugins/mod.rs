@@ -64,6 +64,3 @@ pub const SCORES: &[Score] = &[
     Score { name: "NodeResourcesFit", weight: 1, run: resources_fit::score, normalize: Normalize::Never },
     Score { name: "NodeResourcesBalancedAllocation", weight: 1, run: resources_balanced::score, normalize: Normalize::Never },
 ];
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -13,5 +13,5 @@ pub(super) fn filter(pod: &PodInfo, node: &NodeInfo) -> Reasons {
     }
     let taint = Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
     let tolerations = pod.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-    if taints::tolerated(&taint, tolerations) { Vec::new() } else { vec!["node(s) were unschedulable".to_owned()] }
+    if taints::any_tolerates(tolerations, &taint) { Vec::new() } else { vec!["node(s) were unschedulable".to_owned()] }
 }

@@ -6,7 +6,7 @@ use skiff_api::taints;
 use super::Reasons;
 use crate::cluster::{NodeInfo, PodInfo};
 
-fn taints(node: &NodeInfo) -> &[Taint] {
+fn taints_of(node: &NodeInfo) -> &[Taint] {
     node.node.as_ref().and_then(|n| n.spec.as_ref()?.taints.as_deref()).unwrap_or_default()
 }
 
@@ -15,12 +15,11 @@ fn tolerations(pod: &PodInfo) -> &[Toleration] {
 }
 
 pub(super) fn filter(pod: &PodInfo, node: &NodeInfo) -> Reasons {
-    let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    let stopped = taints(node).iter().filter(hard).any(|taint| !taints::tolerated(taint, tolerations(pod)));
+    let stopped = taints::untolerated(taints_of(node), tolerations(pod), &["NoSchedule", "NoExecute"]).is_some();
     if stopped { vec!["node(s) had untolerated taint(s)".to_owned()] } else { Vec::new() }
 }
 
 pub(super) fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let soft = |taint: &&Taint| taint.effect == "PreferNoSchedule";
-    taints(node).iter().filter(soft).filter(|taint| !taints::tolerated(taint, tolerations(pod))).count() as i64
+    let soft = taints_of(node).iter().filter(|taint| taint.effect == "PreferNoSchedule");
+    soft.filter(|taint| !taints::any_tolerates(tolerations(pod), taint)).count() as i64
 }
