@@ -3,6 +3,7 @@
 //! A tool beside the house: it knows no room of it, only Cargo, Debian's packages and the built binary.
 
 mod check;
+mod clients;
 mod facts;
 mod floors;
 mod image;

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::run::{cargo, run, target};
-use crate::{check, image, install};
+use crate::{check, clients, image, install};
 
 /// What to run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +57,7 @@ fn cluster(tally: &mut Tally) -> Result<(), Failure> {
     install::ensure(install::TESTS)?;
     let images = target().join("images");
     image::build("all", &images)?;
+    clients::ensure()?;
     run(&mut cargo(["build", "--locked", "--quiet", "-p", "skiff"]))?;
     let mut faults = Vec::new();
     for (package, name) in CLUSTER {
@@ -77,6 +78,7 @@ impl Tally {
         let mut command = cargo(["test", "--locked", "--no-fail-fast"]);
         command.args(args).stdout(Stdio::piped());
         command.env("SKIFF_BIN", target().join("debug/skiff")).env("SKIFF_IMAGES", target().join("images"));
+        command.env("SKIFF_CLIENTS", target().join("clients"));
         let mut child = command.spawn().map_err(|e| format!("cannot start cargo test: {e}"))?;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -1,1 +1,4 @@
-//! Starts clusters in tests: in-process, hollow nodes, simulation
+//! Clusters for tests: whole server processes, and cases that share one.
+
+pub mod cases;
+pub mod process;
