@@ -19,7 +19,8 @@ pub(crate) fn ensure() -> Result<PathBuf, Failure> {
             install::apt(["install", "-y", "-qq", "--no-install-recommends", "python3", "python3-venv"])?;
             run(&mut command("python3", ["-m", "venv", &dir_text]))?;
         }
-        let mut pip = command(&dir.join("bin/pip").display().to_string(), ["install", "--quiet", "--disable-pip-version-check"]);
+        let mut pip =
+            command(&dir.join("bin/pip").display().to_string(), ["install", "--quiet", "--disable-pip-version-check"]);
         run(pip.args(PACKAGES))?;
         std::fs::write(&done, PACKAGES.join("\n")).map_err(|e| format!("{}: {e}", done.display()))?;
     }

@@ -33,7 +33,8 @@ impl Kind {
     /// The path of the collection (in `namespace`, when namespaced and not empty).
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.group_version.group.is_empty() { "/api" } else { "/apis" };
-        let place = if self.namespaced && !namespace.is_empty() { format!("/namespaces/{namespace}") } else { String::new() };
+        let place =
+            if self.namespaced && !namespace.is_empty() { format!("/namespaces/{namespace}") } else { String::new() };
         format!("{root}/{}{place}/{}", self.group_version, self.plural)
     }
     /// The path of one object.
@@ -79,7 +80,9 @@ impl Kinds {
         let (resource, rest) = word.split_once('.').ok_or_else(unknown)?;
         let fits = |kind: &&Kind| {
             let GroupVersion { group, version } = &kind.group_version;
-            kind.answers_to(resource) && (rest == group || rest.strip_prefix(version.as_str()).is_some_and(|r| r.strip_prefix('.').unwrap_or(r) == group))
+            kind.answers_to(resource)
+                && (rest == group
+                    || rest.strip_prefix(version.as_str()).is_some_and(|r| r.strip_prefix('.').unwrap_or(r) == group))
         };
         self.0.iter().find(fits).ok_or_else(unknown)
     }
@@ -96,7 +99,9 @@ impl Kinds {
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         if kind.is_empty() || api_version.is_empty() {
             let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
-            return Err(CliError::usage(format!("the manifest has no {missing}; every object needs apiVersion and kind")));
+            return Err(CliError::usage(format!(
+                "the manifest has no {missing}; every object needs apiVersion and kind"
+            )));
         }
         let found = self.0.iter().find(|k| k.kind == kind && k.group_version.to_string() == api_version);
         found.ok_or_else(|| {

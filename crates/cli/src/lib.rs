@@ -16,13 +16,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use skiff_client::config::Remote;
+use skiff_client::config::{Kubeconfig, Remote};
+use skiff_client::http::HttpBackend;
 use skiff_client::{Backend, ClientError};
 use skiff_meta::WorldRef;
 
 use error::CliError;
 use session::Session;
 use verbs::{about, create, delete, describe, drain, edit, exec, get, logs, rollout, run, wait};
+
+/// The server names field managers after the part before the slash.
+const AGENT: &str = concat!("kubectl/", env!("CARGO_PKG_VERSION"));
 
 /// kubectl controls the Kubernetes cluster.
 #[derive(Parser)]
@@ -139,8 +143,14 @@ pub async fn main(words: Vec<String>, world: WorldRef) -> i32 {
 async fn start(parsed: Kubectl, world: WorldRef) -> Result<(), CliError> {
     let remote = parsed.global.remote()?;
     let namespace = if remote.namespace.is_empty() { "default".to_owned() } else { remote.namespace.clone() };
-    let backend: Arc<dyn Backend> = skiff_client::http::connect(remote, world.clone())?;
-    let session = Session::new(wire::Wire::new(backend), namespace, parsed.global.all_namespaces, world, Box::new(std::io::stdout()));
+    let backend: Arc<dyn Backend> = Arc::new(HttpBackend::new(remote, world.clone(), AGENT)?);
+    let session = Session::new(
+        wire::Wire::new(backend),
+        namespace,
+        parsed.global.all_namespaces,
+        world,
+        Box::new(std::io::stdout()),
+    );
     run(parsed.verb, session).await
 }
 
@@ -148,8 +158,14 @@ async fn start(parsed: Kubectl, world: WorldRef) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As the verb fails; also when the words make no sense.
-pub async fn run_on(words: &[&str], backend: Arc<dyn Backend>, world: WorldRef, out: Box<dyn std::io::Write + Send>) -> Result<(), CliError> {
-    let parsed = Kubectl::try_parse_from(std::iter::once("kubectl").chain(words.iter().copied())).map_err(|e| CliError::usage(e.to_string()))?;
+pub async fn run_on(
+    words: &[&str],
+    backend: Arc<dyn Backend>,
+    world: WorldRef,
+    out: Box<dyn std::io::Write + Send>,
+) -> Result<(), CliError> {
+    let parsed = Kubectl::try_parse_from(std::iter::once("kubectl").chain(words.iter().copied()))
+        .map_err(|e| CliError::usage(e.to_string()))?;
     let namespace = parsed.global.namespace.clone().unwrap_or_else(|| "default".to_owned());
     run(parsed.verb, Session::new(wire::Wire::new(backend), namespace, parsed.global.all_namespaces, world, out)).await
 }
@@ -188,7 +204,9 @@ async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
 impl Global {
     /// Where the cluster is: flags over the kubeconfig, which may be missing when the flags say enough.
     fn remote(&self) -> Result<Remote, ClientError> {
-        let mut remote = match skiff_client::config::load(self.kubeconfig.as_deref(), self.context.as_deref()) {
+        let mut remote = match Kubeconfig::discover(self.kubeconfig.as_deref())
+            .and_then(|config| config.remote(self.context.as_deref()))
+        {
             Err(_) if self.server.is_some() && self.kubeconfig.is_none() => Remote::default(),
             other => other?,
         };
@@ -219,11 +237,29 @@ mod tests {
     #[test]
     fn words_as_people_write_them() {
         for words in [
-            "get pods -A -o wide", "-n kube-system get po", "get deploy/x pod/y -o yaml", "logs -f x -c y --previous", "apply -f a.yaml -f b.yaml",
-            "create deployment x --image=nginx --replicas=3 -- sleep 1", "run x --image=busybox --restart=Never -- echo hi", "scale deployment x --replicas=3",
-            "rollout status deployment/x --timeout=60s", "rollout undo deployment x --to-revision=2", "exec -it x -- sh -c ls", "delete pod x --now", "delete pods --all",
-            "set image deployment/x web=nginx:2", "label pod x a=b c-", "wait --for=condition=Ready pod/x", "drain n --ignore-daemonsets --force", "create ns x",
-            "create secret generic x --from-literal=a=b", "api-resources -o wide", "auth can-i list pods", "delete pod x --wait=false", "create -f x.yaml --dry-run=server",
+            "get pods -A -o wide",
+            "-n kube-system get po",
+            "get deploy/x pod/y -o yaml",
+            "logs -f x -c y --previous",
+            "apply -f a.yaml -f b.yaml",
+            "create deployment x --image=nginx --replicas=3 -- sleep 1",
+            "run x --image=busybox --restart=Never -- echo hi",
+            "scale deployment x --replicas=3",
+            "rollout status deployment/x --timeout=60s",
+            "rollout undo deployment x --to-revision=2",
+            "exec -it x -- sh -c ls",
+            "delete pod x --now",
+            "delete pods --all",
+            "set image deployment/x web=nginx:2",
+            "label pod x a=b c-",
+            "wait --for=condition=Ready pod/x",
+            "drain n --ignore-daemonsets --force",
+            "create ns x",
+            "create secret generic x --from-literal=a=b",
+            "api-resources -o wide",
+            "auth can-i list pods",
+            "delete pod x --wait=false",
+            "create -f x.yaml --dry-run=server",
         ] {
             assert!(Kubectl::try_parse_from(std::iter::once("kubectl").chain(words.split(' '))).is_ok(), "{words}");
         }

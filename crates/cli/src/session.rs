@@ -24,7 +24,13 @@ pub struct Session {
 
 impl Session {
     /// A session that prints to `out`.
-    pub fn new(wire: Wire, namespace: String, all_namespaces: bool, world: WorldRef, out: Box<dyn Write + Send>) -> Self {
+    pub fn new(
+        wire: Wire,
+        namespace: String,
+        all_namespaces: bool,
+        world: WorldRef,
+        out: Box<dyn Write + Send>,
+    ) -> Self {
         Self { wire, namespace, all_namespaces, world, kinds: None, out }
     }
 

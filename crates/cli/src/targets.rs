@@ -111,9 +111,14 @@ impl Targets {
                 continue;
             }
             if self.selector.is_none() && !self.all {
-                return Err(CliError::usage("resource(s) were provided, but no name was specified; name them, or use -l or --all"));
+                return Err(CliError::usage(
+                    "resource(s) were provided, but no name was specified; name them, or use -l or --all",
+                ));
             }
-            let list = session.wire.get(&with_query(&target.path(), &[("labelSelector", self.selector.as_deref().unwrap_or(""))])).await?;
+            let list = session
+                .wire
+                .get(&with_query(&target.path(), &[("labelSelector", self.selector.as_deref().unwrap_or(""))]))
+                .await?;
             for mut object in items(&list) {
                 object["apiVersion"] = target.kind.group_version.to_string().into();
                 object["kind"] = target.kind.kind.clone().into();
@@ -158,7 +163,9 @@ impl Files {
             if !top && !self.recursive {
                 return Ok(());
             }
-            let mut paths: Vec<_> = std::fs::read_dir(path).and_then(|d| d.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()).map_err(failed)?;
+            let mut paths: Vec<_> = std::fs::read_dir(path)
+                .and_then(|d| d.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>())
+                .map_err(failed)?;
             paths.sort();
             return paths.iter().try_for_each(|p| self.read_path(p, false, objects));
         }

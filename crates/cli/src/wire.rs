@@ -58,7 +58,13 @@ impl Wire {
     }
 
     /// Any request; the body of a success is returned unread.
-    pub async fn open(&self, method: Method, path: &str, accept: &str, body: Option<(&str, Bytes)>) -> Result<(StatusCode, Body), CliError> {
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<(StatusCode, Body), CliError> {
         let mut request = Request::builder().method(method).uri(path).header("accept", accept);
         if let Some((content_type, _)) = &body {
             request = request.header("content-type", *content_type);
@@ -76,7 +82,13 @@ impl Wire {
         }))))
     }
 
-    async fn json(&self, method: Method, path: &str, accept: &str, body: Option<(&str, Bytes)>) -> Result<(StatusCode, Value), CliError> {
+    async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<(StatusCode, Value), CliError> {
         let (status, body) = self.open(method, path, accept, body).await?;
         let bytes = collect(body).await?;
         let value = serde_json::from_slice(&bytes).map_err(|e| ClientError::BadAnswer(e.to_string()))?;

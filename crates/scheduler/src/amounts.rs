@@ -21,7 +21,8 @@ pub struct Amounts {
 
 /// What containers that ask for nothing are scored as, so that they spread too: a tenth of a core, 200 MiB.
 pub fn unasked() -> ResourceList {
-    let amounts = [("cpu", Quantity::from_milli(100, Format::DecimalSi)), ("memory", Quantity::new(200 << 20, Format::BinarySi))];
+    let amounts =
+        [("cpu", Quantity::from_milli(100, Format::DecimalSi)), ("memory", Quantity::new(200 << 20, Format::BinarySi))];
     amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
 }
 

@@ -53,7 +53,8 @@ impl PodInfo {
         let spec = pod.spec.as_ref();
         let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
         let requests = spec.map(|s| Amounts::of(&resources::requests(s, pod.status.as_ref()))).unwrap_or_default();
-        let with_unasked = spec.map(|s| Amounts::of(&resources::requests_or(s, pod.status.as_ref(), &unasked()))).unwrap_or_default();
+        let with_unasked =
+            spec.map(|s| Amounts::of(&resources::requests_or(s, pod.status.as_ref(), &unasked()))).unwrap_or_default();
         let scored = (with_unasked.cpu, with_unasked.memory);
         let ports = containers
             .iter()
@@ -95,7 +96,10 @@ impl NodeInfo {
     /// Whether a pod on this node holds a port that `pod` wants.
     pub fn ports_taken(&self, pod: &PodInfo) -> bool {
         !pod.ports.is_empty()
-            && self.pods.values().any(|other| other.ports.iter().any(|taken| pod.ports.iter().any(|p| p.collides(taken))))
+            && self
+                .pods
+                .values()
+                .any(|other| other.ports.iter().any(|taken| pod.ports.iter().any(|p| p.collides(taken))))
     }
 }
 

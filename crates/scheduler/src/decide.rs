@@ -51,7 +51,8 @@ fn best<'a>(pod: &PodInfo, fitting: &[(&'a str, &NodeInfo)], random: u64) -> &'a
         }
     }
     let highest = totals.iter().copied().max().unwrap_or(0);
-    let winners: Vec<&str> = fitting.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|((name, _), _)| *name).collect();
+    let winners: Vec<&str> =
+        fitting.iter().zip(&totals).filter(|(_, total)| **total == highest).map(|((name, _), _)| *name).collect();
     winners[(random % winners.len().max(1) as u64) as usize]
 }
 

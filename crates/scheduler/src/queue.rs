@@ -43,7 +43,8 @@ impl Queue {
     pub fn set(&mut self, pod: Arc<PodInfo>) {
         let uid = pod.uid.clone();
         let failures = self.remove(&uid).map_or(0, |waiting| waiting.failures);
-        self.waiting.insert(uid.clone(), Waiting { pod, failures, failed_at: Duration::ZERO, place: Place::Unschedulable });
+        self.waiting
+            .insert(uid.clone(), Waiting { pod, failures, failed_at: Duration::ZERO, place: Place::Unschedulable });
         self.activate(&uid);
     }
 

@@ -37,7 +37,16 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
     let pods = client.list_watch(client.all::<Pod>().target(Selection::default()));
     let nodes = client.list_watch(client.all::<Node>().target(Selection::default()));
     let recorder = Recorder::new(client.clone(), world.clone(), &options.name, "");
-    let mut scheduler = Scheduler { client, world, options, recorder, cluster: Cluster::default(), queue: Queue::default(), known: Known::default(), bindings: FuturesUnordered::new() };
+    let mut scheduler = Scheduler {
+        client,
+        world,
+        options,
+        recorder,
+        cluster: Cluster::default(),
+        queue: Queue::default(),
+        known: Known::default(),
+        bindings: FuturesUnordered::new(),
+    };
     let (mut pods, mut nodes) = (pods.fuse(), nodes.fuse());
     loop {
         let pause = scheduler.pause();
@@ -100,7 +109,10 @@ impl Scheduler {
     }
 
     fn node(&mut self, object: &Object) {
-        let Ok(node) = object.typed::<Node>().inspect_err(|error| tracing::warn!("node cannot be read: {error}")) else { return };
+        let Ok(node) = object.typed::<Node>().inspect_err(|error| tracing::warn!("node cannot be read: {error}"))
+        else {
+            return;
+        };
         let name = object.meta().name.clone();
         let helps = self.cluster.node(&name).and_then(|info| info.node.clone()).is_none_or(|old| may_help(&old, &node));
         self.cluster.set_node(node);
@@ -132,7 +144,9 @@ impl Scheduler {
     }
 
     fn pod(&mut self, object: &Object) {
-        let Ok(pod) = object.typed::<Pod>().inspect_err(|error| tracing::warn!("pod cannot be read: {error}")) else { return };
+        let Ok(pod) = object.typed::<Pod>().inspect_err(|error| tracing::warn!("pod cannot be read: {error}")) else {
+            return;
+        };
         let info = PodInfo::new(pod.clone());
         let spec = pod.spec.as_ref();
         let node = spec.and_then(|s| s.node_name.clone()).unwrap_or_default();

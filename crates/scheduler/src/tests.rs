@@ -9,7 +9,9 @@ use crate::cluster::{Cluster, PodInfo};
 use crate::decide::{Decision, decide};
 
 pub(crate) fn pod(name: &str, cpu: &str) -> Pod {
-    from(json!({"metadata": {"name": name, "namespace": "x", "uid": name}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "10Mi"}}}]}}))
+    from(
+        json!({"metadata": {"name": name, "namespace": "x", "uid": name}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "10Mi"}}}]}}),
+    )
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -51,10 +53,25 @@ fn one_verdict_each() {
         ("plain", plain.clone(), json!({}), None),
         ("cordoned", plain.clone(), json!({"/spec/unschedulable": true}), Some("node(s) were unschedulable")),
         ("taint", plain.clone(), json!({"/spec/taints": taint}), Some("node(s) had untolerated taint(s)")),
-        ("tolerated", with(&plain, "/spec/tolerations", json!([{"key": "k", "operator": "Exists"}])), json!({"/spec/taints": taint}), None),
-        ("selector", with(&plain, "/spec/nodeSelector", json!({"zone": "b"})), json!({}), Some("node(s) didn't match Pod's node affinity/selector")),
+        (
+            "tolerated",
+            with(&plain, "/spec/tolerations", json!([{"key": "k", "operator": "Exists"}])),
+            json!({"/spec/taints": taint}),
+            None,
+        ),
+        (
+            "selector",
+            with(&plain, "/spec/nodeSelector", json!({"zone": "b"})),
+            json!({}),
+            Some("node(s) didn't match Pod's node affinity/selector"),
+        ),
         ("cpu", pod("p", "3"), json!({}), Some("Insufficient cpu")),
-        ("extended", with(&plain, "/spec/containers/0/resources", json!({"requests": {"x.y/z": "1"}})), json!({}), Some("Insufficient x.y/z")),
+        (
+            "extended",
+            with(&plain, "/spec/containers/0/resources", json!({"requests": {"x.y/z": "1"}})),
+            json!({}),
+            Some("Insufficient x.y/z"),
+        ),
         ("pods", plain.clone(), json!({"/status/allocatable/pods": "0"}), Some("Too many pods")),
         ("port", with(&plain, "/spec/containers/0/ports", port.clone()), json!({}), None),
     ] {
@@ -68,28 +85,42 @@ fn one_verdict_each() {
     let mut taken = cluster(vec![node("a", json!({}))]);
     taken.set_pod(info(with(&pod("other", "0"), "/spec/containers/0/ports", port.clone())), "a");
     let verdict = decide(&info(with(&plain, "/spec/containers/0/ports", port)), &taken, 0);
-    assert_eq!(verdict, Decision::Nowhere("0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.".to_owned()));
+    assert_eq!(
+        verdict,
+        Decision::Nowhere(
+            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.".to_owned()
+        )
+    );
 }
 
 #[test]
 fn the_emptier_node_wins_and_reasons_are_counted() {
-    let mut cluster = cluster(vec![node("a", json!({})), node("b", json!({})), node("c", json!({"/spec/unschedulable": true}))]);
+    let mut cluster =
+        cluster(vec![node("a", json!({})), node("b", json!({})), node("c", json!({"/spec/unschedulable": true}))]);
     cluster.set_pod(info(pod("one", "1")), "a");
     for random in 0..4 {
         assert_eq!(decide(&info(pod("p", "100m")), &cluster, random), Decision::Place("b".to_owned()));
     }
     let nowhere = decide(&info(pod("p", "4")), &cluster, 0);
-    assert_eq!(nowhere, Decision::Nowhere("0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.".to_owned()));
-    assert_eq!(decide(&info(pod("p", "1")), &Cluster::default(), 0), Decision::Nowhere("no nodes available to schedule pods".to_owned()));
+    assert_eq!(
+        nowhere,
+        Decision::Nowhere("0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.".to_owned())
+    );
+    assert_eq!(
+        decide(&info(pod("p", "1")), &Cluster::default(), 0),
+        Decision::Nowhere("no nodes available to schedule pods".to_owned())
+    );
 }
 
 #[test]
 fn equals_are_chosen_from_by_chance() {
     let cluster = cluster(vec![node("a", json!({})), node("b", json!({}))]);
-    let chosen: std::collections::BTreeSet<String> = (0..8).filter_map(|random| match decide(&info(pod("p", "100m")), &cluster, random) {
-        Decision::Place(node) => Some(node),
-        Decision::Nowhere(_) => None,
-    }).collect();
+    let chosen: std::collections::BTreeSet<String> = (0..8)
+        .filter_map(|random| match decide(&info(pod("p", "100m")), &cluster, random) {
+            Decision::Place(node) => Some(node),
+            Decision::Nowhere(_) => None,
+        })
+        .collect();
     assert_eq!(chosen.len(), 2);
 }
 

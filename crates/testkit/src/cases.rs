@@ -27,11 +27,15 @@ pub fn run<C>(context: &mut C, cases: &[Case<C>]) -> i32 {
     let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
     let passed = chosen.len() - failures.len();
     let left_out = cases.len() - chosen.len();
-    println!("\ntest result: {verdict}. {passed} passed; {} failed; 0 ignored; 0 measured; {left_out} filtered out\n", failures.len());
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {} failed; 0 ignored; 0 measured; {left_out} filtered out\n",
+        failures.len()
+    );
     i32::from(!failures.is_empty())
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "panicked".to_owned())
 }

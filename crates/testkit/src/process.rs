@@ -10,7 +10,9 @@ use std::time::Duration;
 /// # Panics
 /// When it is not set: these tests run by `cargo xtask test cluster`.
 pub fn binary() -> PathBuf {
-    std::env::var_os("SKIFF_BIN").map(PathBuf::from).unwrap_or_else(|| panic!("SKIFF_BIN is not set; run `cargo xtask test cluster`"))
+    std::env::var_os("SKIFF_BIN")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("SKIFF_BIN is not set; run `cargo xtask test cluster`"))
 }
 
 /// A server that was started for a test.
@@ -46,8 +48,20 @@ impl Process {
         }
         let n = setup.number;
         let mut flags: Vec<String> = [
-            "--secure-port", "0", "--kubelet-port", "0", "--bind-address", "127.0.0.1", "--cluster-cidr", &format!("10.{n}.0.0/16"),
-            "--service-cidr", &format!("10.{}.0.0/16", n + 1), "--cluster-dns", &format!("10.{}.0.10", n + 1), "--log-level", "info",
+            "--secure-port",
+            "0",
+            "--kubelet-port",
+            "0",
+            "--bind-address",
+            "127.0.0.1",
+            "--cluster-cidr",
+            &format!("10.{n}.0.0/16"),
+            "--service-cidr",
+            &format!("10.{}.0.0/16", n + 1),
+            "--cluster-dns",
+            &format!("10.{}.0.10", n + 1),
+            "--log-level",
+            "info",
         ]
         .map(str::to_owned)
         .to_vec();

@@ -120,7 +120,11 @@ impl Apply {
         if target.name.as_deref().unwrap_or_default().is_empty() {
             return Err(CliError::usage("resource name may not be empty"));
         }
-        let done = if self.server_side { self.on_server(session, &target, manifest).await? } else { self.on_client(session, &target, manifest).await? };
+        let done = if self.server_side {
+            self.on_server(session, &target, manifest).await?
+        } else {
+            self.on_client(session, &target, manifest).await?
+        };
         Ok(Some((target, done)))
     }
 
@@ -131,7 +135,15 @@ impl Apply {
             "warn" => "Warn",
             _ => "Ignore",
         };
-        with_query(path, &[("dryRun", dry_run), ("fieldManager", manager), ("fieldValidation", validation), ("force", if force { "true" } else { "" })])
+        with_query(
+            path,
+            &[
+                ("dryRun", dry_run),
+                ("fieldManager", manager),
+                ("fieldValidation", validation),
+                ("force", if force { "true" } else { "" }),
+            ],
+        )
     }
 
     async fn on_server(&self, session: &Session, target: &Target, manifest: Value) -> Result<Done, CliError> {
@@ -155,14 +167,19 @@ impl Apply {
             }
             other => other?,
         };
-        let original = live["metadata"]["annotations"][LAST_APPLIED].as_str().and_then(|t| serde_json::from_str(t).ok());
+        let original =
+            live["metadata"]["annotations"][LAST_APPLIED].as_str().and_then(|t| serde_json::from_str(t).ok());
         if original.is_none() {
             session.warn(&format!(
                 "Warning: resource {} is missing the {LAST_APPLIED} annotation which is required by kubectl apply. kubectl apply should only be used on resources created declaratively by either kubectl create --save-config or kubectl apply. The missing annotation will be patched automatically.",
                 target.shown().replacen('/', "s/", 1).replacen("ss/", "s/", 1),
             ));
         }
-        let gvk = GroupVersionKind::new(&*target.kind.group_version.group, &*target.kind.group_version.version, &*target.kind.kind);
+        let gvk = GroupVersionKind::new(
+            &*target.kind.group_version.group,
+            &*target.kind.group_version.version,
+            &*target.kind.kind,
+        );
         let schema = facts::schema(&gvk);
         let (ty, root) = match &schema {
             Some(schema) => (PatchType::Strategic, schema.root()),

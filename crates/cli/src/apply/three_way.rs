@@ -50,7 +50,15 @@ fn merges(field: Option<&Field>) -> bool {
     field.is_some_and(|f| f.patch.merge)
 }
 
-fn list(key: &str, merge_key: &str, before: &[Value], wanted: &[Value], now: &[Value], item: TypeRef<'_>, out: &mut Map<String, Value>) {
+fn list(
+    key: &str,
+    merge_key: &str,
+    before: &[Value],
+    wanted: &[Value],
+    now: &[Value],
+    item: TypeRef<'_>,
+    out: &mut Map<String, Value>,
+) {
     if merge_key.is_empty() {
         let added: Vec<&Value> = wanted.iter().filter(|v| !now.contains(v)).collect();
         let removed: Vec<&Value> = before.iter().filter(|v| !wanted.contains(v) && now.contains(v)).collect();
@@ -107,7 +115,8 @@ mod tests {
     #[test]
     fn nothing_to_do() {
         let manifest = json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}});
-        let live = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": 1, "paused": false}, "status": {}});
+        let live =
+            json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": 1, "paused": false}, "status": {}});
         assert_eq!(patch(&manifest, &manifest, &live, TypeRef::any()), json!({}));
     }
 
@@ -124,10 +133,15 @@ mod tests {
         let schema = deployment();
         let original = with_containers(json!([{"name": "web", "image": "x:1"}, {"name": "old", "image": "o"}]));
         let modified = with_containers(json!([{"name": "web", "image": "x:2"}, {"name": "new", "image": "n"}]));
-        let live = with_containers(json!([{"name": "web", "image": "x:1", "terminationMessagePath": "/t"}, {"name": "old", "image": "o"}, {"name": "injected", "image": "i"}]));
+        let live = with_containers(
+            json!([{"name": "web", "image": "x:1", "terminationMessagePath": "/t"}, {"name": "old", "image": "o"}, {"name": "injected", "image": "i"}]),
+        );
         let made = patch(&original, &modified, &live, schema.root());
         let spec = &made["spec"]["template"]["spec"];
-        assert_eq!(spec["containers"], json!([{"name": "web", "image": "x:2"}, {"name": "new", "image": "n"}, {"$patch": "delete", "name": "old"}]));
+        assert_eq!(
+            spec["containers"],
+            json!([{"name": "web", "image": "x:2"}, {"name": "new", "image": "n"}, {"$patch": "delete", "name": "old"}])
+        );
         assert_eq!(spec["$setElementOrder/containers"], json!([{"name": "web"}, {"name": "new"}]));
     }
 

@@ -13,7 +13,9 @@ pub fn parse(text: &str) -> Result<Vec<(String, JsonPath)>, CliError> {
     }
     text.split(',')
         .map(|column| {
-            let wrong = || CliError::usage(format!("unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"));
+            let wrong = || {
+                CliError::usage(format!("unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"))
+            };
             let (name, path) = column.split_once(':').ok_or_else(wrong)?;
             Ok((name.to_owned(), JsonPath::parse(&format!("{{{}}}", path.trim_matches(['{', '}'])))?))
         })
@@ -24,10 +26,15 @@ pub fn parse(text: &str) -> Result<Vec<(String, JsonPath)>, CliError> {
 pub fn render(columns: &[(String, JsonPath)], items: &[Value]) -> String {
     let mut rows = vec![columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()];
     for item in items {
-        rows.push(columns.iter().map(|(_, path)| {
-            let text = path.render(item);
-            if text.is_empty() { "<none>".to_owned() } else { text.replace(' ', ",") }
-        }).collect());
+        rows.push(
+            columns
+                .iter()
+                .map(|(_, path)| {
+                    let text = path.render(item);
+                    if text.is_empty() { "<none>".to_owned() } else { text.replace(' ', ",") }
+                })
+                .collect(),
+        );
     }
     align(&rows)
 }

@@ -50,7 +50,10 @@ impl JsonPath {
 
     /// The values that the template's paths select.
     pub fn select<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        self.0.iter().flat_map(|n| if let Node::Path(steps) = n { walk(steps, value, value) } else { Vec::new() }).collect()
+        self.0
+            .iter()
+            .flat_map(|n| if let Node::Path(steps) = n { walk(steps, value, value) } else { Vec::new() })
+            .collect()
     }
 }
 
@@ -195,7 +198,11 @@ fn filter_step(text: &str) -> Result<Step, CliError> {
     for operator in ["==", "!=", ">=", "<=", ">", "<"] {
         if let Some((left, right)) = text.split_once(operator) {
             let right = right.trim();
-            let value = if right.starts_with(['"', '\'']) { Value::String(unquote(right)) } else { serde_json::from_str(right).map_err(|_| wrong(right))? };
+            let value = if right.starts_with(['"', '\'']) {
+                Value::String(unquote(right))
+            } else {
+                serde_json::from_str(right).map_err(|_| wrong(right))?
+            };
             return Ok(Step::Filter(steps(left.trim())?, Some((operator.to_owned(), value))));
         }
     }
@@ -210,7 +217,9 @@ fn render(nodes: &[Node], root: &Value, at: &Value, out: &mut String) {
                 let texts: Vec<String> = walk(steps, root, at).into_iter().map(text).collect();
                 out.push_str(&texts.join(" "));
             }
-            Node::Range(steps, inner) => walk(steps, root, at).into_iter().for_each(|item| render(inner, root, item, out)),
+            Node::Range(steps, inner) => {
+                walk(steps, root, at).into_iter().for_each(|item| render(inner, root, item, out))
+            }
         }
     }
 }
@@ -244,17 +253,21 @@ fn take<'a>(step: &Step, root: &'a Value, at: &'a Value) -> Vec<&'a Value> {
         }
         Step::Union(steps) => steps.iter().flat_map(|s| take(s, root, at)).collect(),
         Step::Recursive(name) => {
-            let mut found: Vec<&Value> = if name.is_empty() || name == "*" { vec![at] } else { at.get(name).into_iter().collect() };
+            let mut found: Vec<&Value> =
+                if name.is_empty() || name == "*" { vec![at] } else { at.get(name).into_iter().collect() };
             found.extend(members(at).into_iter().flat_map(|v| take(step, root, v)));
             found
         }
-        Step::Filter(path, test) => members(at).into_iter().filter(|item| {
-            let found = walk(path, root, item);
-            match test {
-                None => !found.is_empty(),
-                Some((operator, wanted)) => found.iter().any(|v| compare(v, operator, wanted)),
-            }
-        }).collect(),
+        Step::Filter(path, test) => members(at)
+            .into_iter()
+            .filter(|item| {
+                let found = walk(path, root, item);
+                match test {
+                    None => !found.is_empty(),
+                    Some((operator, wanted)) => found.iter().any(|v| compare(v, operator, wanted)),
+                }
+            })
+            .collect(),
     }
 }
 

@@ -60,9 +60,10 @@ impl Format {
         Ok(match self {
             Self::Json => format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()),
             Self::Yaml => yaml::emit(value),
-            Self::Name => {
-                items(value).iter().map(|item| format!("{}/{}\n", kind.named(), item["metadata"]["name"].as_str().unwrap_or_default())).collect()
-            }
+            Self::Name => items(value)
+                .iter()
+                .map(|item| format!("{}/{}\n", kind.named(), item["metadata"]["name"].as_str().unwrap_or_default()))
+                .collect(),
             Self::JsonPath(path) => path.render(value),
             Self::Columns(columns) => columns::render(columns, &items(value)),
             Self::Table | Self::Wide => String::new(),

@@ -29,7 +29,7 @@ mod tests {
     #[test]
     fn form() {
         let value = json!({"b": [{"name": "x", "n": 1}], "a": "true", "c": {}, "t": "one\ntwo\n"});
-        assert_eq!(emit(&value), "a: \"true\"\nb:\n- n: 1\n  name: x\nc: {}\nt: |\n  one\n  two\n");
+        assert_eq!(emit(&value), "a: \"true\"\nb:\n- \"n\": 1\n  name: x\nc: {}\nt: |\n  one\n  two\n");
     }
 
     #[test]

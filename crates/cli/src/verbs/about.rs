@@ -53,7 +53,13 @@ impl ApiResources {
             rows.push(names.into_iter().map(str::to_owned).collect());
         }
         for kind in kinds {
-            let mut row = vec![kind.plural, kind.short.join(","), kind.group_version.to_string(), kind.namespaced.to_string(), kind.kind];
+            let mut row = vec![
+                kind.plural,
+                kind.short.join(","),
+                kind.group_version.to_string(),
+                kind.namespaced.to_string(),
+                kind.kind,
+            ];
             if self.output == "wide" {
                 row.extend([kind.verbs.join(","), kind.categories.join(",")]);
             }
@@ -110,9 +116,14 @@ impl Auth {
                 let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
                 let answer = session.wire.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?;
                 let user = &answer["status"]["userInfo"];
-                let groups: Vec<&str> = user["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str()).collect();
+                let groups: Vec<&str> =
+                    user["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str()).collect();
                 let row = |name: &str, value: String| vec![name.to_owned(), value];
-                let rows = [row("ATTRIBUTE", "VALUE".to_owned()), row("Username", user["username"].as_str().unwrap_or_default().to_owned()), row("Groups", format!("[{}]", groups.join(" ")))];
+                let rows = [
+                    row("ATTRIBUTE", "VALUE".to_owned()),
+                    row("Username", user["username"].as_str().unwrap_or_default().to_owned()),
+                    row("Groups", format!("[{}]", groups.join(" "))),
+                ];
                 session.print(&table::align(&rows))
             }
             AuthWhat::CanI { verb, what, subresource } => {
@@ -121,11 +132,14 @@ impl Auth {
                 } else {
                     let (kind, name) = what.split_once('/').unwrap_or((what, ""));
                     let found = session.kinds().await?.find(kind).cloned();
-                    let (group, resource) = found.map_or_else(|_| (String::new(), kind.to_owned()), |k| (k.group_version.group, k.plural));
+                    let (group, resource) =
+                        found.map_or_else(|_| (String::new(), kind.to_owned()), |k| (k.group_version.group, k.plural));
                     json!({"resourceAttributes": {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": session.list_namespace()}})
                 };
-                let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
-                let answer = session.wire.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
+                let review =
+                    json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
+                let answer =
+                    session.wire.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
                 let allowed = answer["status"]["allowed"] == true;
                 session.line(if allowed { "yes" } else { "no" })?;
                 if allowed { Ok(()) } else { Err(CliError::Exit(1)) }

@@ -121,7 +121,9 @@ impl Create {
     /// Runs the verb.
     pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
         let manifests = match &self.generator {
-            Some(Generator::Token { name, duration, audience }) => return token(session, name, duration.as_deref(), audience).await,
+            Some(Generator::Token { name, duration, audience }) => {
+                return token(session, name, duration.as_deref(), audience).await;
+            }
             Some(generator) => vec![generator.manifest()?],
             None if self.files.filename.is_empty() => return Err(CliError::usage("must specify one of -f and -k")),
             None => self.files.read()?,
@@ -146,7 +148,10 @@ impl How {
             manifest
         } else {
             let dry_run = if self.dry_run == "server" { "All" } else { "" };
-            let path = with_query(&kind.path(&target.namespace), &[("dryRun", dry_run), ("fieldManager", "kubectl-create"), ("fieldValidation", "Strict")]);
+            let path = with_query(
+                &kind.path(&target.namespace),
+                &[("dryRun", dry_run), ("fieldManager", "kubectl-create"), ("fieldValidation", "Strict")],
+            );
             session.wire.create(&path, &manifest).await?
         };
         if !format.is_table() {
@@ -157,7 +162,11 @@ impl How {
             "server" => " (server dry run)",
             _ => "",
         };
-        session.line(format!("{}/{} created{words}", kind.named(), object["metadata"]["name"].as_str().unwrap_or_default()))
+        session.line(format!(
+            "{}/{} created{words}",
+            kind.named(),
+            object["metadata"]["name"].as_str().unwrap_or_default()
+        ))
     }
 }
 
@@ -165,14 +174,18 @@ impl Generator {
     fn manifest(&self) -> Result<Value, CliError> {
         Ok(match self {
             Self::Namespace { name } => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            Self::Serviceaccount { name } => json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
+            Self::Serviceaccount { name } => {
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+            }
             Self::Configmap { name, from_literal, from_file } => {
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data(from_literal, from_file)?})
             }
             Self::Secret { kind: SecretKind::Generic { name, from_literal, from_file, ty } } => {
                 json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": ty, "stringData": data(from_literal, from_file)?})
             }
-            Self::Deployment { name, image, replicas, port, command } => deployment(name, image, *replicas, *port, command),
+            Self::Deployment { name, image, replicas, port, command } => {
+                deployment(name, image, *replicas, *port, command)
+            }
             Self::Job { name, image, command } => json!({
                 "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
                 "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container(name, image, command)]}}},
@@ -191,7 +204,9 @@ fn container(name: &str, image: &str, command: &[String]) -> Value {
 }
 
 fn deployment(name: &str, images: &[String], replicas: i32, port: Option<u16>, command: &[String]) -> Value {
-    let short = |image: &str| image.rsplit('/').next().unwrap_or(image).split([':', '@']).next().unwrap_or(image).replace('_', "-");
+    let short = |image: &str| {
+        image.rsplit('/').next().unwrap_or(image).split([':', '@']).next().unwrap_or(image).replace('_', "-")
+    };
     let containers: Vec<Value> = images
         .iter()
         .map(|image| {
@@ -212,7 +227,9 @@ fn deployment(name: &str, images: &[String], replicas: i32, port: Option<u16>, c
 fn data(literals: &[String], files: &[String]) -> Result<Value, CliError> {
     let mut data = Map::new();
     for literal in literals {
-        let (key, value) = literal.split_once('=').ok_or_else(|| CliError::usage(format!("invalid literal source {literal}, expected key=value")))?;
+        let (key, value) = literal
+            .split_once('=')
+            .ok_or_else(|| CliError::usage(format!("invalid literal source {literal}, expected key=value")))?;
         data.insert(key.to_owned(), json!(value));
     }
     for file in files {
@@ -224,8 +241,14 @@ fn data(literals: &[String], files: &[String]) -> Result<Value, CliError> {
     Ok(Value::Object(data))
 }
 
-async fn token(session: &mut Session, name: &str, duration: Option<&str>, audiences: &[String]) -> Result<(), CliError> {
-    let mut request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences}});
+async fn token(
+    session: &mut Session,
+    name: &str,
+    duration: Option<&str>,
+    audiences: &[String],
+) -> Result<(), CliError> {
+    let mut request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences}});
     if let Some(text) = duration {
         let seconds = crate::verbs::wait::seconds(text)?;
         request["spec"]["expirationSeconds"] = json!(seconds);

@@ -83,7 +83,11 @@ impl Delete {
             "background" | "true" => "Background",
             "foreground" => "Foreground",
             "orphan" | "false" => "Orphan",
-            other => return Err(CliError::usage(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""))),
+            other => {
+                return Err(CliError::usage(format!(
+                    "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+                )));
+            }
         };
         let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
         let grace = if self.now { 1 } else { self.grace_period };
@@ -101,7 +105,8 @@ impl Delete {
             return session.line(target.shown());
         }
         let how = if self.force { "force deleted" } else { "deleted" };
-        let place = if target.namespace.is_empty() { String::new() } else { format!(" from {} namespace", target.namespace) };
+        let place =
+            if target.namespace.is_empty() { String::new() } else { format!(" from {} namespace", target.namespace) };
         session.line(format!("{} \"{}\" {how}{place}", target.kind.named(), target.name.as_deref().unwrap_or_default()))
     }
 }
@@ -123,7 +128,10 @@ async fn wait_gone(session: &Session, target: &Target, uid: &str) -> Result<(), 
         }
         let version = current["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         let fields = format!("metadata.name={}", target.name.as_deref().unwrap_or_default());
-        let path = with_query(&target.kind.path(&target.namespace), &[("watch", "true"), ("resourceVersion", version), ("fieldSelector", &fields)]);
+        let path = with_query(
+            &target.kind.path(&target.namespace),
+            &[("watch", "true"), ("resourceVersion", version), ("fieldSelector", &fields)],
+        );
         let mut lines = session.wire.watch(&path, "application/json").await?;
         while let Some(event) = lines.next().await? {
             match event["type"].as_str() {

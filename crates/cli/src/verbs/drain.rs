@@ -66,7 +66,8 @@ impl Drain {
     fn choose<'a>(&self, pods: &'a [Value]) -> Result<Vec<&'a Value>, CliError> {
         let (mut leaving, mut faults) = (Vec::new(), Vec::new());
         for pod in pods {
-            let owner = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten().find(|o| o["controller"] == true);
+            let owner =
+                pod["metadata"]["ownerReferences"].as_array().into_iter().flatten().find(|o| o["controller"] == true);
             let finished = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
             if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
                 continue;
@@ -74,24 +75,37 @@ impl Drain {
             match owner.and_then(|o| o["kind"].as_str()) {
                 Some("DaemonSet") if !finished => {
                     if !self.ignore_daemonsets {
-                        faults.push(format!("cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): {}", name(pod)));
+                        faults.push(format!(
+                            "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): {}",
+                            name(pod)
+                        ));
                     }
                     continue;
                 }
                 None if !self.force && !finished => {
-                    faults.push(format!("cannot delete Pods that declare no controller (use --force to override): {}", name(pod)));
+                    faults.push(format!(
+                        "cannot delete Pods that declare no controller (use --force to override): {}",
+                        name(pod)
+                    ));
                     continue;
                 }
                 _ => {}
             }
             let local = pod["spec"]["volumes"].as_array().into_iter().flatten().any(|v| v["emptyDir"].is_object());
             if local && !self.delete_emptydir_data && !finished {
-                faults.push(format!("cannot delete Pods with local storage (use --delete-emptydir-data to override): {}", name(pod)));
+                faults.push(format!(
+                    "cannot delete Pods with local storage (use --delete-emptydir-data to override): {}",
+                    name(pod)
+                ));
                 continue;
             }
             leaving.push(pod);
         }
-        if faults.is_empty() { Ok(leaving) } else { Err(CliError::usage(format!("unable to drain node: {}", faults.join(", ")))) }
+        if faults.is_empty() {
+            Ok(leaving)
+        } else {
+            Err(CliError::usage(format!("unable to drain node: {}", faults.join(", "))))
+        }
     }
 
     async fn evict(&self, session: &Session, pod: &Value, began: Duration, limit: u64) -> Result<(), CliError> {
@@ -127,7 +141,8 @@ async fn gone(session: &Session, pod: &Value) -> Result<(), CliError> {
             return Ok(());
         }
         let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-        let path = with_query(&collection, &[("watch", "true"), ("fieldSelector", &fields), ("resourceVersion", version)]);
+        let path =
+            with_query(&collection, &[("watch", "true"), ("fieldSelector", &fields), ("resourceVersion", version)]);
         let mut lines = session.wire.watch(&path, "application/json").await?;
         while let Some(event) = lines.next().await? {
             match event["type"].as_str() {
@@ -149,7 +164,15 @@ mod tests {
     use super::*;
 
     fn drain(ignore_daemonsets: bool, force: bool) -> Drain {
-        Drain { nodes: vec![], selector: None, ignore_daemonsets, delete_emptydir_data: false, force, grace_period: -1, timeout: "0".into() }
+        Drain {
+            nodes: vec![],
+            selector: None,
+            ignore_daemonsets,
+            delete_emptydir_data: false,
+            force,
+            grace_period: -1,
+            timeout: "0".into(),
+        }
     }
 
     #[test]
@@ -161,7 +184,9 @@ mod tests {
         let bare = [json!({"metadata": {"name": "bare"}, "spec": {}})];
         assert!(drain(true, false).choose(&bare).is_err());
         assert_eq!(drain(true, true).choose(&bare).unwrap().len(), 1);
-        let local = [json!({"metadata": {"name": "x", "ownerReferences": [{"kind": "ReplicaSet", "controller": true}]}, "spec": {"volumes": [{"emptyDir": {}}]}})];
+        let local = [
+            json!({"metadata": {"name": "x", "ownerReferences": [{"kind": "ReplicaSet", "controller": true}]}, "spec": {"volumes": [{"emptyDir": {}}]}}),
+        ];
         assert!(drain(true, true).choose(&local).is_err());
     }
 }

@@ -160,7 +160,10 @@ impl Label {
                     Some((key, value)) => {
                         let now = object["metadata"][field][key].as_str();
                         if !self.overwrite && now.is_some_and(|now| now != value) {
-                            return Err(CliError::usage(format!("'{key}' already has a value ({}), and --overwrite is false", now.unwrap_or_default())));
+                            return Err(CliError::usage(format!(
+                                "'{key}' already has a value ({}), and --overwrite is false",
+                                now.unwrap_or_default()
+                            )));
                         }
                         patch.insert(key.to_owned(), json!(value));
                     }
@@ -207,10 +210,13 @@ impl Patch {
             "strategic" => PatchType::Strategic,
             "merge" => PatchType::Merge,
             "json" => PatchType::Json,
-            other => return Err(CliError::usage(format!("--type must be one of [json merge strategic], not \"{other}\""))),
+            other => {
+                return Err(CliError::usage(format!("--type must be one of [json merge strategic], not \"{other}\"")));
+            }
         };
         let format = Format::parse(&self.output)?;
-        let patch = crate::output::yaml::parse_all(&self.patch).map_err(|e| CliError::usage(format!("unable to parse \"{}\": {e}", self.patch)))?;
+        let patch = crate::output::yaml::parse_all(&self.patch)
+            .map_err(|e| CliError::usage(format!("unable to parse \"{}\": {e}", self.patch)))?;
         let patch = patch.into_iter().next().unwrap_or_default();
         for target in self.targets.resolve(session).await? {
             let path = match &self.subresource {
@@ -290,7 +296,10 @@ mod tests {
     #[test]
     fn images_by_name_and_star() {
         let spec = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]});
-        assert_eq!(images(&spec, &[&"b=x:2".to_owned()]).unwrap(), json!({"containers": [{"name": "b", "image": "x:2"}]}));
+        assert_eq!(
+            images(&spec, &[&"b=x:2".to_owned()]).unwrap(),
+            json!({"containers": [{"name": "b", "image": "x:2"}]})
+        );
         let all = images(&spec, &[&"*=x:2".to_owned()]).unwrap();
         assert_eq!(all["containers"].as_array().unwrap().len(), 2);
         assert_eq!(all["initContainers"].as_array().unwrap().len(), 1);

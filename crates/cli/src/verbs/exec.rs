@@ -76,7 +76,13 @@ impl Attach {
 }
 
 impl Streams {
-    async fn connect(&self, session: &mut Session, pod: &Value, verb: &str, command: &[String]) -> Result<(), CliError> {
+    async fn connect(
+        &self,
+        session: &mut Session,
+        pod: &Value,
+        verb: &str,
+        command: &[String],
+    ) -> Result<(), CliError> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let container = self.container.clone().unwrap_or_else(|| {
             let annotated = &pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"];
@@ -87,18 +93,32 @@ impl Streams {
             session.warn("Unable to use a TTY - input is not a terminal or the right kind of file");
         }
         let flag = |on: bool| if on { "true" } else { "" };
-        let path = format!("/api/v1/namespaces/{}/pods/{}/{verb}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
-        let mut query = vec![("container", container.as_str()), ("stdin", flag(self.stdin)), ("stdout", "true"), ("stderr", flag(!tty)), ("tty", flag(tty))];
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}/{verb}",
+            text(&pod["metadata"]["namespace"]),
+            text(&pod["metadata"]["name"])
+        );
+        let mut query = vec![
+            ("container", container.as_str()),
+            ("stdin", flag(self.stdin)),
+            ("stdout", "true"),
+            ("stderr", flag(!tty)),
+            ("tty", flag(tty)),
+        ];
         query.extend(command.iter().map(|word| ("command", word.as_str())));
-        let remote = session.wire.backend().remote().ok_or_else(|| CliError::usage(format!("{verb} needs a connection over the network")))?;
-        let socket = ws::connect(&remote, &with_query(&path, &query), &[PROTOCOL]).await?;
+        let remote = session
+            .wire
+            .backend()
+            .remote()
+            .ok_or_else(|| CliError::usage(format!("{verb} needs a connection over the network")))?;
+        let (socket, _) = ws::connect(&remote, &with_query(&path, &query), &[PROTOCOL]).await?;
         let _raw = if tty { RawTerminal::enter() } else { None };
         relay(session, socket, self.stdin, tty).await
     }
 }
 
 /// Copies both ways until the server says how the command ended.
-async fn relay(session: &mut Session, socket: ws::WebSocket, with_stdin: bool, tty: bool) -> Result<(), CliError> {
+async fn relay(session: &mut Session, socket: ws::Socket, with_stdin: bool, tty: bool) -> Result<(), CliError> {
     let broken = |e: tokio_tungstenite::tungstenite::Error| CliError::Client(ClientError::Transport(e.to_string()));
     let (mut send, mut receive) = socket.split();
     if tty && let Some(size) = RawTerminal::size() {

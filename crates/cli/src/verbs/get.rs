@@ -68,7 +68,11 @@ impl Get {
             };
             return self.watch(session, &format, target).await;
         }
-        if format.is_table() { self.tables(session, &format, &targets).await } else { self.objects(session, &format, &targets).await }
+        if format.is_table() {
+            self.tables(session, &format, &targets).await
+        } else {
+            self.objects(session, &format, &targets).await
+        }
     }
 
     fn path(&self, target: &Target) -> String {
@@ -82,14 +86,16 @@ impl Get {
     /// A whole collection or one object, collected from pages.
     async fn fetch(&self, session: &Session, target: &Target, accept: &str) -> Result<Option<Value>, CliError> {
         let path = self.path(target);
-        let limit = if target.name.is_none() && self.chunk_size > 0 { self.chunk_size.to_string() } else { String::new() };
+        let limit =
+            if target.name.is_none() && self.chunk_size > 0 { self.chunk_size.to_string() } else { String::new() };
         let first = session.wire.get_as(&with_query(&path, &[("limit", &limit)]), accept).await;
         let mut whole = match first {
             Err(error) if self.ignore_not_found && error.is_not_found() => return Ok(None),
             other => other?,
         };
         while let Some(token) = whole["metadata"]["continue"].as_str().filter(|t| !t.is_empty()).map(str::to_owned) {
-            let mut page = session.wire.get_as(&with_query(&path, &[("limit", &limit), ("continue", &token)]), accept).await?;
+            let mut page =
+                session.wire.get_as(&with_query(&path, &[("limit", &limit), ("continue", &token)]), accept).await?;
             for list in ["items", "rows"] {
                 if let (Some(all), Some(more)) = (whole[list].as_array_mut(), page[list].as_array_mut()) {
                     all.append(more);
@@ -111,7 +117,11 @@ impl Get {
                     Ok(Some(mut table)) => {
                         self.sort(&mut table)?;
                         let no_headers = self.no_headers || !rows.is_empty();
-                        let more = table::rows(&table, Shown { no_headers, ..self.shown(session, format, target, several) }, &target.kind.named());
+                        let more = table::rows(
+                            &table,
+                            Shown { no_headers, ..self.shown(session, format, target, several) },
+                            &target.kind.named(),
+                        );
                         if table["rows"].as_array().is_some_and(|r| !r.is_empty()) {
                             rows.extend(more);
                         }
@@ -135,7 +145,11 @@ impl Get {
             return Err(CliError::Reported);
         }
         if !shown_any && !self.ignore_not_found {
-            let place = if session.all_namespaces || !targets[0].kind.namespaced { String::new() } else { format!(" in {} namespace", session.namespace) };
+            let place = if session.all_namespaces || !targets[0].kind.namespaced {
+                String::new()
+            } else {
+                format!(" in {} namespace", session.namespace)
+            };
             session.warn(&format!("No resources found{place}"));
         }
         Ok(())
@@ -170,7 +184,9 @@ impl Get {
                     item["apiVersion"] = target.kind.group_version.to_string().into();
                     item["kind"] = target.kind.kind.clone().into();
                 }
-                if !self.show_managed_fields && let Some(metadata) = item["metadata"].as_object_mut() {
+                if !self.show_managed_fields
+                    && let Some(metadata) = item["metadata"].as_object_mut()
+                {
                     metadata.remove("managedFields");
                 }
                 all.push(item);
@@ -210,13 +226,23 @@ impl Get {
         };
         let selector = self.targets.selector.clone().unwrap_or_default();
         let collection = target.kind.path(&target.namespace);
-        let path = with_query(&collection, &[("watch", "true"), ("resourceVersion", &version), ("labelSelector", &selector), ("fieldSelector", &fields)]);
+        let path = with_query(
+            &collection,
+            &[
+                ("watch", "true"),
+                ("resourceVersion", &version),
+                ("labelSelector", &selector),
+                ("fieldSelector", &fields),
+            ],
+        );
         let mut lines = session.wire.watch(&path, accept).await?;
         let mut header_shown = !self.watch_only && !widths.is_empty();
         while let Some(event) = lines.next().await? {
             match event["type"].as_str() {
                 Some("BOOKMARK") => {}
-                Some("ERROR") => return Err(CliError::usage(event["object"]["message"].as_str().unwrap_or("watch failed"))),
+                Some("ERROR") => {
+                    return Err(CliError::usage(event["object"]["message"].as_str().unwrap_or("watch failed")));
+                }
                 _ => {
                     let shown = Shown { no_headers: shown.no_headers || header_shown, ..shown };
                     self.show(session, format, target, &event["object"], shown, &mut widths)?;
@@ -227,7 +253,15 @@ impl Get {
         Ok(())
     }
 
-    fn show(&self, session: &mut Session, format: &Format, target: &Target, value: &Value, shown: Shown, widths: &mut Vec<usize>) -> Result<(), CliError> {
+    fn show(
+        &self,
+        session: &mut Session,
+        format: &Format,
+        target: &Target,
+        value: &Value,
+        shown: Shown,
+        widths: &mut Vec<usize>,
+    ) -> Result<(), CliError> {
         if format.is_table() {
             let empty = value["rows"].as_array().is_none_or(Vec::is_empty);
             let rows = table::rows(value, shown, &target.kind.named());

@@ -71,7 +71,14 @@ impl Logs {
     }
 
     fn containers(&self, session: &Session, pod: &Value, named: Option<&str>) -> Vec<String> {
-        let names = |list: &str| pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect::<Vec<_>>();
+        let names = |list: &str| {
+            pod["spec"][list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|c| c["name"].as_str().map(str::to_owned))
+                .collect::<Vec<_>>()
+        };
         if let Some(name) = named {
             return vec![name.to_owned()];
         }
@@ -97,22 +104,29 @@ impl Logs {
         };
         let limit = self.limit_bytes.map(|n| n.to_string()).unwrap_or_default();
         let path = format!("/api/v1/namespaces/{}/pods/{}/log", text("namespace"), text("name"));
-        let path = with_query(&path, &[
-            ("container", container),
-            ("follow", flag(self.follow)),
-            ("previous", flag(self.previous)),
-            ("timestamps", flag(self.timestamps)),
-            ("tailLines", &tail),
-            ("sinceSeconds", &since),
-            ("sinceTime", self.since_time.as_deref().unwrap_or("")),
-            ("limitBytes", &limit),
-        ]);
+        let path = with_query(
+            &path,
+            &[
+                ("container", container),
+                ("follow", flag(self.follow)),
+                ("previous", flag(self.previous)),
+                ("timestamps", flag(self.timestamps)),
+                ("tailLines", &tail),
+                ("sinceSeconds", &since),
+                ("sinceTime", self.since_time.as_deref().unwrap_or("")),
+                ("limitBytes", &limit),
+            ],
+        );
         let (_, body) = session.wire.open(Method::GET, &path, "*/*", None).await?;
         if !self.prefix {
             return print_all(session, body).await;
         }
         use http_body_util::BodyExt;
-        let bytes = body.collect().await.map_err(|e| CliError::Client(skiff_client::ClientError::Transport(e.to_string())))?.to_bytes();
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|e| CliError::Client(skiff_client::ClientError::Transport(e.to_string())))?
+            .to_bytes();
         for line in String::from_utf8_lossy(&bytes).lines() {
             session.line(format!("[pod/{}/{container}] {line}", text("name")))?;
         }

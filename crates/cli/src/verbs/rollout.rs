@@ -67,7 +67,12 @@ enum What {
 impl Rollout {
     /// Runs the verb.
     pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
-        let (What::Status { targets, .. } | What::History { targets, .. } | What::Undo { targets, .. } | What::Restart { targets } | What::Pause { targets } | What::Resume { targets }) = &self.what;
+        let (What::Status { targets, .. }
+        | What::History { targets, .. }
+        | What::Undo { targets, .. }
+        | What::Restart { targets }
+        | What::Pause { targets }
+        | What::Resume { targets }) = &self.what;
         for (target, object) in targets.fetch(session).await? {
             match &self.what {
                 What::Status { watch, timeout, .. } => {
@@ -81,7 +86,9 @@ impl Rollout {
                         futures::pin_mut!(status);
                         match futures::future::select(status, limit).await {
                             futures::future::Either::Left((done, _)) => done?,
-                            futures::future::Either::Right(_) => return Err(CliError::usage("timed out waiting for the condition")),
+                            futures::future::Either::Right(_) => {
+                                return Err(CliError::usage("timed out waiting for the condition"));
+                            }
                         }
                     }
                 }
@@ -96,7 +103,10 @@ impl Rollout {
                 }
                 What::Pause { .. } | What::Resume { .. } => {
                     let pause = matches!(self.what, What::Pause { .. });
-                    session.wire.patch(&target.path(), PatchType::Strategic, &json!({"spec": {"paused": pause}})).await?;
+                    session
+                        .wire
+                        .patch(&target.path(), PatchType::Strategic, &json!({"spec": {"paused": pause}}))
+                        .await?;
                     session.line(format!("{} {}", target.shown(), if pause { "paused" } else { "resumed" }))?;
                 }
             }
@@ -118,7 +128,10 @@ async fn status(session: &mut Session, target: &Target, mut object: Value, watch
         }
         let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         let fields = format!("metadata.name={}", target.name.as_deref().unwrap_or_default());
-        let path = with_query(&target.kind.path(&target.namespace), &[("watch", "true"), ("resourceVersion", version), ("fieldSelector", &fields)]);
+        let path = with_query(
+            &target.kind.path(&target.namespace),
+            &[("watch", "true"), ("resourceVersion", version), ("fieldSelector", &fields)],
+        );
         let mut lines = session.wire.watch(&path, "application/json").await?;
         object = match lines.next().await? {
             Some(event) if event["type"] == "DELETED" => return Err(CliError::usage("object has been deleted")),
@@ -143,7 +156,8 @@ fn progress(kind: &str, object: &Value) -> Result<(String, bool), CliError> {
                 return Err(CliError::usage(format!("deployment \"{name}\" exceeded its progress deadline")));
             }
             let wanted = number("/spec/replicas").unwrap_or(1);
-            let (updated, all, available) = (status("updatedReplicas"), status("replicas"), status("availableReplicas"));
+            let (updated, all, available) =
+                (status("updatedReplicas"), status("replicas"), status("availableReplicas"));
             let waiting = format!("Waiting for deployment \"{name}\" rollout to finish:");
             if updated < wanted {
                 return Ok((format!("{waiting} {updated} out of {wanted} new replicas have been updated..."), false));
@@ -157,7 +171,8 @@ fn progress(kind: &str, object: &Value) -> Result<(String, bool), CliError> {
             Ok((format!("deployment \"{name}\" successfully rolled out"), true))
         }
         "DaemonSet" => {
-            let (wanted, updated, available) = (status("desiredNumberScheduled"), status("updatedNumberScheduled"), status("numberAvailable"));
+            let (wanted, updated, available) =
+                (status("desiredNumberScheduled"), status("updatedNumberScheduled"), status("numberAvailable"));
             let waiting = format!("Waiting for daemon set \"{name}\" rollout to finish:");
             if updated < wanted {
                 return Ok((format!("{waiting} {updated} out of {wanted} new pods have been updated..."), false));
@@ -174,9 +189,21 @@ fn progress(kind: &str, object: &Value) -> Result<(String, bool), CliError> {
                 return Ok((format!("Waiting for {} pods to be ready...", wanted - ready), false));
             }
             if object["status"]["updateRevision"] != object["status"]["currentRevision"] {
-                return Ok((format!("waiting for statefulset rolling update to complete {updated} pods at revision {}...", object["status"]["updateRevision"].as_str().unwrap_or_default()), false));
+                return Ok((
+                    format!(
+                        "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
+                        object["status"]["updateRevision"].as_str().unwrap_or_default()
+                    ),
+                    false,
+                ));
             }
-            Ok((format!("statefulset rolling update complete {wanted} pods at revision {}...", object["status"]["currentRevision"].as_str().unwrap_or_default()), true))
+            Ok((
+                format!(
+                    "statefulset rolling update complete {wanted} pods at revision {}...",
+                    object["status"]["currentRevision"].as_str().unwrap_or_default()
+                ),
+                true,
+            ))
         }
         other => Err(CliError::usage(format!("no status viewer has been implemented for {other}"))),
     }
@@ -198,17 +225,31 @@ async fn revisions(session: &Session, target: &Target, deployment: &Value) -> Re
     let path = format!("/apis/apps/v1/namespaces/{}/replicasets", target.namespace);
     let mut found: Vec<(u64, Value)> = items(&session.wire.get(&path).await?)
         .into_iter()
-        .filter(|set| set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|o| o["uid"] == deployment["metadata"]["uid"]))
+        .filter(|set| {
+            set["metadata"]["ownerReferences"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|o| o["uid"] == deployment["metadata"]["uid"])
+        })
         .filter_map(|set| Some((set["metadata"]["annotations"][REVISION].as_str()?.parse().ok()?, set)))
         .collect();
     found.sort_by_key(|(revision, _)| *revision);
     Ok(found)
 }
 
-async fn history(session: &mut Session, target: &Target, deployment: &Value, revision: Option<u64>) -> Result<(), CliError> {
+async fn history(
+    session: &mut Session,
+    target: &Target,
+    deployment: &Value,
+    revision: Option<u64>,
+) -> Result<(), CliError> {
     let sets = revisions(session, target, deployment).await?;
     if let Some(wanted) = revision {
-        let (_, set) = sets.iter().find(|(r, _)| *r == wanted).ok_or_else(|| CliError::usage("unable to find the specified revision"))?;
+        let (_, set) = sets
+            .iter()
+            .find(|(r, _)| *r == wanted)
+            .ok_or_else(|| CliError::usage("unable to find the specified revision"))?;
         session.line(format!("{} with revision #{wanted}", target.shown()))?;
         return session.print(&yaml::emit(&json!({"Pod Template": set["spec"]["template"]})));
     }
@@ -224,7 +265,10 @@ async fn history(session: &mut Session, target: &Target, deployment: &Value, rev
 
 async fn undo(session: &mut Session, target: &Target, deployment: &Value, to: u64) -> Result<(), CliError> {
     if deployment["spec"]["paused"] == true {
-        return Err(CliError::usage(format!("cannot rollback a paused deployment; resume it first with 'kubectl rollout resume {}' and try again", target.shown())));
+        return Err(CliError::usage(format!(
+            "cannot rollback a paused deployment; resume it first with 'kubectl rollout resume {}' and try again",
+            target.shown()
+        )));
     }
     let sets = revisions(session, target, deployment).await?;
     let found = match to {
@@ -232,7 +276,11 @@ async fn undo(session: &mut Session, target: &Target, deployment: &Value, to: u6
         wanted => sets.iter().find(|(revision, _)| *revision == wanted),
     };
     let Some((_, set)) = found else {
-        let why = if to == 0 { format!("no rollout history found for deployment \"{}\"", target.name.as_deref().unwrap_or_default()) } else { "unable to find the specified revision".to_owned() };
+        let why = if to == 0 {
+            format!("no rollout history found for deployment \"{}\"", target.name.as_deref().unwrap_or_default())
+        } else {
+            "unable to find the specified revision".to_owned()
+        };
         return Err(CliError::usage(why));
     };
     let mut template = set["spec"]["template"].clone();
@@ -240,7 +288,8 @@ async fn undo(session: &mut Session, target: &Target, deployment: &Value, to: u6
         labels.remove("pod-template-hash");
     }
     if template == deployment["spec"]["template"] {
-        return session.line(format!("{} skipped rollback (current template already matches revision {to})", target.shown()));
+        return session
+            .line(format!("{} skipped rollback (current template already matches revision {to})", target.shown()));
     }
     let patch = json!([{"op": "replace", "path": "/spec/template", "value": template}]);
     session.wire.patch(&target.path(), PatchType::Json, &patch).await?;
@@ -253,8 +302,10 @@ mod tests {
 
     #[test]
     fn progress_of_a_deployment() {
-        let at = |updated: i64, all: i64, available: i64| json!({"metadata": {"name": "w", "generation": 2}, "spec": {"replicas": 3},
-            "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": all, "availableReplicas": available}});
+        let at = |updated: i64, all: i64, available: i64| {
+            json!({"metadata": {"name": "w", "generation": 2}, "spec": {"replicas": 3},
+            "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": all, "availableReplicas": available}})
+        };
         for (object, part, done) in [
             (at(1, 3, 3), "1 out of 3 new", false),
             (at(3, 4, 3), "1 old replicas", false),

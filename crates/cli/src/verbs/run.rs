@@ -45,7 +45,8 @@ impl Run {
     /// Runs the verb.
     pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
         let pair = |text: &String| {
-            let (key, value) = text.split_once('=').ok_or_else(|| CliError::usage(format!("{text} is not of the form KEY=VALUE")))?;
+            let (key, value) =
+                text.split_once('=').ok_or_else(|| CliError::usage(format!("{text} is not of the form KEY=VALUE")))?;
             Ok::<_, CliError>((key.to_owned(), value.to_owned()))
         };
         let mut container = json!({"name": self.name, "image": self.image});
@@ -53,7 +54,11 @@ impl Run {
             container[if self.command { "command" } else { "args" }] = json!(self.words);
         }
         if !self.env.is_empty() {
-            let env: Vec<Value> = self.env.iter().map(|e| pair(e).map(|(name, value)| json!({"name": name, "value": value}))).collect::<Result<_, _>>()?;
+            let env: Vec<Value> = self
+                .env
+                .iter()
+                .map(|e| pair(e).map(|(name, value)| json!({"name": name, "value": value})))
+                .collect::<Result<_, _>>()?;
             container["env"] = json!(env);
         }
         if let Some(port) = self.port {
@@ -108,11 +113,17 @@ impl Expose {
         for (target, object) in self.targets.fetch(session).await? {
             let (selector, spec) = match &*target.kind.kind {
                 "Pod" => (&object["metadata"]["labels"], &object["spec"]),
-                "Service" | "ReplicationController" => (&object["spec"]["selector"], &object["spec"]["template"]["spec"]),
+                "Service" | "ReplicationController" => {
+                    (&object["spec"]["selector"], &object["spec"]["template"]["spec"])
+                }
                 _ => (&object["spec"]["selector"]["matchLabels"], &object["spec"]["template"]["spec"]),
             };
             let declared = spec["containers"][0]["ports"][0]["containerPort"].as_u64();
-            let port = self.port.map(u64::from).or(declared).ok_or_else(|| CliError::usage("couldn't find port via --port flag or introspection"))?;
+            let port = self
+                .port
+                .map(u64::from)
+                .or(declared)
+                .ok_or_else(|| CliError::usage("couldn't find port via --port flag or introspection"))?;
             let mut entry = json!({"port": port, "protocol": self.protocol});
             if let Some(to) = &self.target_port {
                 entry["targetPort"] = to.parse::<u16>().map_or_else(|_| json!(to), |n| json!(n));

@@ -39,7 +39,9 @@ impl Wait {
         futures::pin_mut!(work);
         match futures::future::select(work, limit).await {
             futures::future::Either::Left((done, _)) => done,
-            futures::future::Either::Right(_) => Err(CliError::usage(format!("timed out waiting for the condition on {}", self.targets.words.join(" ")))),
+            futures::future::Either::Right(_) => {
+                Err(CliError::usage(format!("timed out waiting for the condition on {}", self.targets.words.join(" "))))
+            }
         }
     }
 
@@ -52,7 +54,11 @@ impl Wait {
             _ => self.fetched(session).await?,
         };
         if found.is_empty() {
-            return if matches!(until, Until::Delete) { Ok(()) } else { Err(CliError::usage("no matching resources found")) };
+            return if matches!(until, Until::Delete) {
+                Ok(())
+            } else {
+                Err(CliError::usage("no matching resources found"))
+            };
         }
         for target in found {
             until.reached(session, &target).await?;
@@ -121,7 +127,10 @@ impl Until {
                 return Ok(());
             }
             let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-            let mut lines = session.wire.watch(&with_query(&collection, &[("watch", "true"), ("resourceVersion", version)]), "application/json").await?;
+            let mut lines = session
+                .wire
+                .watch(&with_query(&collection, &[("watch", "true"), ("resourceVersion", version)]), "application/json")
+                .await?;
             while let Some(event) = lines.next().await? {
                 let object = &event["object"];
                 match event["type"].as_str() {
@@ -181,7 +190,13 @@ mod tests {
     #[test]
     fn conditions() {
         let pod = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-        for (text, expected) in [("condition=Ready", true), ("condition=ready=false", false), ("jsonpath={.status.phase}=Running", true), ("delete", false), ("jsonpath={.status.podIP}", false)] {
+        for (text, expected) in [
+            ("condition=Ready", true),
+            ("condition=ready=false", false),
+            ("jsonpath={.status.phase}=Running", true),
+            ("delete", false),
+            ("jsonpath={.status.podIP}", false),
+        ] {
             assert_eq!(Until::parse(text).unwrap().holds(Some(&pod)), expected, "{text}");
         }
         assert!(Until::parse("delete").unwrap().holds(None));

@@ -62,5 +62,10 @@ pub const SCORES: &[Score] = &[
     Score { name: "TaintToleration", weight: 3, run: taint_toleration::score, normalize: Normalize::Reverse },
     Score { name: "NodeAffinity", weight: 2, run: node_affinity::score, normalize: Normalize::Highest },
     Score { name: "NodeResourcesFit", weight: 1, run: resources_fit::score, normalize: Normalize::Never },
-    Score { name: "NodeResourcesBalancedAllocation", weight: 1, run: resources_balanced::score, normalize: Normalize::Never },
+    Score {
+        name: "NodeResourcesBalancedAllocation",
+        weight: 1,
+        run: resources_balanced::score,
+        normalize: Normalize::Never,
+    },
 ];

@@ -11,7 +11,11 @@ pub(super) fn filter(pod: &PodInfo, node: &NodeInfo) -> Reasons {
     if !cordoned {
         return Vec::new();
     }
-    let taint = Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    let taint = Taint {
+        key: "node.kubernetes.io/unschedulable".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
     let tolerations = pod.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
     if taints::any_tolerates(tolerations, &taint) { Vec::new() } else { vec!["node(s) were unschedulable".to_owned()] }
 }

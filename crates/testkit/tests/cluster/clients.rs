@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use crate::support::{Cluster, LONG, examples, holds, soon};
 
 fn clients() -> Result<PathBuf, String> {
-    std::env::var_os("SKIFF_CLIENTS").map(PathBuf::from).ok_or_else(|| "SKIFF_CLIENTS is not set; run `cargo xtask test cluster`".to_owned())
+    std::env::var_os("SKIFF_CLIENTS")
+        .map(PathBuf::from)
+        .ok_or_else(|| "SKIFF_CLIENTS is not set; run `cargo xtask test cluster`".to_owned())
 }
 
 pub(crate) fn kubectl(cluster: &mut Cluster) -> Result<(), String> {
     let program = clients()?.join("bin/kubectl");
-    let kubectl = |words: &[&str]| cluster.server.client(&program, words).map_err(|e| format!("{e}\n{}", cluster.server.log_end()));
+    let kubectl = |words: &[&str]| {
+        cluster.server.client(&program, words).map_err(|e| format!("{e}\n{}", cluster.server.log_end()))
+    };
     let file = examples().join("hello.yaml").display().to_string();
     kubectl(&["create", "namespace", "real"])?;
     soon("the default service account", || kubectl(&["-n", "real", "get", "serviceaccount", "default"]).is_ok())?;
@@ -25,7 +29,18 @@ pub(crate) fn kubectl(cluster: &mut Cluster) -> Result<(), String> {
     kubectl(&["-n", "real", "rollout", "status", "deployment/web", LONG])?;
     kubectl(&["-n", "real", "rollout", "undo", "deployment/web"])?;
     kubectl(&["-n", "real", "rollout", "status", "deployment/web", LONG])?;
-    kubectl(&["-n", "real", "run", "talker", "--image=busybox:1.35", "--restart=Never", "--", "sh", "-c", "echo hi; sleep 1000"])?;
+    kubectl(&[
+        "-n",
+        "real",
+        "run",
+        "talker",
+        "--image=busybox:1.35",
+        "--restart=Never",
+        "--",
+        "sh",
+        "-c",
+        "echo hi; sleep 1000",
+    ])?;
     kubectl(&["-n", "real", "wait", "--for=condition=Ready", "pod/talker", LONG])?;
     holds("logs", kubectl(&["-n", "real", "logs", "talker"])? == "hi\n")?;
     holds("exec", kubectl(&["-n", "real", "exec", "talker", "--", "echo", "there"])? == "there\n")?;

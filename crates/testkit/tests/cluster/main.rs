@@ -16,7 +16,9 @@ fn main() {
     let mut cluster = match Cluster::start() {
         Ok(cluster) => cluster,
         Err(error) => {
-            println!("---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+            println!(
+                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
             std::process::exit(1);
         }
     };

@@ -14,7 +14,8 @@ pub(crate) fn example_is_reached(cluster: &mut Cluster) -> Result<(), String> {
     for url in [format!("http://{ip}"), "http://127.0.0.1:30080".to_owned(), format!("http://{address}:30080")] {
         soon(&format!("the page at {url}"), || page(&url).is_ok_and(|text| text.contains(GREETING)))?;
     }
-    for url in [format!("http://{ip}"), "http://hello".to_owned(), "http://hello.default.svc.cluster.local".to_owned()] {
+    for url in [format!("http://{ip}"), "http://hello".to_owned(), "http://hello.default.svc.cluster.local".to_owned()]
+    {
         let text = cluster.kubectl(&["exec", "shell", "--", "wget", "-qO-", "-T", "10", &url])?;
         holds(&format!("the page at {url} from a pod: {text}"), text.contains(GREETING))?;
     }

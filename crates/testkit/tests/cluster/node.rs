@@ -15,20 +15,32 @@ fn container(script: &str) -> Value {
 }
 
 pub(crate) fn logs_and_exec(cluster: &mut Cluster) -> Result<(), String> {
-    cluster.apply(&pod("talker", json!({"terminationGracePeriodSeconds": 0, "containers": [container("echo one; echo two; sleep 1000")]})))?;
+    cluster.apply(&pod(
+        "talker",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [container("echo one; echo two; sleep 1000")]}),
+    ))?;
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/talker", LONG])?;
     holds("both lines", cluster.kubectl(&["logs", "talker"])? == "one\ntwo\n")?;
     holds("the last line", cluster.kubectl(&["logs", "talker", "--tail=1"])? == "two\n")?;
-    holds("what a command says", cluster.kubectl(&["exec", "talker", "--", "echo", "hello there"])? == "hello there\n")?;
+    holds(
+        "what a command says",
+        cluster.kubectl(&["exec", "talker", "--", "echo", "hello there"])? == "hello there\n",
+    )?;
     let failed = cluster.server.kubectl(&["exec", "talker", "--", "sh", "-c", "exit 7"]).err().unwrap_or_default();
     holds(&format!("the exit code: {failed}"), failed.contains("exit code 7") && failed.contains("exit status: 7"))?;
     cluster.kubectl(&["delete", "pod", "talker"]).map(drop)
 }
 
 pub(crate) fn volumes_and_environment(cluster: &mut Cluster) -> Result<(), String> {
-    cluster.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "blue"}}))?;
-    cluster.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"key": "s3cret"}}))?;
-    let mut one = container("cat /settings/color /keys/key; echo; echo $COLOR $NODE $GREETING; ls /var/run/secrets/kubernetes.io/serviceaccount; echo x > /scratch/f && cat /scratch/f; sleep 1000");
+    cluster.apply(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "blue"}}),
+    )?;
+    cluster.apply(
+        &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"key": "s3cret"}}),
+    )?;
+    let mut one = container(
+        "cat /settings/color /keys/key; echo; echo $COLOR $NODE $GREETING; ls /var/run/secrets/kubernetes.io/serviceaccount; echo x > /scratch/f && cat /scratch/f; sleep 1000",
+    );
     one["env"] = json!([
         {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
         {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -37,7 +49,8 @@ pub(crate) fn volumes_and_environment(cluster: &mut Cluster) -> Result<(), Strin
     one["volumeMounts"] = json!([{"name": "settings", "mountPath": "/settings"}, {"name": "keys", "mountPath": "/keys"}, {"name": "scratch", "mountPath": "/scratch"}]);
     one["resources"] = json!({"limits": {"memory": "32Mi"}});
     let volumes = json!([{"name": "settings", "configMap": {"name": "settings"}}, {"name": "keys", "secret": {"secretName": "keys"}}, {"name": "scratch", "emptyDir": {}}]);
-    cluster.apply(&pod("reader", json!({"terminationGracePeriodSeconds": 0, "containers": [one], "volumes": volumes})))?;
+    cluster
+        .apply(&pod("reader", json!({"terminationGracePeriodSeconds": 0, "containers": [one], "volumes": volumes})))?;
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/reader", LONG])?;
     let mut text = String::new();
     soon("the whole log", || {
@@ -45,7 +58,14 @@ pub(crate) fn volumes_and_environment(cluster: &mut Cluster) -> Result<(), Strin
         text.ends_with("x\n")
     })?;
     holds(&text, text == "blues3cret\nblue test blue-ish\nca.crt\nnamespace\ntoken\nx\n")?;
-    let limit = cluster.kubectl(&["exec", "reader", "--", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true"])?;
+    let limit = cluster.kubectl(&[
+        "exec",
+        "reader",
+        "--",
+        "sh",
+        "-c",
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true",
+    ])?;
     holds(&format!("the memory limit: {limit}"), limit.trim() == "33554432")?;
     cluster.kubectl(&["delete", "pod", "reader"]).map(drop)
 }
@@ -53,7 +73,13 @@ pub(crate) fn volumes_and_environment(cluster: &mut Cluster) -> Result<(), Strin
 /// The first process of a container, as this machine sees it.
 fn process_of(cluster: &Cluster, pod: &str) -> Result<String, String> {
     let marker = cluster.get(&["pod", pod])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    let found = Command::new("sh").args(["-c", &format!("grep -l 'pod{marker}\\|pod{}' /proc/[0-9]*/cgroup 2>/dev/null", marker.replace('-', "_"))]).output().map_err(|e| e.to_string())?;
+    let found = Command::new("sh")
+        .args([
+            "-c",
+            &format!("grep -l 'pod{marker}\\|pod{}' /proc/[0-9]*/cgroup 2>/dev/null", marker.replace('-', "_")),
+        ])
+        .output()
+        .map_err(|e| e.to_string())?;
     for path in String::from_utf8_lossy(&found.stdout).lines() {
         let pid = path.trim_start_matches("/proc/").trim_end_matches("/cgroup");
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -71,7 +97,9 @@ pub(crate) fn killed_process_is_restarted(cluster: &mut Cluster) -> Result<(), S
     Command::new("kill").args(["-9", &pid]).status().map_err(|e| e.to_string())?;
     cluster.reads("pod/phoenix", ".status.containerStatuses[0].restartCount", "1")?;
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/phoenix", LONG])?;
-    let state = cluster.get(&["pod", "phoenix"])?["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"].clone();
+    let state =
+        cluster.get(&["pod", "phoenix"])?["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"]
+            .clone();
     holds(&format!("the code of a killed process: {state}"), state == 137)?;
     cluster.kubectl(&["delete", "pod", "phoenix"]).map(drop)
 }
@@ -106,8 +134,18 @@ pub(crate) fn server_killed(cluster: &mut Cluster) -> Result<(), String> {
     cluster.example()?;
     let containers = |cluster: &Cluster| -> Result<Vec<(String, Value)>, String> {
         let list = cluster.get(&["pods", "-l", "app=hello"])?;
-        let mut all: Vec<(String, Value)> = list["items"].as_array().into_iter().flatten().filter(|p| p["metadata"]["deletionTimestamp"].is_null())
-            .map(|p| (p["status"]["containerStatuses"][0]["containerID"].to_string(), p["status"]["containerStatuses"][0]["restartCount"].clone())).collect();
+        let mut all: Vec<(String, Value)> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+            .map(|p| {
+                (
+                    p["status"]["containerStatuses"][0]["containerID"].to_string(),
+                    p["status"]["containerStatuses"][0]["restartCount"].clone(),
+                )
+            })
+            .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(all)
     };

@@ -11,11 +11,29 @@ pub(crate) fn starts(cluster: &mut Cluster) -> Result<(), String> {
     let empty = tempfile::tempdir().map_err(|e| e.to_string())?;
     let fresh = empty.path().join("data").display().to_string();
     let config = std::fs::read_to_string(cluster.server.kubeconfig()).map_err(|e| e.to_string())?;
-    let port = config.lines().find_map(|l| l.trim().strip_prefix("server: ")?.rsplit(':').next().map(|p| p.trim_matches(['"', '/']).to_owned())).unwrap_or_default();
+    let port = config
+        .lines()
+        .find_map(|l| {
+            l.trim().strip_prefix("server: ")?.rsplit(':').next().map(|p| p.trim_matches(['"', '/']).to_owned())
+        })
+        .unwrap_or_default();
     for (flags, part) in [
         (vec!["server", "--no-such-flag"], "--no-such-flag"),
         (vec!["server", "--data-dir", &used, "--secure-port", "0", "--disable", "agent"], "in use"),
-        (vec!["server", "--data-dir", &fresh, "--bind-address", "127.0.0.1", "--secure-port", &port, "--disable", "agent"], &port),
+        (
+            vec![
+                "server",
+                "--data-dir",
+                &fresh,
+                "--bind-address",
+                "127.0.0.1",
+                "--secure-port",
+                &port,
+                "--disable",
+                "agent",
+            ],
+            &port,
+        ),
         (vec!["server", "--data-dir", &fresh, "--secure-port", "0", "--service-cidr", "nonsense"], "nonsense"),
     ] {
         let out = Command::new(binary()).args(&flags).output().map_err(|e| e.to_string())?;

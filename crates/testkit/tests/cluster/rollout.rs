@@ -37,7 +37,9 @@ pub(crate) fn scaling(cluster: &mut Cluster) -> Result<(), String> {
         cluster.kubectl(&["rollout", "status", "deployment/hello", LONG])?;
         let wanted: usize = count.parse().unwrap_or_default();
         soon(&format!("{count} pods and no more"), || {
-            cluster.get(&["pods", "-l", "app=hello"]).is_ok_and(|list| list["items"].as_array().is_some_and(|pods| pods.len() == wanted))
+            cluster
+                .get(&["pods", "-l", "app=hello"])
+                .is_ok_and(|list| list["items"].as_array().is_some_and(|pods| pods.len() == wanted))
         })?;
     }
     Ok(())
@@ -72,7 +74,16 @@ impl Visitor {
         self.stop.store(true, Ordering::Relaxed);
         let failures = self.thread.join().map_err(|_| "the visitor panicked".to_owned())?;
         let fetched = self.fetched.load(Ordering::Relaxed);
-        if failures.is_empty() { Ok(fetched) } else { Err(format!("{} of {} fetches failed: {:?}", failures.len(), failures.len() + fetched, &failures[..failures.len().min(3)])) }
+        if failures.is_empty() {
+            Ok(fetched)
+        } else {
+            Err(format!(
+                "{} of {} fetches failed: {:?}",
+                failures.len(),
+                failures.len() + fetched,
+                &failures[..failures.len().min(3)]
+            ))
+        }
     }
 }
 
@@ -87,7 +98,9 @@ pub(crate) fn rolling_update(cluster: &mut Cluster) -> Result<(), String> {
             cluster.kubectl(&["rollout", "status", "deployment/hello", LONG])?;
         }
         soon("the old pods to be gone", || {
-            cluster.get(&["pods", "-l", "app=hello"]).is_ok_and(|list| list["items"].as_array().is_some_and(|pods| pods.len() == 3))
+            cluster
+                .get(&["pods", "-l", "app=hello"])
+                .is_ok_and(|list| list["items"].as_array().is_some_and(|pods| pods.len() == 3))
         })
     })();
     for visitor in visitors {
@@ -108,7 +121,14 @@ pub(crate) fn recreate(cluster: &mut Cluster) -> Result<(), String> {
     cluster.apply(&deployment("two"))?;
     cluster.kubectl(&["rollout", "status", "deployment/alone", LONG])?;
     let pods = cluster.get(&["pods", "-l", "app=alone,version=two"])?;
-    let born = pods["items"].as_array().into_iter().flatten().filter_map(|p| p["metadata"]["creationTimestamp"].as_str()).min().unwrap_or_default().to_owned();
+    let born = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p["metadata"]["creationTimestamp"].as_str())
+        .min()
+        .unwrap_or_default()
+        .to_owned();
     let old = cluster.get(&["pods", "-l", "app=alone,version=one"])?;
     holds("no old pod beside a new one", old["items"].as_array().is_some_and(Vec::is_empty))?;
     holds("new pods", !born.is_empty())?;

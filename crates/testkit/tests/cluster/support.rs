@@ -17,7 +17,9 @@ pub(crate) const LONG: &str = "--timeout=90s";
 
 impl Cluster {
     pub(crate) fn start() -> Result<Self, String> {
-        let images = std::env::var_os("SKIFF_IMAGES").map(PathBuf::from).ok_or("SKIFF_IMAGES is not set; run `cargo xtask test cluster`")?;
+        let images = std::env::var_os("SKIFF_IMAGES")
+            .map(PathBuf::from)
+            .ok_or("SKIFF_IMAGES is not set; run `cargo xtask test cluster`")?;
         let images = ["busybox.tar", "nginx.tar"].map(|name| images.join(name)).to_vec();
         let server = Process::start(&Setup { number: 52, flags: vec!["--node-name".into(), "test".into()], images })?;
         let cluster = Self { server };
@@ -58,7 +60,8 @@ impl Cluster {
     /// The names of the pods with a label, those that are going left out.
     pub(crate) fn pods(&self, selector: &str) -> Result<Vec<String>, String> {
         let list = self.get(&["pods", "-l", selector])?;
-        let staying = list["items"].as_array().into_iter().flatten().filter(|p| p["metadata"]["deletionTimestamp"].is_null());
+        let staying =
+            list["items"].as_array().into_iter().flatten().filter(|p| p["metadata"]["deletionTimestamp"].is_null());
         Ok(staying.filter_map(|p| p["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
@@ -75,8 +78,15 @@ pub(crate) fn examples() -> PathBuf {
 
 /// What a page says, fetched from this machine.
 pub(crate) fn page(url: &str) -> Result<String, String> {
-    let out = Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "5", url]).output().map_err(|e| e.to_string())?;
-    if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).into_owned()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+    let out = Command::new("curl")
+        .args(["-sS", "--noproxy", "*", "--max-time", "5", url])
+        .output()
+        .map_err(|e| e.to_string())?;
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&out.stderr).into_owned())
+    }
 }
 
 /// Fails with `what` when `done` does not hold in time.

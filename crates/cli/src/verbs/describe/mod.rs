@@ -87,7 +87,12 @@ impl Page {
     }
     /// A map, one entry a line.
     fn map(&mut self, level: usize, name: &str, value: &Value) {
-        let entries: Vec<String> = value.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+        let entries: Vec<String> = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+            .collect();
         self.several(level, name, &entries);
     }
     fn several(&mut self, level: usize, name: &str, entries: &[String]) {
@@ -133,21 +138,36 @@ async fn events(session: &Session, target: &Target, object: &Value) -> Result<St
     let fields = format!("involvedObject.name={},involvedObject.uid={uid}", target.name.as_deref().unwrap_or_default());
     let namespace = if target.namespace.is_empty() { "default" } else { &target.namespace };
     // The node agent has always named nodes, not UIDs, in the events about them.
-    let fields = if target.kind.kind == "Node" { format!("involvedObject.kind=Node,involvedObject.name={}", target.name.as_deref().unwrap_or_default()) } else { fields };
+    let fields = if target.kind.kind == "Node" {
+        format!("involvedObject.kind=Node,involvedObject.name={}", target.name.as_deref().unwrap_or_default())
+    } else {
+        fields
+    };
     let path = with_query(&format!("/api/v1/namespaces/{namespace}/events"), &[("fieldSelector", &fields)]);
     let mut events = items(&session.wire.get(&path).await?);
     if events.is_empty() {
         return Ok("Events:  <none>\n".to_owned());
     }
     events.sort_by_cached_key(|e| time_of(e).to_owned());
-    let mut rows = vec![["Type", "Reason", "Age", "From", "Message"].map(str::to_owned).to_vec(), ["----", "------", "----", "----", "-------"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["Type", "Reason", "Age", "From", "Message"].map(str::to_owned).to_vec(),
+        ["----", "------", "----", "----", "-------"].map(str::to_owned).to_vec(),
+    ];
     let now = session.world.now();
     for event in &events {
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
-        let from = if event["source"]["component"].is_string() { &event["source"]["component"] } else { &event["reportingComponent"] };
+        let from = if event["source"]["component"].is_string() {
+            &event["source"]["component"]
+        } else {
+            &event["reportingComponent"]
+        };
         let count = event["count"].as_i64().unwrap_or(1);
         let age = age(time_of(event), now);
-        let age = if count > 1 { format!("{age} (x{count} over {})", self::age(event["firstTimestamp"].as_str().unwrap_or_default(), now)) } else { age };
+        let age = if count > 1 {
+            format!("{age} (x{count} over {})", self::age(event["firstTimestamp"].as_str().unwrap_or_default(), now))
+        } else {
+            age
+        };
         rows.push(vec![text(&event["type"]), text(&event["reason"]), age, text(from), text(&event["message"])]);
     }
     let lines: String = table::align(&rows).lines().map(|l| format!("  {l}\n")).collect();
@@ -155,7 +175,8 @@ async fn events(session: &Session, target: &Target, object: &Value) -> Result<St
 }
 
 fn time_of(event: &Value) -> &str {
-    let times = [&event["lastTimestamp"], &event["series"]["lastObservedTime"], &event["eventTime"], &event["firstTimestamp"]];
+    let times =
+        [&event["lastTimestamp"], &event["series"]["lastObservedTime"], &event["eventTime"], &event["firstTimestamp"]];
     times.into_iter().find_map(Value::as_str).unwrap_or_default()
 }
 
@@ -165,7 +186,13 @@ pub(crate) fn age(time: &str, now: jiff::Timestamp) -> String {
     let seconds = (now.as_second() - then.as_second()).max(0);
     match seconds {
         0..120 => format!("{seconds}s"),
-        120..600 => if seconds % 60 == 0 { format!("{}m", seconds / 60) } else { format!("{}m{}s", seconds / 60, seconds % 60) },
+        120..600 => {
+            if seconds % 60 == 0 {
+                format!("{}m", seconds / 60)
+            } else {
+                format!("{}m{}s", seconds / 60, seconds % 60)
+            }
+        }
         600..10_800 => format!("{}m", seconds / 60),
         10_800..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
@@ -179,14 +206,25 @@ mod tests {
 
     #[test]
     fn any_object_can_be_described() {
-        let text = page("Widget", &json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "x"}, "spec": {"size": 3, "tags": ["p", "q"], "parts": [{"name": "n"}]}}));
-        assert_eq!(text, "Name:         a\nNamespace:    x\nLabels:       <none>\nAnnotations:  <none>\nAPI Version:  example.com/v1\nKind:         Widget\nSpec:\n  Parts:\n    Name:  n\n  Size:    3\n  Tags:\n    p\n    q\n");
+        let text = page(
+            "Widget",
+            &json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "x"}, "spec": {"size": 3, "tags": ["p", "q"], "parts": [{"name": "n"}]}}),
+        );
+        assert_eq!(
+            text,
+            "Name:         a\nNamespace:    x\nLabels:       <none>\nAnnotations:  <none>\nAPI Version:  example.com/v1\nKind:         Widget\nSpec:\n  Parts:\n    Name:  n\n  Size:  3\n  Tags:\n    p\n    q\n"
+        );
     }
 
     #[test]
     fn ages() {
         let now: jiff::Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
-        for (then, expected) in [("2026-01-01T23:59:55Z", "5s"), ("2026-01-01T23:56:48Z", "3m12s"), ("2026-01-01T00:00:00Z", "24h"), ("x", "<unknown>")] {
+        for (then, expected) in [
+            ("2026-01-01T23:59:55Z", "5s"),
+            ("2026-01-01T23:56:48Z", "3m12s"),
+            ("2026-01-01T00:00:00Z", "24h"),
+            ("x", "<unknown>"),
+        ] {
             assert_eq!(age(then, now), expected);
         }
     }

@@ -14,7 +14,8 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn pairs(value: &Value) -> String {
-    let entries: Vec<String> = value.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v))).collect();
+    let entries: Vec<String> =
+        value.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v))).collect();
     if entries.is_empty() { "<none>".to_owned() } else { entries.join(",") }
 }
 
@@ -25,7 +26,10 @@ fn controller(object: &Value) -> Option<String> {
 
 fn conditions(page: &mut Page, object: &Value) {
     let mut rows = vec![["Type", "Status", "Reason", "Message"].map(str::to_owned).to_vec()];
-    rows.extend(list(&object["status"]["conditions"]).map(|c| vec![text(&c["type"]), text(&c["status"]), text(&c["reason"]), text(&c["message"])]));
+    rows.extend(
+        list(&object["status"]["conditions"])
+            .map(|c| vec![text(&c["type"]), text(&c["status"]), text(&c["reason"]), text(&c["message"])]),
+    );
     if rows.len() > 1 {
         page.table(0, "Conditions", &rows);
     }
@@ -46,7 +50,11 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
     page.map(0, "Labels", &pod["metadata"]["labels"]);
     page.map(0, "Annotations", &pod["metadata"]["annotations"]);
     let leaving = scalar(&pod["metadata"]["deletionTimestamp"]);
-    page.pair(0, "Status", leaving.map_or_else(|| text(&status["phase"]), |since| format!("Terminating (since {since})")));
+    page.pair(
+        0,
+        "Status",
+        leaving.map_or_else(|| text(&status["phase"]), |since| format!("Terminating (since {since})")),
+    );
     page.known(0, "Reason", &status["reason"]);
     page.known(0, "Message", &status["message"]);
     page.known(0, "IP", &status["podIP"]);
@@ -71,7 +79,12 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
         page.heading(0, "Volumes");
         for volume in list(&spec["volumes"]) {
             page.heading(1, &text(&volume["name"]));
-            volume.as_object().into_iter().flatten().filter(|(k, _)| *k != "name").for_each(|(k, v)| member(page, 2, k, v));
+            volume
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(k, _)| *k != "name")
+                .for_each(|(k, v)| member(page, 2, k, v));
         }
     }
     page.known(0, "QoS Class", &status["qosClass"]);
@@ -103,7 +116,15 @@ fn container(page: &mut Page, spec: &Value, status: &Value) {
     page.known(2, "Image", &spec["image"]);
     page.known(2, "Image ID", &status["imageID"]);
     for port in list(&spec["ports"]) {
-        page.pair(2, "Port", format!("{}/{}", text(&port["containerPort"]), scalar(&port["protocol"]).unwrap_or_else(|| "TCP".to_owned())));
+        page.pair(
+            2,
+            "Port",
+            format!(
+                "{}/{}",
+                text(&port["containerPort"]),
+                scalar(&port["protocol"]).unwrap_or_else(|| "TCP".to_owned())
+            ),
+        );
     }
     for (title, field) in [("Command", "command"), ("Args", "args")] {
         if spec[field].is_array() {
@@ -118,7 +139,13 @@ fn container(page: &mut Page, spec: &Value, status: &Value) {
                 first.make_ascii_uppercase();
             }
             page.pair(2, title, name);
-            for (title, field) in [("Reason", "reason"), ("Message", "message"), ("Exit Code", "exitCode"), ("Started", "startedAt"), ("Finished", "finishedAt")] {
+            for (title, field) in [
+                ("Reason", "reason"),
+                ("Message", "message"),
+                ("Exit Code", "exitCode"),
+                ("Started", "startedAt"),
+                ("Finished", "finishedAt"),
+            ] {
                 page.known(3, title, &detail[field]);
             }
         }
@@ -131,12 +158,15 @@ fn container(page: &mut Page, spec: &Value, status: &Value) {
             map.iter().for_each(|(name, amount)| page.known(3, name, amount));
         }
     }
-    for (title, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+    for (title, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+    {
         if spec[field].is_object() {
             page.pair(2, title, probe(&spec[field]));
         }
     }
-    let environment: Vec<(String, String)> = list(&spec["env"]).map(|e| (text(&e["name"]), scalar(&e["value"]).unwrap_or_else(|| "<set from a source>".to_owned()))).collect();
+    let environment: Vec<(String, String)> = list(&spec["env"])
+        .map(|e| (text(&e["name"]), scalar(&e["value"]).unwrap_or_else(|| "<set from a source>".to_owned())))
+        .collect();
     if environment.is_empty() {
         page.pair(2, "Environment", "<none>");
     } else {
@@ -153,7 +183,13 @@ fn container(page: &mut Page, spec: &Value, status: &Value) {
 fn probe(probe: &Value) -> String {
     let number = |field: &str, default: i64| probe[field].as_i64().unwrap_or(default);
     let what = if let Some(http) = probe.get("httpGet") {
-        format!("http-get {}://{}:{}{}", scalar(&http["scheme"]).unwrap_or_else(|| "HTTP".into()).to_lowercase(), text(&http["host"]), text(&http["port"]), text(&http["path"]))
+        format!(
+            "http-get {}://{}:{}{}",
+            scalar(&http["scheme"]).unwrap_or_else(|| "HTTP".into()).to_lowercase(),
+            text(&http["host"]),
+            text(&http["port"]),
+            text(&http["path"])
+        )
     } else if let Some(tcp) = probe.get("tcpSocket") {
         format!("tcp-socket :{}", text(&tcp["port"]))
     } else if let Some(exec) = probe.get("exec") {
@@ -162,7 +198,14 @@ fn probe(probe: &Value) -> String {
     } else {
         "grpc".to_owned()
     };
-    format!("{what} delay={}s timeout={}s period={}s #success={} #failure={}", number("initialDelaySeconds", 0), number("timeoutSeconds", 1), number("periodSeconds", 10), number("successThreshold", 1), number("failureThreshold", 3))
+    format!(
+        "{what} delay={}s timeout={}s period={}s #success={} #failure={}",
+        number("initialDelaySeconds", 0),
+        number("timeoutSeconds", 1),
+        number("periodSeconds", 10),
+        number("successThreshold", 1),
+        number("failureThreshold", 3)
+    )
 }
 
 pub(super) fn node(page: &mut Page, node: &Value) {
@@ -199,19 +242,43 @@ pub(super) fn workload(page: &mut Page, kind: &str, object: &Value) {
     }
     let count = |value: &Value| value.as_i64().unwrap_or(0);
     if kind == "Deployment" {
-        page.pair(0, "Replicas", format!(
-            "{} desired | {} updated | {} total | {} available | {} unavailable",
-            count(&spec["replicas"]), count(&status["updatedReplicas"]), count(&status["replicas"]), count(&status["availableReplicas"]), count(&status["unavailableReplicas"]),
-        ));
+        page.pair(
+            0,
+            "Replicas",
+            format!(
+                "{} desired | {} updated | {} total | {} available | {} unavailable",
+                count(&spec["replicas"]),
+                count(&status["updatedReplicas"]),
+                count(&status["replicas"]),
+                count(&status["availableReplicas"]),
+                count(&status["unavailableReplicas"]),
+            ),
+        );
         page.known(0, "StrategyType", &spec["strategy"]["type"]);
         page.pair(0, "MinReadySeconds", count(&spec["minReadySeconds"]).to_string());
         let rolling = &spec["strategy"]["rollingUpdate"];
         if rolling.is_object() {
-            page.pair(0, "RollingUpdateStrategy", format!("{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"])));
+            page.pair(
+                0,
+                "RollingUpdateStrategy",
+                format!(
+                    "{} max unavailable, {} max surge",
+                    text(&rolling["maxUnavailable"]),
+                    text(&rolling["maxSurge"])
+                ),
+            );
         }
     } else {
-        for (title, value) in [("Replicas", &spec["replicas"]), ("Completions", &spec["completions"]), ("Parallelism", &spec["parallelism"]),
-            ("Current", &status["replicas"]), ("Ready", &status["readyReplicas"]), ("Active", &status["active"]), ("Succeeded", &status["succeeded"]), ("Failed", &status["failed"])] {
+        for (title, value) in [
+            ("Replicas", &spec["replicas"]),
+            ("Completions", &spec["completions"]),
+            ("Parallelism", &spec["parallelism"]),
+            ("Current", &status["replicas"]),
+            ("Ready", &status["readyReplicas"]),
+            ("Active", &status["active"]),
+            ("Succeeded", &status["succeeded"]),
+            ("Failed", &status["failed"]),
+        ] {
             page.known(0, title, value);
         }
     }
