@@ -147,6 +147,8 @@ mod tests {
         let spec = deployment.root().member("spec");
         let replicas = spec.field("replicas").unwrap();
         assert!(replicas.go.pointer && replicas.go.omit_empty);
+        let default_of = |name: &str| spec.field(name).unwrap().default.clone();
+        assert_eq!((default_of("template"), default_of("selector")), (Some(json!({})), None));
         assert_eq!(spec.member("replicas").go_type(replicas.go.named), "int32");
         let template = spec.member("template").member("spec");
         let policy = template.field("restartPolicy").unwrap();

@@ -15,7 +15,7 @@
 //! | `granular` | the struct is `atomic` elsewhere but not here |
 //! | `patch=` | `merge`, `retain` or both, then `:KEY` |
 //! | `go=` | the Go type, where its shape does not tell it |
-//! | `default=` | JSON; a field that Go always writes defaults to its zero and does not say so |
+//! | `default=` | JSON; a field that Go always writes defaults to its zero, a struct in place to `{}`, without saying so |
 //!
 //! The file is ours, so what cannot be read is left out rather than reported; tests see to it that nothing is.
 
@@ -121,8 +121,11 @@ impl Reader {
         }
         let mut proto_parents: Vec<u32> = numbers.split('.').filter_map(|n| n.parse().ok()).collect();
         let proto = proto_parents.pop()?;
+        let in_place = self.structs.contains_key(ty) && !go.pointer;
         let ty = self.type_of(ty, list, map)?;
-        if !go.pointer && !go.omit_empty {
+        if in_place {
+            default = default.or_else(|| Some(json!({})));
+        } else if !go.pointer && !go.omit_empty {
             default = default.or_else(|| zero(self.schema.get(ty)));
         }
         let required = flags.contains('!');

@@ -87,11 +87,8 @@ impl<'a> Components<'a> {
     }
 
     fn property(&mut self, field: &Field) -> Value {
-        let (mut schema, is_struct) = (self.of_type(field.ty, field.go.named), self.is_struct(field.ty));
-        let default = match &field.default {
-            None if is_struct && !field.go.pointer => Some(json!({})),
-            other => other.clone(),
-        };
+        let mut schema = self.of_type(field.ty, field.go.named);
+        let default = field.default.clone();
         let patch = &field.patch;
         let granular = self.is_granular(field.ty);
         if schema.get("$ref").is_some() && (default.is_some() || patch.retain_keys || granular) {
@@ -113,10 +110,6 @@ impl<'a> Components<'a> {
             schema["x-kubernetes-patch-merge-key"] = patch.merge_key.as_str().into();
         }
         schema
-    }
-
-    fn is_struct(&self, id: TypeId) -> bool {
-        matches!(self.facts.graph().get(id), Type::Struct(_))
     }
 
     /// Whether a type that is atomic elsewhere is not so here.
