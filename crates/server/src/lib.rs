@@ -3,6 +3,7 @@
 //! Authentication, authorization, admission, the resource pipeline and the store, in this order, for requests over
 //! HTTPS and from components of the same process alike.
 
+mod admission;
 pub mod api;
 pub mod auth;
 mod backend;

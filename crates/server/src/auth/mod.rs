@@ -2,15 +2,16 @@
 
 mod authn;
 mod authz;
-mod containers;
 mod discovery;
-mod names;
+pub(crate) mod names;
 mod questions;
+pub(crate) mod references;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use skiff_meta::WorldRef;
 
 pub use authn::impersonate;
@@ -37,8 +38,8 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
     let certificates = Certificates::new(pki.client_verifier()?);
     let token = config.admin_token.as_deref();
     let authenticators = Arc::new(Authenticators::new(certificates, accounts.clone(), token));
-    let admission: Vec<Arc<dyn Admission>> =
-        vec![Arc::new(Escalation::new(authorizers.rbac().clone(), authorizers.clone()))];
+    let mut admission = crate::admission::plugins(authorizers.clone(), world.clone());
+    admission.push(Arc::new(Escalation::new(authorizers.rbac().clone(), authorizers.clone())) as Arc<dyn Admission>);
     let connector = NodeConnector::new(pki, view, authorizers.clone(), world.clone())?;
     Ok(Chain {
         authenticator: authenticators.clone(),
@@ -47,7 +48,18 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
         tokens: accounts,
         questions: Arc::new(Reviews { authenticators, authorizers, world }),
         connector: Arc::new(connector),
-        defaults: default_objects(),
+        defaults: defaults(pki),
         documents,
     })
+}
+
+/// What every cluster has from its first moment: roles, bindings, the two system priorities, and for whoever extends the
+/// API how to know our clients.
+fn defaults(pki: &Pki) -> Vec<Value> {
+    let clients = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": pki.ca_pem()},
+    });
+    default_objects().into_iter().chain(crate::admission::default_objects()).chain([clients]).collect()
 }

@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use skiff_meta::selector::FieldSelector;
 
-use graph::{Kind, NodeGraph};
+use graph::NodeGraph;
 
 use super::follow::Followed;
 use super::rbac::{allows, default_objects};
 use crate::auth::names::node_of;
+use crate::auth::references::Kind;
 use crate::chain::{Attributes, Authorizer, Decision, View};
 
 /// The authorizer for node agents.
