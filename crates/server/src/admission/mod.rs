@@ -23,7 +23,6 @@ use serde_json::Value;
 use skiff_meta::{GroupResource, Object, Status, WorldRef};
 
 use crate::chain::{Admission, AdmissionRequest, Authorizer, View};
-pub(crate) use priority::default_objects;
 
 /// All plug-ins in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<Arc<dyn Admission>> {

@@ -123,24 +123,6 @@ impl Admission for Priority {
     }
 }
 
-/// The two classes that every cluster has.
-pub(crate) fn default_objects() -> [Value; 2] {
-    let class = |name: &str, value: i64, description: &str| {
-        json!({
-            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "globalDefault": false, "description": description, "preemptionPolicy": PREEMPT,
-        })
-    };
-    [
-        class("system-node-critical", 2_000_001_000, "For pods that a node cannot do without and that cannot move."),
-        class(
-            "system-cluster-critical",
-            2_000_000_000,
-            "For pods that the cluster cannot do without but that may move.",
-        ),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,13 +53,12 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
     })
 }
 
-/// What every cluster has from its first moment: roles, bindings, the two system priorities, and for whoever extends the
-/// API how to know our clients.
+/// What every cluster has from its first moment: roles, bindings, and for whoever extends the API how to know our clients.
 fn defaults(pki: &Pki) -> Vec<Value> {
     let clients = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {"client-ca-file": pki.ca_pem()},
     });
-    default_objects().into_iter().chain(crate::admission::default_objects()).chain([clients]).collect()
+    default_objects().into_iter().chain([clients]).collect()
 }

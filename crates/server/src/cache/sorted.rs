@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn behaves_like_a_btree_map_and_snapshots_stay() {
-        let (mut ours, mut model) = (Sorted::default(), BTreeMap::new());
+        let (mut ours, mut model) = (Sorted::<E>::default(), BTreeMap::new());
         let mut rng = numbers();
         let mut next = move || rng.next().unwrap();
         let mut snapshot = None;
