@@ -63,9 +63,6 @@ pub(crate) fn config(pod: &Pod, container: &Container, parts: Parts) -> Containe
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        linux: Some(LinuxContainerConfig {
-            resources: Some(parts.resources),
-            security_context: Some(parts.security),
-        }),
+        linux: Some(LinuxContainerConfig { resources: Some(parts.resources), security_context: Some(parts.security) }),
     }
 }

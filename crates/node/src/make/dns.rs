@@ -48,7 +48,7 @@ pub(crate) fn config(pod: &Pod, resolvers: &Resolvers) -> DnsConfig {
         _ => host(&resolvers.host),
     };
     let Some(own) = &spec.dns_config else { return config };
-    let mut extend = |list: &mut Vec<String>, more: &Option<Vec<String>>| {
+    let extend = |list: &mut Vec<String>, more: &Option<Vec<String>>| {
         for item in more.iter().flatten() {
             if !list.contains(item) {
                 list.push(item.clone());
@@ -84,8 +84,7 @@ mod tests {
     fn told(spec: Value) -> String {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": spec})).expect("a pod");
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": spec})).expect("a pod");
         let resolvers = Resolvers {
             cluster: "10.43.0.10".parse().ok(),
             domain: "cluster.local".into(),

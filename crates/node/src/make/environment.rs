@@ -88,11 +88,7 @@ pub(crate) fn environment(sources: &Sources<'_>, container: &Container) -> Resul
 }
 
 /// `None` when what is referred to is missing and may be.
-fn resolve(
-    sources: &Sources<'_>,
-    container: &Container,
-    source: &EnvVarSource,
-) -> Result<Option<String>, ConfigError> {
+fn resolve(sources: &Sources<'_>, container: &Container, source: &EnvVarSource) -> Result<Option<String>, ConfigError> {
     let namespace = || facts::namespace(sources.pod).to_owned();
     if let Some(field) = &source.field_ref {
         return fields::field(sources.pod, &field.field_path, sources.addresses).map(Some);
@@ -172,7 +168,14 @@ mod tests {
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "EMPTY"}]}));
         let expected = [
-            "X_a=1", "X_b=own", "s=hi", "ONE=1-10.43.0.1-$(LATER)", "LATER=l", "KEY=2", "IP=10.0.0.1", "EMPTY=",
+            "X_a=1",
+            "X_b=own",
+            "s=hi",
+            "ONE=1-10.43.0.1-$(LATER)",
+            "LATER=l",
+            "KEY=2",
+            "IP=10.0.0.1",
+            "EMPTY=",
             "WEB_SERVICE_HOST=10.43.0.1",
         ];
         assert_eq!(told.expect("variables"), expected);
@@ -184,9 +187,6 @@ mod tests {
             variables(json!({"name": "c", "env": [{"name": "A", "valueFrom": env}]})).expect_err("an error").to_string()
         };
         assert_eq!(error(json!({"configMapKeyRef": {"name": "none", "key": "k"}})), "configmap \"none\" not found");
-        assert_eq!(
-            error(json!({"secretKeyRef": {"name": "s", "key": "k"}})),
-            "couldn't find key k in Secret n/s"
-        );
+        assert_eq!(error(json!({"secretKeyRef": {"name": "s", "key": "k"}})), "couldn't find key k in Secret n/s");
     }
 }

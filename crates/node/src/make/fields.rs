@@ -64,13 +64,14 @@ pub(crate) fn resource(
     };
     let unknown = || ConfigError::NoResource(selector.resource.clone());
     let (kind, name) = selector.resource.split_once('.').ok_or_else(unknown)?;
-    let resources = container.resources.unwrap_or_default();
-    let list = |texts: &Option<_>| texts.as_ref().map(resources::parse).unwrap_or_default();
+    let own = container.resources.unwrap_or_default();
     let amount = match kind {
-        "limits" => list(&resources.limits).get(name).copied().filter(|limit| !limit.is_zero()).or_else(|| {
-            allocatable.get(name).copied()
-        }),
-        "requests" => list(&resources.requests).get(name).copied(),
+        "limits" => resources::parse(&own.limits)
+            .get(name)
+            .copied()
+            .filter(|limit| !limit.is_zero())
+            .or_else(|| allocatable.get(name).copied()),
+        "requests" => resources::parse(&own.requests).get(name).copied(),
         _ => return Err(unknown()),
     };
     divided(name, amount.unwrap_or_default(), selector.divisor.as_ref().map(|divisor| divisor.0.as_str()))

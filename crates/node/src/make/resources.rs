@@ -47,9 +47,7 @@ fn memory(list: &ResourceList) -> i64 {
 /// One container's resources. `capacity` is the node's memory in bytes.
 pub(crate) fn container(pod: &Pod, container: &Container, capacity: u64) -> LinuxContainerResources {
     let own = container.resources.clone().unwrap_or_default();
-    let (limits, requests) = (own.limits.as_ref(), own.requests.as_ref());
-    let limits = limits.map(resources::parse).unwrap_or_default();
-    let requests = requests.map(resources::parse).unwrap_or_default();
+    let (limits, requests) = (resources::parse(&own.limits), resources::parse(&own.requests));
     // A request left out is what the limit says.
     let weight = if requests.contains_key("cpu") { milli_cpu(&requests) } else { milli_cpu(&limits) };
     let cpu_quota = quota(milli_cpu(&limits));
@@ -121,8 +119,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn made(resources: &[Value]) -> (Limits, Vec<(i64, i64, i64, i64)>, String) {
-        let containers: Vec<Value> =
-            resources.iter().map(|r| json!({"name": "c", "resources": r})).collect();
+        let containers: Vec<Value> = resources.iter().map(|r| json!({"name": "c", "resources": r})).collect();
         let value = json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}});
         let pod: Pod = serde_json::from_value(value).expect("a pod");
         let each = facts::main_containers(&pod).iter().map(|c| {

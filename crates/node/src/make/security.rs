@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{
 };
 use skiff_cri::v1::security_profile::ProfileType;
 use skiff_cri::v1::{
-    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
+    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
 };
 
 use super::ConfigError;
@@ -21,8 +21,17 @@ pub(crate) struct ImageUser {
 
 /// What a container cannot see of the host's /proc and /sys, unless it asks for all of it.
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
 /// What a container can see but not write.
@@ -85,7 +94,8 @@ pub(crate) fn container(
     let user = own.run_as_user.or(context.run_as_user);
     refuse_root(pod, container, user, own.run_as_non_root.or(context.run_as_non_root), image)?;
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() };
+    let paths =
+        |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() };
     let mut namespaces = namespaces(pod);
     if let Some(target) = target.filter(|_| namespaces.pid() == NamespaceMode::Container) {
         namespaces.set_pid(NamespaceMode::Target);

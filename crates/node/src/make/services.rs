@@ -60,7 +60,8 @@ mod tests {
         let service: Service = serde_json::from_value(json!({"metadata": {"name": "my-web"}, "spec": {
             "clusterIP": "10.43.0.5", "ports": [{"port": 80, "name": "http"}, {"port": 53, "protocol": "UDP"}]}}))
         .expect("a service");
-        let told: Vec<String> = variables([&service]).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let told: Vec<String> =
+            variables([&service]).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(
             told,
             [
