@@ -243,6 +243,8 @@ pub(crate) static API_SERVICE: KindRules = KindRules {
         };
         vec![name(object), shown.into(), state.into(), created(object, now)]
     },
+    // `v1.` of the core group is no DNS name.
+    name: NameForm::PathSegment,
     ..KindRules::new("apiregistration.k8s.io", "APIService")
 };
 

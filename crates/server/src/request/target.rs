@@ -2,7 +2,7 @@
 
 use http::Method;
 use percent_encoding::percent_decode_str;
-use skiff_meta::{GroupResource, GroupVersionResource};
+use skiff_meta::GroupVersionResource;
 
 use super::query::Query;
 
@@ -29,10 +29,6 @@ impl Target {
     /// The name authorization looks at.
     pub(crate) fn authorized_name(&self) -> &str {
         if self.name.is_empty() { &self.selected_name } else { &self.name }
-    }
-    /// Group and resource, for errors.
-    pub(crate) fn group_resource(&self) -> GroupResource {
-        self.resource.group_resource()
     }
 }
 

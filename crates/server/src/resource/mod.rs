@@ -99,10 +99,6 @@ impl Version {
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
-    /// Whether `status` is a part of its own.
-    pub(crate) fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
-    }
     /// Group and kind, for errors.
     pub(crate) fn group_kind(&self) -> GroupKind {
         self.gvk.group_kind()

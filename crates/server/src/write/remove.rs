@@ -57,6 +57,8 @@ pub(crate) struct Removed {
     pub(crate) object: Gone,
     /// Whether it is gone.
     pub(crate) gone: bool,
+    /// Whether that was written just now, rather than found in the cache.
+    written: bool,
 }
 
 /// The object of a delete.
@@ -80,10 +82,14 @@ pub(crate) async fn remove(call: &mut Call, name: &str, options: &DeleteOptions)
             continue;
         };
         match attempt(call, name, &stored, options).await {
-            Ok(Some(removed)) => return Ok(removed),
+            Ok(Some(removed)) if fresh || removed.written => return Ok(removed),
+            Ok(Some(_)) => {
+                call.catch_up().await?;
+                fresh = true;
+            }
             Ok(None) => fresh = true,
-            // The cache may be behind what the precondition knows.
-            Err(status) if status.is("Conflict") && !fresh => {
+            // The cache may be behind what the client knows.
+            Err(_) if !fresh => {
                 call.catch_up().await?;
                 fresh = true;
             }
@@ -115,12 +121,14 @@ async fn attempt(
     let mut extra = admitted.validate(call, None).await?;
     let dependents = habits::of(&id, call.served.resource.custom).dependents;
     let (new, gone) = match plan(&id, &old, options, dependents, call.api.world.now()) {
-        Plan::Nothing => return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone: false })),
+        Plan::Nothing => {
+            return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone: false, written: false }));
+        }
         Plan::Remove(last) => (last, true),
         Plan::Update(new) => (new, false),
     };
     if options.dry_run {
-        return Ok(Some(Removed { object: Gone::Dry(new), gone }));
+        return Ok(Some(Removed { object: Gone::Dry(new), gone, written: false }));
     }
     if gone {
         let mut own = services::reserve(call, Some(&old), None).await?;
@@ -131,12 +139,14 @@ async fn attempt(
     tree::metadata(&mut bare).remove("resourceVersion");
     let bytes = call.stored_bytes(&bare)?;
     if !gone && bytes == stored.canonical() {
-        return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone }));
+        return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone, written: false }));
     }
     let value = (!gone).then(|| bytes.clone());
     let change = Change { key: call.store_key(name)?, expected: stored.revision(), value, lease: 0 };
     match call.commit(&change, extra).await? {
-        Committed::At(revision) => Ok(Some(Removed { object: Gone::Stored(call.written(bytes, revision)?), gone })),
+        Committed::At(revision) => {
+            Ok(Some(Removed { object: Gone::Stored(call.written(bytes, revision)?), gone, written: true }))
+        }
         Committed::Raced { exists: false } => Err(call.not_found(name)),
         Committed::Raced { .. } | Committed::Elsewhere => Ok(None),
     }

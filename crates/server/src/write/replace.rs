@@ -30,42 +30,64 @@ pub(crate) trait Edit: Send + Sync {
 }
 
 enum Step {
+    /// Written.
     Done(Written),
+    /// Nothing to write, if the object still is what the cache has.
+    Same(Written),
     /// Look again: the object, or something the write depends on, has changed.
     Again,
-    /// What the client knows is not what the cache has; which is right can be told once the cache is fresh.
-    Doubt(Status),
 }
 
 /// Changes the object called `name`.
+///
+/// The cache may be a moment behind. Writes do not mind, since they are conditional; but before a request is refused,
+/// or found to change nothing, the cache is brought up to date and the answer is thought over.
 pub(crate) async fn replace(call: &mut Call, name: &str, intent: &Intent, edit: &dyn Edit) -> Result<Written, Status> {
     let mut fresh = false;
     for _ in 0..ATTEMPTS {
-        let step = match call.cached(name)? {
-            Some(old) => change(call, name, &old, intent, edit).await?,
-            None if !fresh => Step::Doubt(call.not_found(name)),
-            None if edit.creates(call) => {
-                let object = edit.edit(call, None)?;
-                match insert::insert(call, object, intent).await {
-                    // Somebody made it in between.
-                    Err(status) if status.is("AlreadyExists") && !intent.dry_run => Step::Again,
-                    other => return other,
-                }
-            }
-            None => return Err(call.not_found(name)),
-        };
-        match step {
-            Step::Done(written) => return Ok(written),
-            Step::Doubt(status) if fresh => return Err(status),
-            Step::Doubt(_) => {
+        let Some(old) = call.cached(name)? else {
+            if !fresh {
                 call.catch_up().await?;
                 fresh = true;
+                continue;
             }
+            match create(call, name, intent, edit).await? {
+                Some(written) => return Ok(written),
+                None => continue,
+            }
+        };
+        let warned = call.warnings.len();
+        let step = change(call, name, &old, intent, edit).await;
+        if matches!(step, Ok(Step::Same(_)) | Err(_)) && !fresh {
+            call.catch_up().await?;
+            fresh = true;
+            if call.cached(name)?.is_none_or(|now| now.revision() != old.revision()) {
+                call.warnings.truncate(warned);
+                continue;
+            }
+        }
+        match step? {
+            Step::Done(written) | Step::Same(written) => return Ok(written),
             // A refused commit has brought the cache up to date already.
-            Step::Again => fresh = true,
+            Step::Again => {
+                call.warnings.truncate(warned);
+                fresh = true;
+            }
         }
     }
     Err(call.too_busy(name))
+}
+
+/// Makes an object that is missing; `None`: somebody made it in between.
+async fn create(call: &mut Call, name: &str, intent: &Intent, edit: &dyn Edit) -> Result<Option<Written>, Status> {
+    if !edit.creates(call) {
+        return Err(call.not_found(name));
+    }
+    let object = edit.edit(call, None)?;
+    match insert::insert(call, object, intent).await {
+        Err(status) if status.is("AlreadyExists") && !intent.dry_run => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 async fn change(
@@ -77,13 +99,9 @@ async fn change(
 ) -> Result<Step, Status> {
     let version = call.served.version.clone();
     let old = call.show(stored)?;
-    let warned = call.warnings.len();
     let mut new = edit.edit(call, Some(&old))?;
     check_name(call, &mut new, name)?;
-    if let Some(conflict) = conflict(call, &new, stored, name, edit)? {
-        call.warnings.truncate(warned);
-        return Ok(Step::Doubt(conflict));
-    }
+    check_version(call, &new, stored, name, edit)?;
     system::drop_repeated_owners(&mut new);
 
     let kind = version.gvk.clone();
@@ -108,22 +126,19 @@ async fn change(
     let removes = is_finished(&new, &old);
     let bytes = call.stored_bytes(&new)?;
     if !removes && bytes == stored.canonical() {
-        return Ok(Step::Done(Written::Updated(Done::Stored(stored.clone()))));
+        return Ok(Step::Same(Written::Updated(Done::Stored(stored.clone()))));
     }
     if intent.dry_run {
         let shown = tree::at(&old, &["metadata", "resourceVersion"]).cloned();
         tree::put(tree::metadata(&mut new), "resourceVersion", shown);
-        return Ok(Step::Done(Written::Updated(Done::Dry(new))));
+        return Ok(Step::Same(Written::Updated(Done::Dry(new))));
     }
     let value = (!removes).then(|| bytes.clone());
     let lease = if removes { 0 } else { insert::lease(call).await? };
     let change = Change { key: call.store_key(name)?, expected: stored.revision(), value, lease };
     Ok(match call.commit(&change, extra).await? {
         Committed::At(revision) => Step::Done(Written::Updated(Done::Stored(call.written(bytes, revision)?))),
-        Committed::Raced { .. } | Committed::Elsewhere => {
-            call.warnings.truncate(warned);
-            Step::Again
-        }
+        Committed::Raced { .. } | Committed::Elsewhere => Step::Again,
     })
 }
 
@@ -155,30 +170,32 @@ fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
     system::match_namespace(new, call.namespace(), namespaced)
 }
 
-/// What the client thinks the object is, against what it is. Takes the resourceVersion out of the new object.
-fn conflict(call: &Call, new: &Value, stored: &Object, name: &str, edit: &dyn Edit) -> Result<Option<Status>, Status> {
+/// What the client thinks the object is must be what it is.
+fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, edit: &dyn Edit) -> Result<(), Status> {
     let id = call.served.id();
     let uid = tree::text(new, &["metadata", "uid"]);
     if !uid.is_empty() && uid != stored.meta().uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta().uid);
-        return Ok(Some(Status::conflict(id, name, &why)));
+        return Err(Status::conflict(id, name, &why));
     }
     let version = tree::text(new, &["metadata", "resourceVersion"]);
+    let path = FieldPath::new("metadata.resourceVersion");
     if version.is_empty() || version == "0" {
         if edit.is_put() && !habits::of(id, call.served.resource.custom).unconditional_update {
-            let path = FieldPath::new("metadata.resourceVersion");
             let fault = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(Status::invalid(&GroupKind::new(&*id.group, &*id.resource), name, &[fault]));
         }
-        return Ok(None);
+        return Ok(());
     }
-    let Ok(version) = version.parse::<u64>() else {
-        let path = FieldPath::new("metadata.resourceVersion");
-        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-        let fault = FieldError::invalid(&path, version, &why);
-        return Err(Status::invalid(&call.served.version.group_kind(), name, &[fault]));
-    };
-    Ok((version != stored.revision()).then(|| Status::stale(id, name)))
+    match version.parse::<u64>() {
+        Ok(version) if version == stored.revision() => Ok(()),
+        Ok(_) => Err(Status::stale(id, name)),
+        Err(_) => {
+            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+            let fault = FieldError::invalid(&path, version, &why);
+            Err(Status::invalid(&call.served.version.group_kind(), name, &[fault]))
+        }
+    }
 }
 
 /// Carries over what this part may not change.
