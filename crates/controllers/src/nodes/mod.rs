@@ -1,0 +1,184 @@
+//! Nodes: signs of life, taints, pods that must leave a node that is gone, and each node's pod addresses.
+
+mod plan;
+mod ranges;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
+use serde_json::json;
+use skiff_client::{
+    After, Client, ClientError, DeleteOptions, Index, Key, Kind, Patch, Recorder, Selection, Store, WorkQueue, Workers,
+    involved,
+};
+use skiff_meta::WorldRef;
+use skiff_meta::world::Task;
+
+use crate::Context;
+use plan::{Plan, Snapshot};
+
+/// A node's last sign of life: what it said, and when we saw it. Our clock, not the node's, is what counts.
+#[derive(Clone, Debug, PartialEq)]
+struct Heartbeat {
+    said: String,
+    seen: Duration,
+}
+
+struct Controller {
+    client: Client,
+    world: WorldRef,
+    recorder: Recorder,
+    nodes: Store<Node>,
+    leases: Store<Lease>,
+    pods_on: Index<Pod>,
+    heartbeats: Mutex<BTreeMap<String, Heartbeat>>,
+    cluster_cidr: String,
+    /// One range is given out at a time: each next choice must see the last one.
+    giving: futures::lock::Mutex<BTreeMap<String, String>>,
+}
+
+/// Starts the node controller.
+pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
+    let (nodes, pods) = (context.informers.all::<Node>(), context.informers.all::<Pod>());
+    let leases = context.informers.select::<Lease>("kube-node-lease", Selection::default());
+    let queue = WorkQueue::new(context.world.clone());
+    let controller = Arc::new(Controller {
+        recorder: Recorder::new(client.clone(), context.world.clone(), "node-controller", ""),
+        client,
+        world: context.world.clone(),
+        nodes: nodes.store(),
+        leases: leases.store(),
+        pods_on: pods.index(|pod| pod.spec.as_ref().and_then(|s| s.node_name.clone()).into_iter().collect()),
+        heartbeats: Mutex::default(),
+        cluster_cidr: context.options.cluster_cidr.clone(),
+        giving: futures::lock::Mutex::default(),
+    });
+    let to_queue = queue.clone();
+    nodes.on(move |change| to_queue.add(change.key(), change.trace));
+    let (to_queue, lives) = (queue.clone(), controller.clone());
+    leases.on(move |change| {
+        // A beating heart is noted, not worked on; only a node that was silent is looked at again.
+        let key = Key::new("", change.key().name);
+        if lives.silent(&key.name) >= plan::GRACE {
+            to_queue.add(key, change.trace);
+        } else {
+            lives.silent(&key.name);
+        }
+    });
+    let to_queue = queue.clone();
+    pods.on(move |change| {
+        let on = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|s| s.node_name.clone());
+        let arrived = change.old.and_then(on).is_none();
+        if let Some(node) = change.new.and_then(on).filter(|_| arrived) {
+            to_queue.add(Key::new("", node), change.trace);
+        }
+    });
+    let synced = vec![nodes.synced(), leases.synced(), pods.synced()];
+    let workers = Workers { world: context.world.clone(), name: "node-controller", count: 4, synced };
+    workers.start(queue, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    })
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &Key) -> Result<After, ClientError> {
+        let Some(node) = self.nodes.get_key(key) else {
+            self.heartbeats.lock().remove(&key.name);
+            self.giving.lock().await.remove(&key.name);
+            return Ok(After::Change);
+        };
+        self.give_range(&node).await?;
+        let pods = self.pods_on.get(&key.name);
+        let silent = self.silent(&key.name);
+        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, now: self.world.now() });
+        let again = plan.again;
+        self.execute(&node, plan).await?;
+        Ok(again.map_or(After::Change, After::Delay))
+    }
+
+    /// How long the node has been silent.
+    fn silent(&self, name: &str) -> Duration {
+        let now = self.world.elapsed();
+        let lease = self.leases.get("kube-node-lease", name);
+        let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone()).map(|t| t.0.to_string());
+        let node = self.nodes.get("", name);
+        let told = node.and_then(|n| {
+            let conditions = n.status.as_ref()?.conditions.as_ref()?;
+            conditions.iter().find(|c| c.type_ == "Ready")?.last_heartbeat_time.as_ref().map(|t| t.0.to_string())
+        });
+        let said = format!("{renewed:?} {told:?}");
+        let mut heartbeats = self.heartbeats.lock();
+        let last = heartbeats.entry(name.to_owned()).or_insert_with(|| Heartbeat { said: said.clone(), seen: now });
+        if last.said != said {
+            let was = now - last.seen;
+            *last = Heartbeat { said, seen: now };
+            // The caller learns of the silence that has just ended, so that it looks at the node.
+            return if was >= plan::GRACE { was } else { Duration::ZERO };
+        }
+        now - last.seen
+    }
+
+    /// Gives the node its pod addresses, once.
+    async fn give_range(&self, node: &Node) -> Result<(), ClientError> {
+        let range_of = |node: &Node| node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).filter(|r| !r.is_empty());
+        if range_of(node).is_some() || self.cluster_cidr.is_empty() {
+            return Ok(());
+        }
+        let mut giving = self.giving.lock().await;
+        let mut taken: BTreeSet<String> = self.nodes.list().iter().filter_map(|n| range_of(n)).collect();
+        taken.extend(giving.iter().filter(|(name, _)| *name != node.name()).map(|(_, range)| range.clone()));
+        let Some(range) = ranges::free(&self.cluster_cidr, &taken) else {
+            let why = format!("no pod addresses are left in {} for node {}", self.cluster_cidr, node.name());
+            self.recorder.warning(&involved(node), "CIDRNotAvailable", why);
+            return Ok(());
+        };
+        let patch = json!({"metadata": {"uid": node.uid()}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+        self.client.all::<Node>().patch(node.name(), &Patch::Merge(patch)).await?;
+        giving.insert(node.name().to_owned(), range);
+        Ok(())
+    }
+
+    async fn execute(&self, node: &Node, plan: Plan) -> Result<(), ClientError> {
+        let api = self.client.all::<Node>();
+        if let Some(conditions) = plan.conditions {
+            self.recorder.normal(&involved(node), "NodeNotReady", format!("Node {} status is now: NodeNotReady", node.name()));
+            api.patch_status(node.name(), &Patch::Strategic(json!({"status": {"conditions": conditions}}))).await?;
+        }
+        if let Some(taints) = plan.taints {
+            // The list is replaced as a whole, so nobody else's change may be lost.
+            let version = &node.metadata.resource_version;
+            let fresh = self.nodes.get("", node.name()).and_then(|n| n.metadata.resource_version.clone());
+            let patch = json!({"metadata": {"resourceVersion": fresh.as_ref().or(version.as_ref())}, "spec": {"taints": taints}});
+            match api.patch(node.name(), &Patch::Merge(patch)).await {
+                Ok(_) => {}
+                // What else has changed brings the node back to us.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for pod in plan.unready {
+            let now = self.world.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let condition = json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now});
+            let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}}));
+            ignore_gone(self.client.namespaced::<Pod>(pod.namespace()).patch_status(pod.name(), &patch).await)?;
+        }
+        for pod in plan.evict {
+            self.recorder.normal(&involved(&*pod), "TaintManagerEviction", format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name()));
+            ignore_gone(self.client.namespaced::<Pod>(pod.namespace()).delete(pod.name(), &DeleteOptions::uid(pod.uid())).await)?;
+        }
+        Ok(())
+    }
+}
+
+fn ignore_gone<T>(result: Result<T, ClientError>) -> Result<(), ClientError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
