@@ -1,0 +1,170 @@
+//! The thin layer between sockets and [`Api::handle`]: HTTPS with HTTP/1.1 and HTTP/2 on one port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use skiff_client::{Backend, Body};
+use skiff_meta::WorldRef;
+use skiff_meta::world::{Task, WorldExt};
+use skiff_store::Store;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::api::Api;
+use crate::chain::{Identity, Peer, User};
+use crate::config::ServerConfig;
+use crate::error::ServerError;
+use crate::pki::{Pki, ServingNames};
+
+/// A client that has not finished its handshake or its headers by then never will.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long running requests may take at the end. Watches would go on for ever.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// An API server that listens.
+pub struct Server {
+    api: Arc<Api>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: Task,
+}
+
+impl Server {
+    /// Listens, then starts the API. The port is taken first, so that an occupied one leaves nothing half-written.
+    ///
+    /// # Errors
+    /// When the address is taken, or as [`Api::new`].
+    pub async fn start(
+        mut config: ServerConfig,
+        pki: &Pki,
+        store: Arc<dyn Store>,
+        world: WorldRef,
+    ) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Listen { address: config.bind, source };
+        let listener = TcpListener::bind(config.bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        config.bind = address;
+        let names = ServingNames::new(&config.cluster_domain, names(&config));
+        let tls = TlsAcceptor::from(pki.server_tls(&names, world.now())?);
+        let advertise = config.advertise;
+        let api = Api::new(config, pki, store, world.clone()).await?;
+        let _ = api.address.set(SocketAddr::new(advertise, address.port()).to_string());
+        let (stop, stopped) = watch::channel(false);
+        let door = Arc::new(Door { api: api.clone(), world: world.clone(), tls });
+        let accepting = world.spawn("listener", door.open(listener, stopped).boxed());
+        Ok(Self { api, address, stop, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server without its socket.
+    pub fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
+
+    /// Somebody of this process, with the rights of `user`.
+    pub fn backend(&self, user: User) -> Arc<dyn Backend> {
+        self.api.backend(user)
+    }
+
+    /// Takes no more requests, and lets the running ones finish for a moment.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        self.accepting.await;
+    }
+}
+
+/// What the certificate must name beside the fixed names.
+fn names(config: &ServerConfig) -> Vec<String> {
+    let mut names = config.tls_sans.clone();
+    names.push(config.advertise.to_string());
+    names.extend(config.service_cidr.hosts().next().map(|first| first.to_string()));
+    if !config.bind.ip().is_unspecified() {
+        names.push(config.bind.ip().to_string());
+    }
+    names
+}
+
+/// Runs hyper's tasks through the world.
+#[derive(Clone)]
+struct Tasks(WorldRef);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.0.spawn("http", task.boxed());
+    }
+}
+
+struct Door {
+    api: Arc<Api>,
+    world: WorldRef,
+    tls: TlsAcceptor,
+}
+
+impl Door {
+    async fn open(self: Arc<Self>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+        let graceful = Arc::new(GracefulShutdown::new());
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.changed() => break,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let (door, watcher) = (self.clone(), graceful.watcher());
+                    self.world.spawn("connection", async move { door.serve(stream, address, watcher).await }.boxed());
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: those that end make room.
+                    tracing::warn!("a connection was not accepted: {error}");
+                    self.world.sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        if let Ok(graceful) = Arc::try_unwrap(graceful) {
+            self.world.timeout(LAST_REQUESTS, graceful.shutdown()).await;
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, watcher: hyper_util::server::graceful::Watcher) {
+        let _ = stream.set_nodelay(true);
+        let stream = match self.world.timeout(PATIENCE, self.tls.accept(stream)).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return tracing::debug!(%address, "TLS handshake: {error}"),
+            None => return tracing::debug!(%address, "TLS handshake: timed out"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
+        let peer = Arc::new(Peer { certificates, address: Some(address) });
+        let api = self.api.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (api, identity) = (api.clone(), Identity::Peer(peer.clone()));
+            async move { Ok::<Response<Body>, std::convert::Infallible>(api.handle(request.map(boxed), identity).await) }
+        });
+        let mut builder = auto::Builder::new(Tasks(self.world.clone()));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(PATIENCE);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%address, "connection ended: {error}");
+        }
+    }
+}
+
+fn boxed(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
