@@ -103,14 +103,26 @@ fn power_cuts_lose_nothing_acknowledged() {
 /// A disk with several segments and a checkpoint, and how many transactions are on it.
 fn filled(world: &Arc<TestWorld>) -> (FakeDisk, u64) {
     let disk = FakeDisk::default();
-    world.run(async {
+    let count = world.run(async {
         let store = open(&disk, world);
-        for number in 1..=100 {
-            commit(&store, numbered(number)).await;
+        let mut count = 0;
+        // The checkpoint comes in its own time.
+        while count < 100 || !disk.list().expect("a list").iter().any(|name| is_checkpoint(name)) {
+            count += 1;
+            commit(&store, numbered(count)).await;
+        }
+        for _ in 0..20 {
+            count += 1;
+            commit(&store, numbered(count)).await;
         }
         store.close().await.expect("nothing is in its way");
+        count
     });
-    (disk, 100)
+    (disk, count)
+}
+
+fn is_checkpoint(name: &str) -> bool {
+    name.starts_with("checkpoint-")
 }
 
 fn copy(disk: &FakeDisk) -> FakeDisk {
@@ -128,6 +140,7 @@ fn check_damaged(damaged: &FakeDisk, world: &Arc<TestWorld>, name: &str, count: 
     match try_open(damaged, world, options()) {
         Ok(store) => {
             let left = world.run(check_whole(&store));
+            world.run(store.close()).expect("nothing is in its way");
             assert!(left == count || left == count - 1, "{what}: {left} of {count} are left");
             Some(left)
         }
@@ -144,7 +157,6 @@ fn no_flipped_bit_is_served() {
     let world = TestWorld::shared();
     let (disk, count) = filled(&world);
     let names = disk.list().expect("a list");
-    assert!(names.iter().any(|name| name.starts_with("checkpoint-")) && names.len() >= 3, "{names:?}");
     let (mut refused, mut cut, mut harmless) = (0, 0, 0);
     for name in &names {
         let size = disk.edit(name, |bytes| bytes.len()).expect("a listed file");
@@ -205,14 +217,18 @@ fn torn_tails_are_cut_off() {
 fn missing_and_shortened_files_are_noticed() {
     let world = TestWorld::shared();
     let (disk, _) = filled(&world);
-    for name in disk.list().expect("a list") {
-        let damaged = copy(&disk);
-        damaged.remove(&name).expect("a listed file");
-        let error = try_open(&damaged, &world, options()).err();
-        assert!(matches!(error, Some(StoreError::Corrupt { .. })), "without {name}: {error:?}");
+    let names = disk.list().expect("a list");
+    for name in &names {
+        // The loss of the newest segment cannot be told from its never having been.
+        if Some(name) != names.last() {
+            let damaged = copy(&disk);
+            damaged.remove(name).expect("a listed file");
+            let error = try_open(&damaged, &world, options()).err();
+            assert!(matches!(error, Some(StoreError::Corrupt { .. })), "without {name}: {error:?}");
+        }
         for size in [0, 10, 64, 100, 3000] {
             let damaged = copy(&disk);
-            let old = damaged.edit(&name, |bytes| std::mem::replace(bytes, bytes[..size.min(bytes.len())].to_vec()));
+            let old = damaged.edit(name, |bytes| std::mem::replace(bytes, bytes[..size.min(bytes.len())].to_vec()));
             if old.expect("a listed file").len() > size {
                 let error = try_open(&damaged, &world, options()).err();
                 assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{name} of {size} bytes: {error:?}");
@@ -299,7 +315,7 @@ fn a_full_disk_takes_back_leases() {
 fn a_full_disk_is_freed_by_a_checkpoint() {
     let world = TestWorld::shared();
     let disk = FakeDisk::default();
-    disk.set_capacity(Some(6 * 4096));
+    disk.set_capacity(Some(6 * 4096 + 3000));
     world.run(async {
         let options = Options { checkpoint_bytes: 1 << 30, checkpoint_entries: 1 << 30, ..options() };
         let store = try_open(&disk, &world, options).expect("room for a segment");

@@ -205,8 +205,13 @@ impl Run {
             }
             Step::Drain => self.drain().await,
             Step::Wait(seconds) => self.world.advance(Duration::from_secs(seconds.into())),
-            Step::Reopen => self.reopen(|_| ()).await,
-            Step::PowerCycle(seed) => self.reopen(|disk| disk.power_cycle(support::coin(seed))).await,
+            Step::Reopen => self.reopen().await,
+            Step::PowerCycle(seed) => {
+                if let Some(disk) = &self.disk {
+                    disk.power_cycle(support::coin(seed));
+                }
+                self.reopen().await;
+            }
         }
         self.check_edges().await;
     }
@@ -266,11 +271,10 @@ impl Run {
         }
     }
 
-    async fn reopen(&mut self, meanwhile: impl FnOnce(&FakeDisk)) {
+    async fn reopen(&mut self) {
         let Some(disk) = &self.disk else { return };
         self.watches.clear();
         self.store.close().await.expect("nothing is in its way");
-        meanwhile(disk);
         self.store = open(disk, &self.world);
         for kv in self.model.now().values() {
             let (found, _) = self.store.get(&kv.key, None).await.expect("open");

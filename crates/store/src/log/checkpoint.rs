@@ -83,7 +83,7 @@ pub(crate) fn run(shared: &Shared, files: &Files, plan: Plan) {
     });
     shared.state.write().core.unpin();
     match written {
-        Ok(size) => files.replace(plan.sequence, size),
+        Ok(size) => files.replace(plan.sequence, plan.segment, size),
         Err(error) => {
             if error.kind() != io::ErrorKind::Interrupted {
                 tracing::warn!("a checkpoint could not be written, will try again: {error}");

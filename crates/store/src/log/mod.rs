@@ -79,8 +79,7 @@ struct FilesInner {
 }
 
 struct Sealed {
-    name: String,
-    last_sequence: u64,
+    number: u64,
     size: u64,
 }
 
@@ -108,12 +107,12 @@ impl Files {
         self.inner.lock().active = size;
     }
 
-    /// A checkpoint is durable: what it replaces goes, oldest first, so that a crash leaves no gap.
-    fn replace(&self, sequence: u64, size: u64) {
+    /// A checkpoint is durable: what it replaces goes, the segments before the one written at the time oldest first.
+    fn replace(&self, sequence: u64, segment: u64, size: u64) {
         let mut inner = self.inner.lock();
         let old = inner.checkpoint.replace((checkpoint_name(sequence), size));
-        let covered = inner.sealed.partition_point(|segment| segment.last_sequence <= sequence);
-        let segments: Vec<_> = inner.sealed.drain(..covered).map(|segment| segment.name).collect();
+        let covered = inner.sealed.partition_point(|sealed| sealed.number < segment);
+        let segments: Vec<_> = inner.sealed.drain(..covered).map(|sealed| segment_name(sealed.number)).collect();
         drop(inner);
         for name in old.map(|(name, _)| name).into_iter().chain(segments) {
             if let Err(error) = self.disk.remove(&name) {
@@ -192,8 +191,7 @@ impl Log {
         let size = self.segment_size.max(frame + 2 * header::SIZE as u64);
         let next = Segment::create(&*self.disk, self.segment.number + 1, self.world.random(), size)?;
         let last = std::mem::replace(&mut self.segment, next);
-        let name = segment_name(last.number);
-        self.files.seal(Sealed { name, last_sequence: self.sequence, size: last.size });
+        self.files.seal(Sealed { number: last.number, size: last.size });
         self.files.set_active(size);
         Ok(())
     }

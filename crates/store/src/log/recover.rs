@@ -49,8 +49,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, world: &WorldRef, options: &Options) -> 
     for (at, number) in segments.iter().enumerate() {
         let segment = replay.segment(*number, at + 1 == segments.len())?;
         if at + 1 < segments.len() {
-            let (name, last_sequence) = (segment_name(*number), replay.sequence.unwrap_or(0));
-            files.seal(super::Sealed { name, last_sequence, size: segment.size });
+            files.seal(super::Sealed { number: *number, size: segment.size });
         }
         active = Some(segment);
     }
@@ -63,9 +62,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, world: &WorldRef, options: &Options) -> 
         }
     };
     files.set_active(segment.size);
-    if let Some(Loaded { sequence, size, .. }) = checkpoint {
+    if let Some(Loaded { sequence, segment, size, .. }) = checkpoint {
         // Lets go of what a crash kept from being removed.
-        files.replace(sequence, size);
+        files.replace(sequence, segment, size);
     }
     let log = Log { disk, world: world.clone(), files, segment_size: options.segment, segment, sequence, _lock: lock };
     Ok(Recovered { core, log, since_checkpoint: amount, keys_at_checkpoint })
