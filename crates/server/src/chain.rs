@@ -235,7 +235,11 @@ pub trait Admission: Send + Sync {
     fn name(&self) -> &'static str;
     /// Cheap check before anything else.
     fn handles(&self, operation: Operation, resource: &GroupVersionResource, subresource: &str) -> bool;
-    /// Changes the object; not called for deletes and connects.
+    /// Whether [`Admission::mutate`] may change objects; only then they are defaulted again.
+    fn changes_objects(&self) -> bool {
+        false
+    }
+    /// Changes the object, or refuses it before anybody else looks at it; not called for deletes and connects.
     ///
     /// # Errors
     /// A refusal.

@@ -25,6 +25,10 @@ impl Admission for DefaultIngressClass {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let annotated = object["metadata"]["annotations"].get("kubernetes.io/ingress.class").is_some();
         if annotated || !object["spec"]["ingressClassName"].is_null() {

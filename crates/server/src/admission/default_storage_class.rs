@@ -26,6 +26,10 @@ impl Admission for DefaultStorageClass {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let annotated = object["metadata"]["annotations"].get("volume.beta.kubernetes.io/storage-class").is_some();
         // An empty name is a wish too: no class at all.

@@ -27,6 +27,10 @@ impl Admission for DefaultTolerationSeconds {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, _request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let spec = &mut object["spec"];
         for key in KEYS {

@@ -42,6 +42,10 @@ impl Admission for LimitRanger {
             )
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         if request.resource.resource == "pods" {
             let limits = limits(request);

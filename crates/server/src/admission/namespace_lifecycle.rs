@@ -1,9 +1,11 @@
 //! NamespaceLifecycle: nothing new in namespaces that are not there or about to go, and some that must not go.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use skiff_meta::status::Cause;
-use skiff_meta::{GroupResource, GroupVersionResource, Status};
+use skiff_meta::{GroupResource, GroupVersionResource, Object, Status};
 use skiff_store::Compare;
 
 use super::{find, refuse};
@@ -33,6 +35,12 @@ impl Admission for NamespaceLifecycle {
         }
     }
 
+    /// Refuses at the very beginning: whoever names a namespace that is not there shall hear that, and not what else is
+    /// wrong because of it.
+    async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
+        usable(request, Some(object)).await.map(|_| ())
+    }
+
     async fn validate(
         &self,
         request: &AdmissionRequest<'_>,
@@ -43,25 +51,31 @@ impl Admission for NamespaceLifecycle {
             let immortal = IMMORTAL.contains(&request.name);
             return if immortal { Err(refuse(request, object, "this namespace may not be deleted")) } else { Ok(()) };
         }
-        if request.namespace.is_empty() {
-            return Ok(());
-        }
-        let namespaces = GroupResource::new("", "namespaces");
-        let namespace = find(request.view, &namespaces, "", request.namespace)
-            .await?
-            .ok_or_else(|| Status::not_found(&namespaces, request.namespace))?;
-        if is_terminating(&namespace) {
-            return Err(terminating(request, object));
-        }
+        let Some(namespace) = usable(request, object).await? else { return Ok(()) };
         // The write holds only while the namespace is as it was looked at: once it is terminating nothing can come in
         // behind the back of whoever empties it.
-        let key = request.view.key(&namespaces, "", request.namespace);
+        let key = request.view.key(&namespaces(), "", request.namespace);
         extra.compare.push(Compare::Modified(key, namespace.revision()));
         Ok(())
     }
 }
 
-fn is_terminating(namespace: &skiff_meta::Object) -> bool {
+fn namespaces() -> GroupResource {
+    GroupResource::new("", "namespaces")
+}
+
+/// The namespace that something new shall come into; `None` for what belongs to none.
+async fn usable(request: &AdmissionRequest<'_>, object: Option<&Value>) -> Result<Option<Arc<Object>>, Status> {
+    if request.namespace.is_empty() {
+        return Ok(None);
+    }
+    let namespace = find(request.view, &namespaces(), "", request.namespace)
+        .await?
+        .ok_or_else(|| Status::not_found(&namespaces(), request.namespace))?;
+    if is_terminating(&namespace) { Err(terminating(request, object)) } else { Ok(Some(namespace)) }
+}
+
+fn is_terminating(namespace: &Object) -> bool {
     let typed = namespace.typed::<k8s_openapi::api::core::v1::Namespace>();
     typed.is_ok_and(|n| n.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Terminating"))
 }

@@ -95,6 +95,10 @@ impl Admission for Priority {
             )
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         match request.old {
             _ if request.resource.resource != "pods" => Ok(()),

@@ -48,6 +48,10 @@ impl Admission for RuntimeClass {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let Some(class) = class_of(request, object).await? else { return Ok(()) };
         if let Some(overhead) = overhead_of(Some(&class)) {

@@ -70,6 +70,10 @@ impl Admission for ServiceAccount {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         if is_mirror(object) {
             return Ok(());

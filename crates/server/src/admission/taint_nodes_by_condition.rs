@@ -26,6 +26,10 @@ impl Admission for TaintNodesByCondition {
             && subresource.is_empty()
     }
 
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, _request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let spec = &mut object["spec"];
         if spec.is_null() {

@@ -8,6 +8,8 @@ mod questions;
 pub(crate) mod references;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -7,7 +7,6 @@
 mod dial;
 mod location;
 mod options;
-mod query;
 mod relay;
 mod service;
 mod unchecked;

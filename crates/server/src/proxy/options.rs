@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::{GroupKind, Status};
 
-pub(super) use super::query::Query;
+pub(super) use crate::request::Query;
 
 const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 

@@ -24,18 +24,18 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Lets plug-ins change the object; says whether any was asked.
+    /// Lets plug-ins change the object; says whether any may have.
     pub(crate) async fn mutate(&self, call: &Call, object: &mut Value) -> Result<bool, Status> {
         let gvr = call.served.gvr();
         let request = self.request(call, &gvr);
-        let mut asked = false;
+        let mut changed = false;
         for plugin in &call.api.chain.admission {
             if plugin.handles(self.operation, &gvr, request.subresource) {
                 plugin.mutate(&request, object).await?;
-                asked = true;
+                changed |= plugin.changes_objects();
             }
         }
-        Ok(asked)
+        Ok(changed)
     }
 
     /// Asks plug-ins whether the finished write may be, and what else belongs to it.
