@@ -1,12 +1,8 @@
 //! What this room watches.
 
 use futures::stream::BoxStream;
-use std::sync::Arc;
-
-use skiff_client::{Backend, Event, ListTarget, Selection};
+use skiff_client::{Client, Event, ListTarget, Selection};
 use skiff_meta::GroupVersionResource;
-
-pub(crate) type Client = Arc<dyn Backend>;
 
 fn watch(client: &Client, group: &str, resource: &str, selection: Selection) -> BoxStream<'static, Event> {
     let resource = GroupVersionResource::new(group, "v1", resource);

@@ -3,6 +3,8 @@
 //! Every test makes a network namespace that plays the machine, with an uplink to another one that plays the world; the
 //! system's own network is not touched, and everything is gone with the test's thread.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 #[path = "root_net/cni.rs"]
 mod cni;
 #[path = "root_net/machine.rs"]

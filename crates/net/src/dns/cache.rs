@@ -58,10 +58,12 @@ impl Cache {
 fn lifetime(reply: &Reply) -> Option<u32> {
     let seconds = match reply.code {
         ResponseCode::NoError if !reply.records.is_empty() => reply.records.iter().map(|record| record.ttl).min()?,
-        ResponseCode::NoError | ResponseCode::NXDomain => reply.authorities.iter().find_map(|record| match &record.data {
-            RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
-            _ => None,
-        })?,
+        ResponseCode::NoError | ResponseCode::NXDomain => {
+            reply.authorities.iter().find_map(|record| match &record.data {
+                RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
+                _ => None,
+            })?
+        }
         _ => return None,
     };
     (seconds > 0).then_some(seconds.min(MAX_SECONDS))

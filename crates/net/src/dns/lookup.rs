@@ -3,6 +3,7 @@
 //! <https://github.com/kubernetes/dns/blob/master/docs/specification.md>. Where it is silent (names of namespaces, pods,
 //! endpoints of a ClusterIP Service), CoreDNS is followed.
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
@@ -86,9 +87,8 @@ impl Zone {
             },
             [service, namespace, "svc"] => self.of_service(&key(namespace, service), None, |_| true),
             [port, protocol, service, namespace, "svc"] => match (port.strip_prefix('_'), protocol.strip_prefix('_')) {
-                (Some(name), Some(protocol)) => {
-                    self.of_service(&key(namespace, service), None, |port| port.name == name && port.protocol == protocol)
-                }
+                (Some(name), Some(protocol)) => self
+                    .of_service(&key(namespace, service), None, |port| port.name == name && port.protocol == protocol),
                 _ => Meaning::Unknown,
             },
             [host, service, namespace, "svc"] => match host.strip_prefix('_') {
@@ -183,10 +183,10 @@ impl Zone {
                 answer.records = addresses.into_iter().filter_map(|ip| address_record(name, ip, record_type)).collect();
             }
             Meaning::Service(targets) => {
-                let addresses = targets.iter().filter_map(|t| address_record(name, t.address, record_type));
-                answer.records = addresses.collect();
                 // Headless Services may list one address under several hostnames.
-                dedup(&mut answer.records);
+                let addresses: BTreeSet<IpAddr> = targets.iter().map(|target| target.address).collect();
+                let addresses = addresses.into_iter().filter_map(|ip| address_record(name, ip, record_type));
+                answer.records = addresses.collect();
                 if any || record_type == RecordType::SRV {
                     add_srv(&mut answer, name, &targets);
                 }
@@ -249,21 +249,17 @@ fn address_record(name: &Name, address: IpAddr, record_type: RecordType) -> Opti
 /// One SRV record per name and port, weights shared evenly, and the addresses behind the names.
 fn add_srv(answer: &mut Answer, name: &Name, targets: &[Target]) {
     let weight = u16::try_from(100 / targets.len().max(1)).unwrap_or(1).max(1);
-    for target in targets {
-        let services = target.ports.iter().map(|port| SRV::new(0, weight, port.number, target.name.clone()));
-        answer.records.extend(services.map(|srv| record(name, RData::SRV(srv))));
-        let family = if target.address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
-        if !target.ports.is_empty() {
-            answer.additionals.extend(address_record(&target.name, target.address, family));
+    let mut seen = HashSet::new();
+    for Target { name: target, address, ports } in targets {
+        // Two addresses of one name have one SRV record per port.
+        for port in ports.iter().filter(|port| seen.insert((target, port.number))) {
+            answer.records.push(record(name, RData::SRV(SRV::new(0, weight, port.number, target.clone()))));
+        }
+        let family = if address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
+        if !ports.is_empty() {
+            answer.additionals.extend(address_record(target, *address, family));
         }
     }
-    dedup(&mut answer.records);
-    dedup(&mut answer.additionals);
-}
-
-fn dedup(records: &mut Vec<Record>) {
-    let mut seen = std::collections::HashSet::new();
-    records.retain(|record| seen.insert(record.clone()));
 }
 
 /// `10-42-0-5` -> `10.42.0.5`.

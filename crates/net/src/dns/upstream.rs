@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use parking_lot::Mutex;
-use skiff_meta::{WorldExt, WorldRef};
+use skiff_meta::WorldRef;
+use skiff_meta::world::WorldExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -33,6 +34,15 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn new(resolv_conf: PathBuf, ourselves: Vec<IpAddr>, world: WorldRef) -> Self {
         Self { resolv_conf, ourselves, servers: Mutex::default(), cache: Mutex::default(), world }
+    }
+
+    /// These servers, whatever the machine uses.
+    #[cfg(test)]
+    pub(super) fn with_servers(servers: Vec<SocketAddr>, world: WorldRef) -> Self {
+        // The list of a file that is there is not read again.
+        let file = PathBuf::from("/proc/self/exe");
+        let changed = std::fs::metadata(&file).and_then(|m| m.modified()).ok();
+        Self { servers: Mutex::new((changed, servers)), ..Self::new(file, Vec::new(), world) }
     }
 
     /// A kept answer.
@@ -148,7 +158,8 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_read_without_ourselves() {
-        let text = "# nameserver 9.9.9.9\nsearch x\nnameserver 10.0.0.1\nnameserver 10.42.0.1\n nameserver ::1\nnameserver\n";
+        let text =
+            "# nameserver 9.9.9.9\nsearch x\nnameserver 10.0.0.1\nnameserver 10.42.0.1\n nameserver ::1\nnameserver\n";
         let servers = parse(text, &["10.42.0.1".parse().unwrap()]);
         assert_eq!(servers, ["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
     }

@@ -233,7 +233,8 @@ impl Entry {
             let name = spec.external_name.as_deref()?.trim_end_matches('.').split('.').map(str::as_bytes);
             return Name::from_labels(name).ok().map(Self::External);
         }
-        let all = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref().filter(|_| spec.cluster_ips.is_none()));
+        let all =
+            spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref().filter(|_| spec.cluster_ips.is_none()));
         let all: Vec<&String> = all.collect();
         if all.iter().any(|address| *address == "None") {
             return Some(Self::Headless);

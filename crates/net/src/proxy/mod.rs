@@ -12,13 +12,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use skiff_client::Event;
+use skiff_client::{Client, Event};
 use skiff_meta::WorldRef;
 
 pub use conntrack::{Conntrack, Program as ConntrackProgram};
@@ -26,7 +27,7 @@ pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
 pub use state::{Changes, State};
 
 use crate::nft::{Nft, NftError};
-use crate::watch::{self, Client};
+use crate::watch;
 
 /// How long to wait before trying again when nftables refused the whole table.
 const RETRY: Duration = Duration::from_secs(1);
@@ -48,10 +49,12 @@ impl Effects {
 }
 
 /// Keeps table `table` in step with the cluster, for ever.
-pub(crate) async fn run(table: &str, node: NodeFacts, client: Client, world: WorldRef, effects: Effects) {
+pub async fn run(table: &str, node: NodeFacts, client: Client, world: WorldRef, effects: Effects) {
     let services = watch::services(&client);
     let slices = watch::endpoint_slices(&client);
-    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true }.run().await;
+    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true, ended: BTreeSet::new() }
+        .run()
+        .await;
 }
 
 struct Proxy {
@@ -62,6 +65,8 @@ struct Proxy {
     slices: BoxStream<'static, Event>,
     /// The kernel's table is not what the state says (at the start, and after a refusal).
     rebuild: bool,
+    /// Flows to forget once the table no longer leads to their endpoints.
+    ended: BTreeSet<UdpFlow>,
 }
 
 impl Proxy {
@@ -106,7 +111,8 @@ impl Proxy {
     }
 
     async fn sync(&mut self) -> Result<(), NftError> {
-        let changes = self.state.changes();
+        let mut changes = self.state.changes();
+        self.ended.append(&mut changes.ended_flows);
         let script = match self.rebuild {
             true => self.state.table().to_string(),
             false if changes.batch.is_empty() => return Ok(()),
@@ -117,7 +123,7 @@ impl Proxy {
         self.rebuild = false;
         let took = self.world.elapsed().saturating_sub(start);
         tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
-        self.effects.conntrack.forget(&changes.ended_flows).await;
+        self.effects.conntrack.forget(&std::mem::take(&mut self.ended)).await;
         Ok(())
     }
 }

@@ -8,10 +8,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use skiff_client::Event;
-use skiff_meta::Object;
 
 use super::*;
+use crate::fake::{Cluster, Hurry, object};
 use crate::nft::Fragment;
+use crate::nft::model::FakeNft;
 
 fn node() -> NodeFacts {
     NodeFacts {
@@ -94,7 +95,8 @@ fn only_ready_endpoints_get_connections_and_terminating_ones_when_none_is_ready(
 fn fates_of_addresses_and_ports() {
     let node_port = json!([{"port": 80, "protocol": "TCP", "nodePort": 30080}]);
     let external = |policy: &str| json!({"type": "NodePort", "ports": node_port, "externalTrafficPolicy": policy});
-    let cases: [(&str, Value, &[(&str, &str)], &[&str]); 8] = [
+    type Case = (&'static str, Value, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let cases: [Case; 8] = [
         ("no endpoints", json!({}), &[], &["refused-services 10.43.0.9 . tcp . 80 : goto refuse"]),
         (
             "local endpoint",
@@ -237,8 +239,47 @@ fn an_address_claimed_twice_belongs_to_the_first_by_name() {
     assert!(!holder(&mut state));
 }
 
-fn object(value: Value) -> Arc<Object> {
-    Arc::new(Object::from_wire(value).unwrap())
+/// Remembers the flows it was told to forget.
+#[derive(Default)]
+struct FakeConntrack(parking_lot::Mutex<Vec<UdpFlow>>);
+
+#[async_trait::async_trait]
+impl Conntrack for FakeConntrack {
+    async fn forget(&self, flows: &std::collections::BTreeSet<UdpFlow>) {
+        self.0.lock().extend(flows.iter().cloned());
+    }
+}
+
+#[test]
+fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
+    let cluster = Arc::new(Cluster::default());
+    let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
+    let nft = Arc::new(FakeNft::default());
+    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()) };
+    let mut proxy = Box::pin(run("t", node(), cluster.client(), Hurry::shared(), effects));
+    let mut turn = || {
+        assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
+        std::mem::take(&mut *nft.scripts.lock())
+    };
+    services.unbounded_send(Event::Replace(vec![object(service(json!({})))])).unwrap();
+    assert!(turn().is_empty(), "not before slices are known");
+    slices.unbounded_send(Event::Replace(Vec::new())).unwrap();
+    let scripts = turn();
+    assert!(scripts.len() == 1 && scripts[0].contains("delete table ip t"), "{scripts:?}");
+
+    for endpoints in [&[(LOCAL, "ready")][..], &[(LOCAL, "ready"), (REMOTE, "ready")]] {
+        slices.unbounded_send(Event::Apply(object(slice(endpoints)))).unwrap();
+    }
+    let scripts = turn();
+    assert!(scripts.len() == 1 && scripts[0].contains("mod 2") && !scripts[0].contains("delete table"), "{scripts:?}");
+    slices.unbounded_send(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "ready")])))).unwrap();
+    assert!(turn().is_empty(), "nothing has changed");
+
+    *nft.failures.lock() = 2;
+    slices.unbounded_send(Event::Apply(object(slice(&[(LOCAL, "ready")])))).unwrap();
+    let scripts = turn();
+    assert!(scripts.len() == 1 && scripts[0].contains("delete table ip t"), "{scripts:?}");
+    assert!(scripts[0].contains("dnat ip to 10.42.0.2:8080"), "{scripts:?}");
 }
 
 /// One event: a Service or a slice of one of three names comes, changes or goes, or a list starts anew.
