@@ -3,8 +3,8 @@
 //! HTTPS and components of the same process come in through [`Api::handle`] alike. Nothing here needs a socket or a
 //! Tokio runtime, so that a whole cluster can run in a simulation.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use http::{HeaderValue, Method, Request, Response, header};
 use parking_lot::Mutex;
@@ -39,8 +39,6 @@ pub struct Api {
     pub(crate) chain: Chain,
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
-    /// `HOST:PORT` as discovery tells it, once listening.
-    pub(crate) address: OnceLock<String>,
     _feed: Mutex<AbortOnDrop>,
 }
 
@@ -90,7 +88,6 @@ impl Api {
             chain,
             leases: Leases::default(),
             metrics: Metrics::default(),
-            address: OnceLock::new(),
             _feed: Mutex::new(following),
         });
         crate::bootstrap::run(&api).await?;
@@ -170,13 +167,18 @@ impl Api {
         self.catalog.registry().find(&target.resource).cloned().ok_or_else(Status::no_such_path)
     }
 
-    /// The port clients reach this server at.
-    pub(crate) fn listening_port(&self) -> u16 {
-        let listening = self.address.get().and_then(|a| a.rsplit(':').next()?.parse().ok());
-        listening.unwrap_or_else(|| match self.config.bind.port() {
-            0 => 6_443,
-            port => port,
-        })
+    /// Where clients reach this server.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.config.advertise, self.config.bind.port())
+    }
+
+    /// Ends all watches, at shutdown; their clients find another server or none.
+    pub(crate) fn end_watches(&self) {
+        for resource in self.catalog.registry().resources() {
+            if let Some(cache) = &resource.cache {
+                cache.end_watches();
+            }
+        }
     }
 
     /// Somebody of this process, with the rights of `user`.

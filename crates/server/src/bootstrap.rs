@@ -145,9 +145,9 @@ fn service_cidr(api: &Api) -> Value {
     })
 }
 
-/// The Service through which pods reach this server, and where it leads. Repeated once the port is known.
-pub(crate) async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
-    let port = api.listening_port();
+/// The Service through which pods reach this server, and where it leads.
+async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
+    let port = api.address().port();
     let first = first_address(api.config.service_cidr);
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -157,7 +157,7 @@ pub(crate) async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": first, "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port.max(1)}],
         },
     });
     let address = api.config.advertise.to_string();
@@ -181,12 +181,13 @@ pub(crate) async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    let objects = [
-        ("/api/v1/namespaces/default/services", service),
-        ("/api/v1/namespaces/default/endpoints", endpoints),
-        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
-    ];
-    let results = join_all(objects.map(|(uri, object)| ensure(api, uri, object))).await;
+    let mut objects = vec![("/api/v1/namespaces/default/services", service)];
+    // Nobody else reaches a loopback address; a simulation has no port at all.
+    if !api.config.advertise.is_loopback() && port != 0 {
+        objects.push(("/api/v1/namespaces/default/endpoints", endpoints));
+        objects.push(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice));
+    }
+    let results = join_all(objects.into_iter().map(|(uri, object)| ensure(api, uri, object))).await;
     results.into_iter().collect()
 }
 

@@ -30,6 +30,10 @@ use crate::pki::{Pki, ServingNames};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long running requests may take at the end. Watches would go on for ever.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// Streams on one HTTP/2 connection: clients put all their watches on one.
+const STREAMS: u32 = 4_096;
+/// Bytes a client may send ahead on one HTTP/2 stream, and on all of one connection.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 
 /// An API server that listens.
 pub struct Server {
@@ -56,9 +60,7 @@ impl Server {
         config.bind = address;
         let names = ServingNames::new(&config.cluster_domain, names(&config));
         let tls = TlsAcceptor::from(pki.server_tls(&names, world.now())?);
-        let advertise = config.advertise;
         let api = Api::new(config, pki, store, world.clone()).await?;
-        let _ = api.address.set(SocketAddr::new(advertise, address.port()).to_string());
         let (stop, stopped) = watch::channel(false);
         let door = Arc::new(Door { api: api.clone(), world: world.clone(), tls });
         let accepting = world.spawn("listener", door.open(listener, stopped).boxed());
@@ -135,6 +137,7 @@ impl Door {
             }
         }
         drop(listener);
+        self.api.end_watches();
         if let Ok(graceful) = Arc::try_unwrap(graceful) {
             self.world.timeout(LAST_REQUESTS, graceful.shutdown()).await;
         }
@@ -157,7 +160,13 @@ impl Door {
         });
         let mut builder = auto::Builder::new(Tasks(self.world.clone()));
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(PATIENCE);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PATIENCE)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%address, "connection ended: {error}");

@@ -53,10 +53,10 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let aggregated = wants_aggregated(&accept.join(",")) && matches!(path, "/api" | "/apis");
     let gzip = accepts_gzip(headers);
-    let address = api.address.get().map_or("", String::as_str);
+    let address = api.address().to_string();
     // A definition may have been acknowledged a moment ago.
     api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
-    let document = api.catalog.registry().document(path, aggregated, address);
+    let document = api.catalog.registry().document(path, aggregated, &address);
     let content_type = if aggregated { AGGREGATED_TYPE } else { JSON };
     Ok(document.map(|bytes| {
         let mut response = respond::json(200, bytes, content_type, gzip);
