@@ -1,4 +1,5 @@
 //! The node agent.
 #![allow(dead_code, reason = "under construction")]
 mod make;
+pub mod os;
 mod pod;

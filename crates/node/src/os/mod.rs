@@ -1,0 +1,59 @@
+//! The operating system, behind narrow traits: what the machine is, cgroups, mounts, files, and news of new files.
+//!
+//! Each has a real implementation and one that does nothing, so that the same agent runs pods on a machine, under test,
+//! and on nodes that are hollow.
+
+mod cgroups;
+mod files;
+mod inotify;
+mod machine;
+mod mounts;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use crate::make::resources::Limits;
+pub use cgroups::{Cgroups, NoCgroups, RealCgroups};
+pub use files::{Content, Files, NoFiles, RealFiles};
+pub(crate) use inotify::Watched;
+pub use machine::{Machine, MachineFacts};
+pub use mounts::{Mounts, NoMounts, RealMounts};
+
+/// All of it.
+#[derive(Clone)]
+pub struct Os {
+    /// What the machine is.
+    pub machine: Arc<dyn Machine>,
+    /// Resource groups.
+    pub cgroups: Arc<dyn Cgroups>,
+    /// Mounts.
+    pub mounts: Arc<dyn Mounts>,
+    /// Files.
+    pub files: Arc<dyn Files>,
+}
+
+impl Os {
+    /// This machine. Pods' cgroups will lie below `cgroup_root` (such as `/kubepods`), images and volumes on the file
+    /// system of `directory`.
+    ///
+    /// # Errors
+    /// When the machine's facts or its cgroup mounts cannot be read.
+    pub fn real(cgroup_root: &str, directory: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            machine: Arc::new(MachineFacts::read(directory)?),
+            cgroups: Arc::new(RealCgroups::detect(cgroup_root)?),
+            mounts: Arc::new(RealMounts),
+            files: Arc::new(RealFiles),
+        })
+    }
+
+    /// No machine at all, which claims to be `facts`.
+    pub fn hollow(facts: MachineFacts) -> Self {
+        Self {
+            machine: Arc::new(facts),
+            cgroups: Arc::new(NoCgroups),
+            mounts: Arc::new(NoMounts),
+            files: Arc::new(NoFiles),
+        }
+    }
+}

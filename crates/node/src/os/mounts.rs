@@ -1,0 +1,84 @@
+//! Mounts of our own: memory for secrets and for volumes that ask for it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Mounts and unmounts.
+pub trait Mounts: Send + Sync + 'static {
+    /// Mounts memory at a directory, limited to `size` bytes (`None`: half of all memory, the kernel's default).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn mount_memory(&self, directory: &Path, size: Option<u64>) -> io::Result<()>;
+    /// Unmounts; fine when nothing is mounted there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn unmount(&self, directory: &Path) -> io::Result<()>;
+    /// All mount points at or below a directory, the deepest first.
+    ///
+    /// # Errors
+    /// When the mount table cannot be read.
+    fn below(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
+}
+
+/// The kernel's mounts.
+pub struct RealMounts;
+
+impl Mounts for RealMounts {
+    fn mount_memory(&self, directory: &Path, size: Option<u64>) -> io::Result<()> {
+        let options = size.map(|size| format!("size={size},mode=0777")).unwrap_or_else(|| "mode=0777".to_owned());
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        Ok(mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some(options.as_str()))?)
+    }
+    fn unmount(&self, directory: &Path) -> io::Result<()> {
+        match umount2(directory, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+    fn below(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(mount_points(&std::fs::read_to_string("/proc/self/mountinfo")?, directory))
+    }
+}
+
+/// The fifth column is the mount point, with blanks and backslashes in octal.
+fn mount_points(table: &str, directory: &Path) -> Vec<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| PathBuf::from(unescaped(path)));
+    let mut points: Vec<PathBuf> = points.filter(|path| path.starts_with(directory)).collect();
+    points.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    points
+}
+
+fn unescaped(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// No mounts: memory is an ordinary directory.
+pub struct NoMounts;
+
+impl Mounts for NoMounts {
+    fn mount_memory(&self, _: &Path, _: Option<u64>) -> io::Result<()> {
+        Ok(())
+    }
+    fn unmount(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn below(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_below_a_directory() {
+        let table = "1 0 0:1 / / rw - ext4 d rw\n2 1 0:2 / /d/a\\040b rw - tmpfs t rw\n3 2 0:3 / /d/a\\040b/c rw - x y z\n\
+                     4 1 0:4 / /dd rw - x y z\n";
+        assert_eq!(mount_points(table, Path::new("/d")), [Path::new("/d/a b/c"), Path::new("/d/a b")]);
+    }
+}
