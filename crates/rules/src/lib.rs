@@ -3,6 +3,7 @@
 //! Only the server calls in here (and the node agent, to default static pods). There is one [`Rules`] implementation
 //! per built-in kind and one, driven by schema, for all custom kinds; the pipeline does not know which it holds.
 
+pub mod custom;
 mod faults;
 mod kind;
 mod kinds;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use skiff_meta::field::FieldErrors;
 
+pub use custom::CustomRules;
 pub use kinds::rules_for;
 
 /// Which part of an object a request writes.

@@ -5,6 +5,7 @@ mod autoscaling;
 mod batch;
 mod cluster;
 mod config;
+mod custom_resource_definition;
 mod events;
 mod network;
 mod pod;
@@ -45,6 +46,7 @@ const ROWS: &[&KindRules] = &[
     &cluster::RUNTIME_CLASS,
     &cluster::API_SERVICE,
     &cluster::CERTIFICATE_SIGNING_REQUEST,
+    &custom_resource_definition::CUSTOM_RESOURCE_DEFINITION,
     &config::CONFIG_MAP,
     &config::SECRET,
     &config::SERVICE_ACCOUNT,
