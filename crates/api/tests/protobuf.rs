@@ -1,5 +1,7 @@
 //! The protobuf transcoder over the facts of all kinds: bytes that others wrote, and round trips of made-up objects.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use skiff_api::{KINDS, facts};

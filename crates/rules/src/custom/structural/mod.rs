@@ -1,6 +1,8 @@
 //! Whether the schema of a custom kind is structural, in the words of `apiserver/schema/validation.go` and
 //! `apis/apiextensions/validation` upstream. Rules in CEL are looked at for their form only.
 
+mod merging;
+
 use regex::Regex;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
@@ -8,7 +10,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use super::node::Node;
 use super::values;
 use crate::faults::At;
-use crate::tree::{items, members, text};
+use crate::tree::members;
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const META: &[&str] = &["apiVersion", "kind", "metadata"];
@@ -325,7 +327,7 @@ fn openapi(schema: &At<'_>, is_root: bool, within: Within<'_>, faults: &mut Fiel
             openapi(&schema.get(name), false, within, faults);
         }
     }
-    merging(schema, faults);
+    merging::check(schema, faults);
     rules(schema, faults);
 }
 
@@ -364,87 +366,6 @@ fn own_members(schema: &At<'_>, within: Within<'_>, faults: &mut FieldErrors) {
     }
 }
 
-/// How lists and maps merge.
-fn merging(schema: &At<'_>, faults: &mut FieldErrors) {
-    let (ty, list, map) =
-        (schema.get("type"), schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-map-type"));
-    if map.exists() {
-        if ty.text() != "object" {
-            must_be(&ty, "must be object if x-kubernetes-map-type is specified", faults);
-        }
-        map.one_of(faults, &["atomic", "granular"]);
-    }
-    if list.exists() {
-        if ty.text() != "array" {
-            must_be(&ty, "must be array if x-kubernetes-list-type is specified", faults);
-        } else if list.text() == "set" {
-            set_items(&schema.get("items"), faults);
-        }
-        list.one_of(faults, &["atomic", "map", "set"]);
-    }
-    let keys = schema.get("x-kubernetes-list-map-keys");
-    if !keys.is_empty() && list.text() != "map" {
-        must_be(&list, "must be map if x-kubernetes-list-map-keys is non-empty", faults);
-    }
-    if list.text() == "map" {
-        map_items(&schema.get("items"), &keys, faults);
-    }
-    let nullable = schema.get("items").get("nullable");
-    if matches!(list.text(), "set" | "map") && nullable.value == &Value::Bool(true) {
-        nullable.forbidden(faults, &format!("cannot be nullable when x-kubernetes-list-type is {}", list.text()));
-    }
-}
-
-/// Items of sets are told apart as wholes.
-fn set_items(item: &At<'_>, faults: &mut FieldErrors) {
-    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-    let (list, map) = (item.get("x-kubernetes-list-type"), item.get("x-kubernetes-map-type"));
-    match item.get("type").text() {
-        "array" if list.exists() && list.text() != "atomic" => list.invalid(faults, detail),
-        "object" if map.text() != "atomic" => map.invalid(faults, detail),
-        _ => {}
-    }
-}
-
-/// Items of lists with keys have those keys.
-fn map_items(item: &At<'_>, keys: &At<'_>, faults: &mut FieldErrors) {
-    keys.required(faults, "must not be empty if x-kubernetes-list-type is map");
-    if !item.required(faults, "must have a schema if x-kubernetes-list-type is map") {
-        return;
-    }
-    if item.get("type").text() != "object" {
-        item.get("type").invalid(faults, "must be object if parent array's x-kubernetes-list-type is map");
-        return;
-    }
-    let mut seen = Vec::new();
-    for key in items(keys.value).iter().map(text) {
-        let properties = item.get("properties");
-        if seen.contains(&key) {
-            keys.invalid(faults, "must not contain duplicate entries");
-        }
-        seen.push(key);
-        let Some(value) = properties.value.get(key) else {
-            keys.invalid(faults, "entries must all be names of item properties");
-            continue;
-        };
-        let property = At { value, path: properties.path.key(key) };
-        if matches!(property.get("type").text(), "array" | "object") {
-            let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-            property.get("type").invalid(faults, detail);
-        }
-        let required = items(item.get("required").value).iter().any(|name| text(name) == key);
-        if !required && !property.get("default").exists() {
-            let detail =
-                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-            property.get("default").required(faults, detail);
-        }
-        if flag(&property, "nullable") {
-            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-            property.get("nullable").forbidden(faults, detail);
-        }
-    }
-}
-
 /// The form of rules in CEL.
 fn rules(schema: &At<'_>, faults: &mut FieldErrors) {
     for rule in schema.get("x-kubernetes-validations").items() {
@@ -463,140 +384,4 @@ fn rules(schema: &At<'_>, faults: &mut FieldErrors) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn faults(schema: Value) -> Vec<String> {
-        let mut faults = Vec::new();
-        check(&At::root(&schema), false, &mut faults);
-        faults.iter().map(ToString::to_string).collect()
-    }
-
-    /// The schema of one property.
-    fn property(schema: Value) -> Vec<String> {
-        faults(json!({"type": "object", "properties": {"p": schema}}))
-    }
-
-    #[test]
-    fn what_is_structural() {
-        for schema in [
-            json!({"type": "string"}),
-            json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}),
-            json!({"x-kubernetes-int-or-string": true,
-                "allOf": [{"anyOf": [{"type": "integer"}, {"type": "string"}]}, {"minimum": 1}]}),
-            json!({"x-kubernetes-preserve-unknown-fields": true}),
-            json!({"type": "object", "additionalProperties": {"type": "string"}}),
-            json!({"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"]}, {
-                "properties": {"a": {"enum": ["x"]}}}]}),
-            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
-                "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}}}),
-            json!({"type": "object", "default": {"a": 1}, "properties": {"a": {"type": "integer"}}}),
-        ] {
-            assert_eq!(property(schema.clone()), [""; 0], "{schema}");
-        }
-    }
-
-    #[test]
-    fn what_is_not() {
-        let below = "properties[p]";
-        for (schema, expected) in [
-            (json!({}), ".type: Required value: must not be empty for specified object fields"),
-            (json!({"type": "array"}), ".items: Required value: must be specified"),
-            (
-                json!({"type": "text"}),
-                ".type: Unsupported value: \"text\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\"",
-            ),
-            (
-                json!({"type": "object", "uniqueItems": true}),
-                ".uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
-            ),
-            (json!({"type": "object", "$ref": "#/x"}), ".$ref: Forbidden: $ref is not supported"),
-            (
-                json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}),
-                ".additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
-            ),
-            (
-                json!({"type": "object", "allOf": [{"type": "object"}]}),
-                ".allOf[0].type: Forbidden: must be empty to be structural",
-            ),
-            (
-                json!({"type": "object", "anyOf": [{"properties": {"a": {"minimum": 1}}}]}),
-                ".properties[a]: Required value: because it is defined in properties[p].anyOf[0].properties[a]",
-            ),
-            (
-                json!({"type": "integer", "default": "x"}),
-                ".default: Invalid value: \"string\":  in body must be of type integer: \"string\"",
-            ),
-            (
-                json!({"type": "object", "default": {"a": 1}}),
-                ".default: Invalid value: {\"a\":1}: must not have unknown fields",
-            ),
-            (
-                json!({"type": "string", "pattern": "("}),
-                ".pattern: Invalid value: \"(\": must be a valid regular expression, but isn't",
-            ),
-            (
-                json!({"type": "string", "x-kubernetes-list-type": "set"}),
-                ".type: Invalid value: \"string\": must be array if x-kubernetes-list-type is specified",
-            ),
-            (
-                json!({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set"}),
-                ".items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with x-kubernetes-list-type=set",
-            ),
-            (
-                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": false}),
-                ".x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
-            ),
-            (
-                json!({"type": "object", "x-kubernetes-validations": [{"rule": " "}]}),
-                ".x-kubernetes-validations[0].rule: Required value: rule is not specified",
-            ),
-            (
-                json!({"type": "object", "x-kubernetes-embedded-resource": true}),
-                ".properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
-            ),
-        ] {
-            let found = property(schema.clone());
-            let expected = format!("{below}{expected}");
-            assert!(found.len() == 1 && found[0].starts_with(&expected), "{schema}\n{found:?}\n{expected}");
-        }
-    }
-
-    #[test]
-    fn roots() {
-        assert_eq!(faults(json!({"type": "string"})), ["type: Invalid value: \"string\": must be object at the root"]);
-        assert_eq!(faults(json!({})), ["type: Required value: must not be empty at the root"]);
-        let open = json!({"type": "object", "additionalProperties": true});
-        assert_eq!(faults(open), ["additionalProperties: Forbidden: must not be used at the root"]);
-        let metadata = |schema: Value| faults(json!({"type": "object", "properties": {"metadata": schema}}));
-        let named = json!({"type": "object", "properties": {"name": {"type": "string", "pattern": "^a"}}});
-        assert!(metadata(named).is_empty());
-        let labels = json!({"type": "object", "properties": {"labels": {"type": "object"}}});
-        assert_eq!(metadata(labels).len(), 1);
-        let default = json!({"type": "object", "default": {}});
-        assert_eq!(
-            metadata(default),
-            ["properties[metadata].default: Forbidden: must not be set in top-level metadata"]
-        );
-    }
-
-    #[test]
-    fn keys_of_lists() {
-        let list = |keys: Value, item: Value| {
-            property(json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
-                "items": item}))
-        };
-        let object = json!({"type": "object", "properties": {"k": {"type": "string"}, "o": {"type": "object"}}});
-        assert_eq!(
-            list(json!(["k"]), object.clone()),
-            [
-                "properties[p].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, \
-             so it must have a default or be a required property"
-            ]
-        );
-        assert_eq!(list(json!(["x"]), object.clone()).len(), 1);
-        assert_eq!(list(json!([]), object.clone()).len(), 1);
-        assert_eq!(list(json!(["o"]), object).len(), 2);
-        assert_eq!(list(json!(["k"]), json!({"type": "string"})).len(), 1);
-    }
-}
+mod tests;
