@@ -90,8 +90,12 @@ impl Pki {
     }
 
     fn at(place: Place, now: Timestamp) -> Result<Self, PkiError> {
+        let complete = place.read("service-account.key")?.is_some();
         let authority = Authority::open(&place, now)?;
         let account_key = Arc::new(AccountKey::open(&place)?);
+        if !complete {
+            place.sync()?;
+        }
         Ok(Self { place, authority, account_key })
     }
 

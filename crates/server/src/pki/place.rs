@@ -59,9 +59,16 @@ impl Place {
         self.put(file, text, false)
     }
 
-    /// As [`Place::write`], and on disk for good when this returns: for what cannot be made anew.
+    /// As [`Place::write`], for what cannot be made anew: on disk for good after [`Place::sync`].
     pub(super) fn write_synced(&self, file: &str, text: &str) -> Result<(), PkiError> {
         self.put(file, text, true)
+    }
+
+    /// Makes the names of all files written so far last.
+    pub(super) fn sync(&self) -> Result<(), PkiError> {
+        let Self::Directory(directory) = self else { return Ok(()) };
+        let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| PkiError::Io { path: directory.clone(), source })
     }
 
     fn put(&self, file: &str, text: &str, sync: bool) -> Result<(), PkiError> {
@@ -86,11 +93,7 @@ pub(super) fn write_private(path: &Path, text: &str, sync: bool) -> Result<(), P
         if sync {
             file.sync_all()?;
         }
-        fs::rename(&temporary, path)?;
-        if sync && let Some(parent) = path.parent() {
-            fs::File::open(parent)?.sync_all()?;
-        }
-        Ok(())
+        fs::rename(&temporary, path)
     };
     attempt().map_err(|source| PkiError::Io { path: path.to_owned(), source })
 }
