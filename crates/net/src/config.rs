@@ -1,7 +1,7 @@
 //! What the user chose.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
@@ -43,9 +43,7 @@ pub struct NetConfig {
     pub dns: bool,
 }
 
-impl NetConfig {
-    /// Where the plugin books addresses.
-    pub fn state_dir(&self) -> PathBuf {
-        self.data_dir.join("net")
-    }
+/// Where the plugin books addresses.
+pub(crate) fn state_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("net")
 }

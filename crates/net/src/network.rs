@@ -11,6 +11,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 
 use crate::cni::{self, Bookings, PluginConfig};
+use crate::config::state_dir;
 use crate::netlink::{Netlink, Route, Via};
 use crate::nft::{Nft, NftError};
 use crate::{Instance, NetConfig, NetError, PodNetwork, ports, sysctl};
@@ -59,7 +60,7 @@ impl NodeNetwork {
     pub async fn up(&self, config: &NetConfig, nft: &dyn Nft) -> Result<(), NetError> {
         sysctl::set(&["ipv4", "ip_forward"], "1")?;
         let mtu = self.device()?;
-        let state_dir = config.state_dir();
+        let state_dir = state_dir(&config.data_dir);
         Bookings::forget_earlier_boots(&state_dir).map_err(NetError::bookings)?;
         self.pod_table(&Bookings::open(&state_dir).map_err(NetError::bookings)?, nft).await?;
         cni::install(&config.cni_bin_dir, &config.cni_conf_dir, &self.plugin_config(&state_dir, mtu))?;
@@ -139,26 +140,26 @@ fn uplink_mtu(netlink: &mut Netlink) -> Result<u32, NetError> {
     Ok(link.map_or(ETHERNET_MTU, |link| link.mtu))
 }
 
-/// Removes every device, route, table and file of the instance. Addresses booked for pods go with their devices.
+/// Removes every device, route, table and file of the server with `data_dir`, and its plugin from the runtime's
+/// directories (a user's own plugins there are left alone). Addresses booked for pods go with their devices.
 ///
 /// # Errors
 /// When the kernel or the disk refuses; what is not there is fine.
-pub fn cleanup(config: &NetConfig) -> Result<(), NetError> {
-    let instance = Instance::of(&config.data_dir);
+pub fn cleanup(data_dir: &Path, cni_bin_dir: &Path, cni_conf_dir: &Path) -> Result<(), NetError> {
+    let instance = Instance::of(data_dir);
     let mut netlink = Netlink::open()?;
-    let ours = |name: &str| name.starts_with(&instance.device_prefix());
-    for link in netlink.links()?.into_iter().filter(|link| ours(&link.name)) {
+    for link in netlink.links()?.into_iter().filter(|link| link.name.starts_with(&instance.device_prefix())) {
         netlink.delete_link(&link.name)?;
     }
-    if let Some(installed) = cni::installed(&config.cni_conf_dir).filter(|found| found.instance == instance.id()) {
+    if let Some(installed) = cni::installed(cni_conf_dir).filter(|found| found.instance == instance.id()) {
         let destination = installed.pod_cidr.trunc();
         netlink.delete_route(&Route { destination, via: Via::Unreachable, source: None })?;
-        cni::uninstall(&config.cni_bin_dir, &config.cni_conf_dir)?;
+        cni::uninstall(cni_bin_dir, cni_conf_dir)?;
     }
     for table in [instance.service_table(), instance.pod_table()] {
         crate::nft::run_blocking(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
     }
-    match std::fs::remove_dir_all(config.state_dir()) {
+    match std::fs::remove_dir_all(state_dir(data_dir)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetError::bookings(error)),
         _ => Ok(()),
     }

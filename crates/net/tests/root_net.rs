@@ -11,3 +11,5 @@ mod cni;
 mod machine;
 #[path = "root_net/services.rs"]
 mod services;
+#[path = "root_net/whole.rs"]
+mod whole;

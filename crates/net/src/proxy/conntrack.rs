@@ -1,4 +1,4 @@
-//! Making connection tracking forget UDP flows to endpoints that are gone.
+//! Making connection tracking forget UDP flows that lead where they should not.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -33,11 +33,18 @@ impl Conntrack for Program {
 }
 
 fn arguments(flow: &UdpFlow) -> Vec<String> {
-    let mut arguments: Vec<String> = ["-D", "-p", "udp", "--orig-port-dst"].map(str::to_owned).into();
-    arguments.push(flow.port.to_string());
-    if let Some(address) = flow.address {
-        arguments.extend(["--orig-dst".to_owned(), address.to_string()]);
+    let port = flow.port.to_string();
+    let mut arguments = vec!["-D", "-p", "udp", "--orig-port-dst", &port];
+    let address = flow.address.map(|address| address.to_string());
+    let endpoint = flow.endpoint.map(|endpoint| endpoint.to_string());
+    if let Some(address) = &address {
+        arguments.extend(["--orig-dst", address]);
     }
-    arguments.extend(["--dst-nat".to_owned(), flow.endpoint.to_string()]);
-    arguments
+    match (&endpoint, &address) {
+        (Some(endpoint), _) => arguments.extend(["--dst-nat", endpoint]),
+        // Untranslated: the answer comes from where the question went.
+        (None, Some(address)) => arguments.extend(["--reply-src", address]),
+        (None, None) => arguments.extend(["--reply-port-src", &port]),
+    }
+    arguments.into_iter().map(str::to_owned).collect()
 }

@@ -52,7 +52,7 @@ impl Effects {
 pub async fn run(table: &str, node: NodeFacts, client: Client, world: WorldRef, effects: Effects) {
     let services = watch::services(&client);
     let slices = watch::endpoint_slices(&client);
-    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true, ended: BTreeSet::new() }
+    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true, stale: BTreeSet::new() }
         .run()
         .await;
 }
@@ -65,8 +65,8 @@ struct Proxy {
     slices: BoxStream<'static, Event>,
     /// The kernel's table is not what the state says (at the start, and after a refusal).
     rebuild: bool,
-    /// Flows to forget once the table no longer leads to their endpoints.
-    ended: BTreeSet<UdpFlow>,
+    /// Flows to forget once the table leads elsewhere.
+    stale: BTreeSet<UdpFlow>,
 }
 
 impl Proxy {
@@ -112,7 +112,7 @@ impl Proxy {
 
     async fn sync(&mut self) -> Result<(), NftError> {
         let mut changes = self.state.changes();
-        self.ended.append(&mut changes.ended_flows);
+        self.stale.append(&mut changes.stale_flows);
         let script = match self.rebuild {
             true => self.state.table().to_string(),
             false if changes.batch.is_empty() => return Ok(()),
@@ -123,7 +123,7 @@ impl Proxy {
         self.rebuild = false;
         let took = self.world.elapsed().saturating_sub(start);
         tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
-        self.effects.conntrack.forget(&std::mem::take(&mut self.ended)).await;
+        self.effects.conntrack.forget(&std::mem::take(&mut self.stale)).await;
         Ok(())
     }
 }

@@ -361,19 +361,19 @@ fn pick(targets: &[Target]) -> String {
     format!("numgen random mod {} map {{ {} }}", targets.len(), entries.join(", "))
 }
 
-/// A Service's way to an endpoint over UDP, which connection tracking must forget when it ends: UDP has no end of its
-/// own, and a client that goes on sending would go on to the endpoint that is gone.
+/// A UDP flow as connection tracking knows it. UDP has no end of its own: as long as a client goes on sending, its
+/// packets take the way that the first one took, so ways that are wrong must be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UdpFlow {
     /// The Service's address; `None`: a node port.
     pub address: Option<Ipv4Addr>,
     /// The port clients send to.
     pub port: u16,
-    /// The endpoint.
-    pub endpoint: Ipv4Addr,
+    /// The endpoint; `None`: not translated at all, since there was no endpoint when the flow began.
+    pub endpoint: Option<Ipv4Addr>,
 }
 
-/// All UDP flows of a Service.
+/// All UDP flows to endpoints of a Service.
 pub fn udp_flows(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> BTreeSet<UdpFlow> {
     let mut flows = BTreeSet::new();
     let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return flows };
@@ -383,13 +383,17 @@ pub fn udp_flows(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts)
         let mut fronts: Vec<_> = addresses.map(|address| (Some(address), planner.port)).collect();
         fronts.extend(planner.node_port.map(|port| (None, port)));
         for target in Targets::of(port, slices, &node.name).all() {
-            let flow = |(address, port): &(Option<Ipv4Addr>, u16)| (*address, *port);
-            flows.extend(fronts.iter().map(flow).map(|(address, port)| UdpFlow {
-                address,
-                port,
-                endpoint: target.address,
-            }));
+            let endpoint = Some(target.address);
+            flows.extend(fronts.iter().map(|(address, port)| UdpFlow { address: *address, port: *port, endpoint }));
         }
     }
     flows
+}
+
+/// What connection tracking must forget when a Service's flows were `before` and are `now`: flows to endpoints that are
+/// gone, and untranslated ones to where there was no endpoint and now is.
+pub(super) fn stale_flows(before: &BTreeSet<UdpFlow>, now: &BTreeSet<UdpFlow>) -> BTreeSet<UdpFlow> {
+    let had_front = |flow: &UdpFlow| before.iter().any(|b| (b.address, b.port) == (flow.address, flow.port));
+    let opened = now.iter().filter(|flow| !had_front(flow)).map(|flow| UdpFlow { endpoint: None, ..flow.clone() });
+    before.difference(now).cloned().chain(opened).collect()
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::Event;
 use skiff_meta::Object;
 
-use super::plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
+use super::plan::{NodeFacts, UdpFlow, plan, skeleton, stale_flows, udp_flows};
 use crate::nft::{Assembly, Batch, Table};
 
 /// Names the Service a slice belongs to.
@@ -23,7 +23,7 @@ pub struct Changes {
     /// To the table.
     pub batch: Batch,
     /// What connection tracking must forget.
-    pub ended_flows: BTreeSet<UdpFlow>,
+    pub stale_flows: BTreeSet<UdpFlow>,
 }
 
 /// Services, their slices, and the table assembled from them. Events mark Services as dirty; [`State::changes`] plans
@@ -83,20 +83,20 @@ impl State {
     /// Plans all dirty Services anew and says what changes. The state assumes that it will be done.
     pub fn changes(&mut self) -> Changes {
         let mut fragments = BTreeMap::new();
-        let mut ended_flows = BTreeSet::new();
+        let mut stale = BTreeSet::new();
         for key in std::mem::take(&mut self.dirty) {
             let slices: Vec<&EndpointSlice> = self.slices.get(&key).into_iter().flatten().map(|(_, s)| &**s).collect();
             let service = self.services.get(&key);
             let flows = service.map(|service| udp_flows(service, &slices, &self.node)).unwrap_or_default();
             let fragment = service.map(|service| plan(service, &slices, &self.node));
             let before = self.flows.remove(&key).unwrap_or_default();
-            ended_flows.extend(before.difference(&flows).cloned());
+            stale.extend(stale_flows(&before, &flows));
             if !flows.is_empty() {
                 self.flows.insert(key.clone(), flows);
             }
             fragments.insert(key, fragment);
         }
-        Changes { batch: self.assembly.update(fragments), ended_flows }
+        Changes { batch: self.assembly.update(fragments), stale_flows: stale }
     }
 
     /// The whole table as last planned.

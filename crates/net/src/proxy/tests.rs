@@ -196,25 +196,27 @@ fn endpoints_hinted_for_this_node_are_preferred() {
 }
 
 #[test]
-fn ended_udp_flows_are_reported_once() {
+fn stale_udp_flows_are_reported_once() {
     let mut state = State::new("t", node());
     let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053}]);
     let spec = json!({"ports": ports, "type": "NodePort"});
     let mut endpoints = slice(&[(LOCAL, "ready"), (REMOTE, "ready")]);
     endpoints["ports"] = json!([{"name": "dns", "port": 5353, "protocol": "UDP"}]);
+    let flows = |endpoint: Option<&str>| {
+        let endpoint = endpoint.map(|endpoint| endpoint.parse().unwrap());
+        let address = Some("10.43.0.9".parse().unwrap());
+        [UdpFlow { address: None, port: 30053, endpoint }, UdpFlow { address, port: 53, endpoint }].into()
+    };
     state.service_event(Event::Apply(object(service(spec))));
+    assert!(state.changes().stale_flows.is_empty(), "refused packets leave no flow");
     state.slice_event(Event::Apply(object(endpoints.clone())));
-    assert!(state.changes().ended_flows.is_empty());
+    assert_eq!(state.changes().stale_flows, flows(None));
     endpoints["endpoints"].as_array_mut().unwrap().pop();
     state.slice_event(Event::Apply(object(endpoints)));
-    let endpoint = REMOTE.parse().unwrap();
-    let expected = [
-        UdpFlow { address: None, port: 30053, endpoint },
-        UdpFlow { address: Some("10.43.0.9".parse().unwrap()), port: 53, endpoint },
-    ];
-    assert_eq!(state.changes().ended_flows, expected.into());
+    assert_eq!(state.changes().stale_flows, flows(Some(REMOTE)));
     state.service_event(Event::Replace(Vec::new()));
-    assert_eq!(state.changes().ended_flows.len(), 2);
+    assert_eq!(state.changes().stale_flows, flows(Some(LOCAL)));
+    assert!(state.changes().stale_flows.is_empty());
 }
 
 #[test]

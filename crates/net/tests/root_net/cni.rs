@@ -124,10 +124,12 @@ fn cleanup_leaves_no_trace() {
         let routes = || String::from_utf8(Command::new("ip").arg("route").output().unwrap().stdout).unwrap();
         let _pod = machine.pod("one");
         assert!(!machine.traces().is_empty() && routes().contains("10.42.0.0/24"));
-        skiff_net::network::cleanup(&machine.config).unwrap();
+        let config = &machine.config;
+        let cleanup = || skiff_net::network::cleanup(&config.data_dir, &config.cni_bin_dir, &config.cni_conf_dir);
+        cleanup().unwrap();
         assert_eq!(machine.traces(), Vec::<String>::new());
         assert!(!routes().contains("10.4"), "{}", routes());
-        assert!(!machine.config.state_dir().exists());
-        skiff_net::network::cleanup(&machine.config).unwrap();
+        assert!(!config.data_dir.join("net").exists());
+        cleanup().unwrap();
     });
 }

@@ -16,12 +16,12 @@ use skiff_net::network::NodeNetwork;
 use skiff_net::{Instance, NetConfig, NetworkMode, cni, nft};
 
 /// The machine's address on its uplink.
-pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The world's end of the uplink.
-pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Runs `test` on a thread of its own inside a fresh machine.
-pub fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
+pub(crate) fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     assert!(nix::unistd::Uid::effective().is_root(), "this test makes network namespaces: run it as root");
     let nft = Command::new("nft").arg("--version").output();
     assert!(nft.is_ok_and(|o| o.status.success()), "this test needs the program nft: install nftables");
@@ -33,18 +33,18 @@ pub fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
 }
 
 /// The machine: this thread's namespace.
-pub struct Machine {
-    pub config: NetConfig,
-    pub network: NodeNetwork,
-    pub world: Namespace,
+pub(crate) struct Machine {
+    pub(crate) config: NetConfig,
+    pub(crate) network: NodeNetwork,
+    pub(crate) world: Namespace,
     _data: tempfile::TempDir,
 }
 
 /// A pod: its namespace and address.
-pub struct Pod {
-    pub id: String,
-    pub namespace: File,
-    pub address: Ipv4Addr,
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    pub(crate) namespace: File,
+    pub(crate) address: Ipv4Addr,
 }
 
 impl Machine {
@@ -74,16 +74,16 @@ impl Machine {
     }
 
     /// Brings the pod network up (again).
-    pub fn up(&self) {
+    pub(crate) fn up(&self) {
         block_on(self.network.up(&self.config, &nft::Program)).expect("the network comes up");
     }
 
-    pub fn instance(&self) -> &Instance {
+    pub(crate) fn instance(&self) -> &Instance {
         &self.network.instance
     }
 
     /// Calls the plugin as the container runtime does, with the installed configuration.
-    pub fn plugin(&self, command: &str, pod: Option<(&str, &File)>, extra: Value) -> (i32, Value) {
+    pub(crate) fn plugin(&self, command: &str, pod: Option<(&str, &File)>, extra: Value) -> (i32, Value) {
         let list = std::fs::read(self.config.cni_conf_dir.join("00-skiff.conflist")).expect("the configuration");
         let list: Value = serde_json::from_slice(&list).unwrap();
         let mut input = list["plugins"][0].clone();
@@ -104,11 +104,11 @@ impl Machine {
     }
 
     /// A pod on the network.
-    pub fn pod(&self, id: &str) -> Pod {
+    pub(crate) fn pod(&self, id: &str) -> Pod {
         self.pod_with_ports(id, json!([]))
     }
 
-    pub fn pod_with_ports(&self, id: &str, mappings: Value) -> Pod {
+    pub(crate) fn pod_with_ports(&self, id: &str, mappings: Value) -> Pod {
         let namespace = new_namespace();
         let extra = json!({"runtimeConfig": {"portMappings": mappings}});
         let (code, result) = self.plugin("ADD", Some((id, &namespace)), extra);
@@ -117,13 +117,13 @@ impl Machine {
         Pod { id: id.to_owned(), namespace, address }
     }
 
-    pub fn delete(&self, pod: &Pod) {
+    pub(crate) fn delete(&self, pod: &Pod) {
         let (code, result) = self.plugin("DEL", Some((&pod.id, &pod.namespace)), json!({}));
         assert_eq!(code, 0, "{result}");
     }
 
     /// Everything on the machine that bears the instance's name.
-    pub fn traces(&self) -> Vec<String> {
+    pub(crate) fn traces(&self) -> Vec<String> {
         let links = Netlink::open().unwrap().links().unwrap().into_iter().map(|link| link.name);
         let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
         let tables = String::from_utf8(tables).unwrap();
@@ -134,24 +134,24 @@ impl Machine {
 
 impl Pod {
     /// Runs `work` in the pod.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         run_in(&Namespace::open(&path_of(&self.namespace)).unwrap(), work)
     }
 
     /// Fetches from inside the pod.
-    pub fn fetch(&self, address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+    pub(crate) fn fetch(&self, address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
         self.run(move || fetch(address, port))
     }
 
     /// Serves `name` and the client's address at `port` until the test ends.
-    pub fn serve(&self, port: u16) {
+    pub(crate) fn serve(&self, port: u16) {
         let (id, address) = (self.id.clone(), self.address);
         let listener = self.run(move || TcpListener::bind((address, port)).unwrap());
         serve(listener, id);
     }
 
     /// A UDP echo that answers with the pod's name.
-    pub fn serve_udp(&self, port: u16) {
+    pub(crate) fn serve_udp(&self, port: u16) {
         let (id, address) = (self.id.clone(), self.address);
         let socket = self.run(move || UdpSocket::bind((address, port)).unwrap());
         #[allow(clippy::disallowed_methods, reason = "a server in a test; it ends with the process")]
@@ -165,7 +165,7 @@ impl Pod {
 }
 
 /// Answers every connection with `name CLIENT`.
-pub fn serve(listener: TcpListener, name: String) {
+pub(crate) fn serve(listener: TcpListener, name: String) {
     #[allow(clippy::disallowed_methods, reason = "a server in a test; it ends with the process")]
     std::thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
@@ -175,7 +175,7 @@ pub fn serve(listener: TcpListener, name: String) {
 }
 
 /// What a server at `address` says, from this thread's namespace.
-pub fn fetch(address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+pub(crate) fn fetch(address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
     let target = SocketAddr::new(IpAddr::V4(address), port);
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(2)).map_err(|error| error.kind())?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
@@ -185,7 +185,7 @@ pub fn fetch(address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind>
 }
 
 /// Runs `work` in `namespace`, on a thread of its own.
-pub fn run_in<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn run_in<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = namespace.as_fd().try_clone_to_owned().unwrap();
     #[allow(clippy::disallowed_methods, reason = "a namespace belongs to a thread")]
     let thread = std::thread::spawn(move || {
@@ -195,17 +195,17 @@ pub fn run_in<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T
     thread.join().expect("no panic in the namespace")
 }
 
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// Loads a script into this thread's namespace.
-pub fn load(script: &str) {
+pub(crate) fn load(script: &str) {
     nft::run_blocking(script).unwrap_or_else(|error| panic!("{error}\n{script}"));
 }
 
 /// A namespace that lives as long as the file is open.
-pub fn new_namespace() -> File {
+pub(crate) fn new_namespace() -> File {
     #[allow(clippy::disallowed_methods, reason = "a namespace belongs to a thread")]
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -214,7 +214,7 @@ pub fn new_namespace() -> File {
     thread.join().unwrap()
 }
 
-pub fn path_of(namespace: &File) -> PathBuf {
+pub(crate) fn path_of(namespace: &File) -> PathBuf {
     Path::new("/proc/self/fd").join(namespace.as_raw_fd().to_string())
 }
 

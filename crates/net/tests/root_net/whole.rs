@@ -1,0 +1,132 @@
+//! The network of a node as the binary starts it, against a cluster that is a few channels.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::{Name, RecordType};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use skiff_client::{Backend, Body, Client, ClientError, Event, ListTarget};
+use skiff_meta::Object;
+use skiff_meta::world::RealWorld;
+use skiff_net::Clients;
+
+use crate::machine::{Machine, Pod, block_on, on_a_machine};
+
+/// An API server that knows one node and keeps what is applied.
+#[derive(Default)]
+struct Cluster {
+    objects: Mutex<HashMap<String, Vec<Arc<Object>>>>,
+    watchers: Mutex<HashMap<String, Vec<UnboundedSender<Event>>>>,
+}
+
+impl Cluster {
+    fn put(&self, resource: &str, mut value: Value) {
+        value["metadata"]["uid"] = json!(format!("{resource}/{}", value["metadata"]["name"]));
+        let object = Arc::new(Object::from_wire(value).unwrap());
+        self.objects.lock().unwrap().entry(resource.to_owned()).or_default().push(object.clone());
+        for watcher in self.watchers.lock().unwrap().entry(resource.to_owned()).or_default() {
+            let _ = watcher.unbounded_send(Event::Apply(object.clone()));
+        }
+    }
+}
+
+impl Backend for Cluster {
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<Body>, ClientError>> {
+        let segments: Vec<&str> = request.uri().path().split('/').collect();
+        let resource = segments[segments.len() - 2];
+        self.put(resource, serde_json::from_slice(request.body()).unwrap());
+        let body = http_body_util::Full::new(request.body().clone()).map_err(|never| match never {}).boxed_unsync();
+        async { Ok(Response::new(body)) }.boxed()
+    }
+    fn list_watch(&self, target: ListTarget) -> BoxStream<'static, Event> {
+        let resource = target.resource.resource;
+        let (sender, receiver) = unbounded();
+        let objects = self.objects.lock().unwrap().entry(resource.clone()).or_default().clone();
+        sender.unbounded_send(Event::Replace(objects)).unwrap();
+        self.watchers.lock().unwrap().entry(resource).or_default().push(sender);
+        receiver.boxed()
+    }
+    fn remote(&self) -> Option<Arc<skiff_client::config::Remote>> {
+        None
+    }
+}
+
+/// Runs the node's network while `test` runs on another thread of the machine.
+fn with_network(machine: &Machine, test: impl FnOnce() + Send + 'static) {
+    let cluster = Arc::new(Cluster::default());
+    let node = json!({"metadata": {"name": "node"}, "spec": {"podCIDR": machine.network.pod_cidr}});
+    cluster.put("nodes", node);
+    cluster.put("namespaces", json!({"metadata": {"name": "kube-system"}}));
+    let client = Client::new(cluster);
+    let clients = Clients { node: client.clone(), proxy: client.clone(), dns: client };
+    let mut config = machine.config.clone();
+    config.dns = true;
+    let (stop, stopped) = oneshot::channel();
+    #[allow(clippy::disallowed_methods, reason = "the test waits for packets while the network runs here")]
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = stop.send(());
+    });
+    let shutdown = stopped.map(drop).boxed();
+    block_on(skiff_net::run(config, clients, RealWorld::shared(), shutdown)).expect("the network runs");
+    thread.join().expect("the test passes");
+}
+
+/// Asks the cluster's DNS for the address of `name` until it answers, as resolvers do.
+fn resolve(server: Ipv4Addr, name: &str) -> IpAddr {
+    let mut question = Message::new(1, MessageType::Query, OpCode::Query);
+    question.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    let question = question.to_vec().unwrap();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut buffer = [0; 512];
+    for _ in 0..50 {
+        // The socket may tell of an earlier refusal; the question is asked again all the same.
+        let _ = socket.send_to(&question, (server, 53));
+        if let Ok((size, from)) = socket.recv_from(&mut buffer) {
+            assert_eq!(from.ip(), server);
+            let answer = Message::from_vec(&buffer[..size]).unwrap();
+            if let Some(record) = answer.answers.first() {
+                return record.data.ip_addr().expect("an address");
+            }
+        }
+    }
+    panic!("no answer for {name}")
+}
+
+#[test]
+fn pods_and_node_resolve_names_through_kube_dns() {
+    on_a_machine(|machine| {
+        let pod: Pod = machine.pod("client");
+        let server = machine.config.cluster_dns;
+        let name = "kube-dns.kube-system.svc.cluster.local.";
+        with_network(machine, move || {
+            assert_eq!(pod.run(move || resolve(server, name)), IpAddr::V4(server), "from a pod");
+            assert_eq!(resolve(server, name), IpAddr::V4(server), "from the node");
+        });
+    });
+}
+
+#[test]
+fn a_second_server_with_port_53_taken_serves_on_another() {
+    on_a_machine(|machine| {
+        let taken = UdpSocket::bind((machine.network.gateway(), 53)).unwrap();
+        let server = machine.config.cluster_dns;
+        with_network(machine, move || {
+            let name = "kube-dns.kube-system.svc.cluster.local.";
+            assert_eq!(resolve(server, name), IpAddr::V4(server));
+            drop(taken);
+        });
+    });
+}
