@@ -43,7 +43,7 @@ fn what(object: &Value) -> String {
     format!("{} {}", tree::text(object, &["kind"]), tree::text(object, &["metadata", "name"]))
 }
 
-/// Creates one object unless it is there.
+/// Creates one object unless it is there; a default role or binding that lacks something gets it.
 async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
     let fail = |status: Status| ServerError::Bootstrap { what: what(&object), status };
     let (group, version) = match tree::text(&object, &["apiVersion"]).split_once('/') {
@@ -54,12 +54,16 @@ async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
     let served = api.catalog.registry().by_kind(&gvk).ok_or_else(|| fail(Status::no_such_path()))?;
     let namespace = tree::text(&object, &["metadata", "namespace"]);
     let key = served.key(namespace, tree::text(&object, &["metadata", "name"]));
-    if served.resource.cache.as_ref().is_some_and(|c| c.get(&key).is_some()) {
-        return Ok(());
-    }
+    let existing = served.resource.cache.as_ref().and_then(|c| c.get(&key));
     let start = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
     let scope = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
     let uri = format!("{start}/{version}{scope}/{}", served.resource.names.plural);
+    if let Some(existing) = existing {
+        let existing = existing.to_value().map_err(|e| fail(Status::internal(e)))?;
+        let Some(updated) = crate::auth::reconciled(&existing, &object) else { return Ok(()) };
+        let uri = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
+        return send(api, Method::PUT, &uri, &updated).await.map(|_| ()).map_err(fail);
+    }
     match send(api, Method::POST, &uri, &object).await {
         Err(status) if status.is("AlreadyExists") => Ok(()),
         other => other.map(|_| ()).map_err(fail),
@@ -191,17 +195,17 @@ async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
     results.into_iter().collect()
 }
 
-/// Creates an object, or brings an older one up to date.
+/// Creates an object, or brings an older one up to date. Asking first matters after a restart: a second `kubernetes`
+/// Service would be refused for its address, which the first one holds.
 async fn ensure(api: &Arc<Api>, uri: &str, object: Value) -> Result<(), ServerError> {
     let fail = |status: Status| ServerError::Bootstrap { what: what(&object), status };
-    match send(api, Method::POST, uri, &object).await {
-        Ok(_) => Ok(()),
-        Err(status) if status.is("AlreadyExists") => {
-            let uri = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
-            send(api, Method::PUT, &uri, &object).await.map(|_| ()).map_err(fail)
-        }
-        Err(status) => Err(fail(status)),
-    }
+    let own = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
+    let written = match send(api, Method::GET, &own, &Value::Null).await {
+        Ok(_) => send(api, Method::PUT, &own, &object).await,
+        Err(status) if status.is("NotFound") => send(api, Method::POST, uri, &object).await,
+        Err(status) => Err(status),
+    };
+    written.map(|_| ()).map_err(fail)
 }
 
 fn first_address(net: ipnet::IpNet) -> String {

@@ -328,7 +328,7 @@ pub struct Chain {
     /// Logs, exec, proxies.
     pub connector: Arc<dyn Connector>,
     /// Objects that must exist from the first start on (RBAC defaults), with apiVersion and kind; created where
-    /// missing and left alone where present, each by the named user's right of `system:masters`.
+    /// missing, and brought up to date where they are roles or bindings, each by the named user's right of `system:masters`.
     pub defaults: Vec<Value>,
     /// Public documents outside the API, by path; authorized like any other path.
     pub documents: BTreeMap<&'static str, Document>,

@@ -20,6 +20,7 @@ pub use authn::impersonate;
 use authn::{Accounts, Authenticators, Certificates};
 use authz::Authorizers;
 pub use authz::forbidden;
+pub(crate) use authz::rbac::reconciled;
 use authz::rbac::{Escalation, default_objects};
 use questions::Reviews;
 

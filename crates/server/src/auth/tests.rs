@@ -33,8 +33,11 @@ enum Who<'a> {
 
 impl Server {
     async fn new() -> Self {
+        Self::on(Arc::new(MemoryStore::new(RealWorld::shared()))).await
+    }
+
+    async fn on(store: Arc<MemoryStore>) -> Self {
         let world = RealWorld::shared();
-        let store = Arc::new(MemoryStore::new(world.clone()));
         let pki = Pki::in_memory(world.now()).unwrap();
         let config = ServerConfig { admin_token: Some(TOKEN.to_owned()), ..ServerConfig::default() };
         Self { api: Api::new(config, &pki, store, world).await.unwrap() }
@@ -294,4 +297,20 @@ async fn others_can_check_tokens_by_themselves() {
     let authentication = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
     let map = server.admin(Method::GET, authentication, Value::Null).await;
     assert!(map["data"]["client-ca-file"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[tokio::test]
+async fn a_restart_repairs_the_default_roles() {
+    let store = Arc::new(MemoryStore::new(RealWorld::shared()));
+    let uri = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:discovery";
+    let first = Server::on(store.clone()).await;
+    let whole = first.admin(Method::GET, uri, Value::Null).await;
+    let mut broken = whole.clone();
+    broken["rules"] = json!([]);
+    first.admin(Method::PUT, uri, broken).await;
+    let second = Server::on(store.clone()).await;
+    assert_eq!(second.admin(Method::GET, uri, Value::Null).await["rules"].as_array().unwrap().len(), 11);
+    let revision = skiff_store::Store::revision(&*store).await.unwrap();
+    Server::on(store.clone()).await;
+    assert_eq!(skiff_store::Store::revision(&*store).await.unwrap(), revision, "nothing to repair, nothing written");
 }

@@ -3,6 +3,7 @@
 mod defaults;
 mod escalation;
 mod index;
+mod reconcile;
 mod rule;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use skiff_meta::Status;
 pub(crate) use defaults::default_objects;
 pub(crate) use escalation::Escalation;
 use index::{RbacIndex, RoleRef};
+pub(crate) use reconcile::reconciled;
 pub(crate) use rule::allows;
 
 use super::follow::Followed;
