@@ -1,0 +1,63 @@
+//! Controller references: who manages an object, and how a change of it wakes up its manager.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use skiff_client::{Change, Informer, Key, Kind, WorkQueue};
+
+use super::Selector;
+
+/// The reference to the managing controller, where there is one.
+pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
+    object.metadata().owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether `owner` manages `object`.
+pub(crate) fn is_controlled_by<K: Kind, O: Kind>(object: &K, owner: &O) -> bool {
+    controller_of(object).is_some_and(|reference| reference.uid == owner.uid())
+}
+
+/// A reference that makes `owner` the managing controller.
+pub(crate) fn controller_ref<O: Kind>(owner: &O) -> OwnerReference {
+    OwnerReference {
+        api_version: O::API_VERSION.to_owned(),
+        kind: O::KIND.to_owned(),
+        name: owner.name().to_owned(),
+        uid: owner.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Enqueues an owner whenever an object it manages changes, and whenever an orphan appears or changes its labels that the
+/// owner's selector matches, so that it can be adopted.
+pub(crate) fn enqueue_owners<O: Kind, K: Kind>(
+    owners: &Informer<O>,
+    dependents: &Informer<K>,
+    queue: &WorkQueue<Key>,
+    selector: impl Fn(&O) -> Selector + Send + Sync + 'static,
+) {
+    let (store, queue) = (owners.store(), queue.clone());
+    dependents.on(move |change: &Change<'_, K>| {
+        for state in change.states() {
+            if let Some(owner) = controller_of(&**state).filter(|owner| is_kind::<O>(owner)) {
+                queue.add(Key::new(state.namespace(), &*owner.name), change.trace);
+            }
+        }
+        let Some(orphan) = change.new.filter(|new| controller_of(&***new).is_none() && !new.deleting()) else { return };
+        let labels = orphan.metadata().labels.as_ref();
+        let news =
+            change.old.is_none_or(|old| old.metadata().labels.as_ref() != labels || controller_of(&**old).is_some());
+        if !news || labels.is_none_or(std::collections::BTreeMap::is_empty) {
+            return;
+        }
+        for owner in store.in_namespace(orphan.namespace()) {
+            if selector(&owner).matches(labels) {
+                queue.add(Key::of(&*owner), change.trace);
+            }
+        }
+    });
+}
+
+fn is_kind<O: Kind>(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    owner.kind == O::KIND && group == O::GROUP
+}
