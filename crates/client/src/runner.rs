@@ -45,7 +45,7 @@ pub struct Workers {
     pub name: &'static str,
     /// How many keys at the same time.
     pub count: usize,
-    /// Caches that must be filled before the first key is looked at.
+    /// Caches that must be filled before the first key is looked at; they live as long as the workers.
     pub synced: Vec<Synced>,
 }
 
@@ -62,7 +62,7 @@ impl Workers {
         let worker = |_| {
             let (name, queue, reconcile, synced) = (self.name, queue.clone(), reconcile.clone(), self.synced.clone());
             let work = async move {
-                for cache in synced {
+                for cache in &synced {
                     cache.wait().await;
                 }
                 loop {

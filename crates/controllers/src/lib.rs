@@ -4,8 +4,16 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod deployment;
+mod namespace;
 mod replicaset;
+#[cfg(test)]
+mod rollout_tests;
+mod rootca;
+mod serviceaccount;
 mod shared;
+#[cfg(test)]
+mod testing;
 
 use k8s_openapi::api::core::v1::Pod;
 use skiff_client::{Client, Index, Informers, Kind};
@@ -16,34 +24,48 @@ use skiff_meta::world::Task;
 /// `system:kube-controller-manager`, who fills the shared caches.
 pub const SHARED_INFORMERS: &str = "shared-informers";
 
+/// Settings of the controllers.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// PEM of the authority that signs the API server's certificate; `None`: nothing is published.
+    pub root_ca: Option<String>,
+}
+
 /// What all controllers share.
 pub(crate) struct Context {
     pub(crate) world: WorldRef,
     pub(crate) informers: Informers,
     /// Pods by the UID of their managing controller; those without one under [`replicaset::orphans`].
     pub(crate) pods_by_controller: Index<Pod>,
+    pub(crate) options: Options,
 }
 
-/// Settings of the controllers.
-#[derive(Clone, Debug, Default)]
-pub struct Options {}
+impl Context {
+    fn new(world: WorldRef, informers: Informers, options: Options) -> Self {
+        let pods_by_controller = informers.all::<Pod>().index(|pod| {
+            let controller = shared::controller_of(pod).map(|owner| owner.uid.clone());
+            vec![controller.unwrap_or_else(|| replicaset::orphans(pod.namespace()))]
+        });
+        Self { world, informers, pods_by_controller, options }
+    }
+}
 
 type Start = fn(&Context, Client) -> Vec<Task>;
 
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("deployment-controller", deployment::start),
+    ("namespace-controller", namespace::start),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),
+    ("root-ca-cert-publisher", rootca::start),
+    ("service-account-controller", serviceaccount::start),
 ];
 
 /// Starts all controllers. `make_client` makes a client that acts as the service account of that name in `kube-system`
 /// (but see [`SHARED_INFORMERS`]). Aborting the tasks stops them.
-pub fn start(make_client: &dyn Fn(&str) -> Client, world: WorldRef, _options: Options) -> Vec<Task> {
+pub fn start(make_client: &dyn Fn(&str) -> Client, world: WorldRef, options: Options) -> Vec<Task> {
     let informers = Informers::new(make_client(SHARED_INFORMERS), world.clone());
-    let pods_by_controller = informers.all::<Pod>().index(|pod| {
-        let controller = shared::controller_of(pod).map(|owner| owner.uid.clone());
-        vec![controller.unwrap_or_else(|| replicaset::orphans(pod.namespace()))]
-    });
-    let context = Context { world, informers, pods_by_controller };
+    let context = Context::new(world, informers, options);
     CONTROLLERS.iter().flat_map(|(account, start)| start(&context, make_client(account))).collect()
 }

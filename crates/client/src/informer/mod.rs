@@ -54,7 +54,8 @@ struct Shared<K> {
     synced: watch::Sender<bool>,
 }
 
-/// A shared cache of all objects of one target; clones share it. Its watch ends when the last clone goes.
+/// A shared cache of all objects of one target; clones share it. Its watch ends when the last clone, and the last
+/// [`Synced`] of it, goes; a [`Store`] or [`Index`] alone does not keep it alive.
 pub struct Informer<K> {
     shared: Arc<Shared<K>>,
     _task: Arc<Mutex<AbortOnDrop>>,
@@ -66,21 +67,25 @@ impl<K> Clone for Informer<K> {
     }
 }
 
-/// Tells when a cache has seen everything that was there when it began.
+/// Tells when a cache has seen everything that was there when it began, and keeps its watch alive.
 #[derive(Clone)]
-pub struct Synced(watch::Receiver<bool>);
+pub struct Synced {
+    receiver: watch::Receiver<bool>,
+    _task: Arc<Mutex<AbortOnDrop>>,
+}
 
 impl Synced {
     /// Waits until it has.
-    pub async fn wait(mut self) {
+    pub async fn wait(&self) {
+        let mut receiver = self.receiver.clone();
         // A closed channel means that the process is going down: whoever waits goes down with it.
-        if self.0.wait_for(|synced| *synced).await.is_err() {
+        if receiver.wait_for(|synced| *synced).await.is_err() {
             futures::future::pending::<()>().await;
         }
     }
     /// Whether it has.
     pub fn is(&self) -> bool {
-        *self.0.borrow()
+        *self.receiver.borrow()
     }
 }
 
@@ -127,7 +132,7 @@ impl<K: Kind> Informer<K> {
 
     /// When the cache is complete.
     pub fn synced(&self) -> Synced {
-        Synced(self.shared.synced.subscribe())
+        Synced { receiver: self.shared.synced.subscribe(), _task: self._task.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::Replicated;
-use crate::shared::Selector;
+use crate::shared::{Selector, map_selector, selector};
 
 fn count(replicas: Option<i32>) -> usize {
     // Left out means 1 to the API; the server fills it in.
@@ -23,7 +23,7 @@ impl Replicated for ReplicaSet {
         self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
     }
     fn selector(&self) -> Selector {
-        self.spec.as_ref().map(|spec| Selector::new(&spec.selector)).unwrap_or_default()
+        self.spec.as_ref().map(|spec| selector(Some(&spec.selector))).unwrap_or_else(Selector::nothing)
     }
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref()?.template.as_ref()
@@ -46,7 +46,7 @@ impl Replicated for ReplicationController {
         self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
     }
     fn selector(&self) -> Selector {
-        Selector::from_map(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+        map_selector(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
     }
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref()?.template.as_ref()

@@ -52,7 +52,6 @@ struct Controller<R> {
     by_owner: Index<R>,
     pods: Store<Pod>,
     pods_of: Index<Pod>,
-    queue: WorkQueue<Key>,
     expectations: Expectations,
     settling: Settling,
 }
@@ -78,7 +77,6 @@ fn start<R: Replicated>(context: &Context, client: Client, name: &'static str) -
         sets: sets.store(),
         pods: pods.store(),
         pods_of: context.pods_by_controller.clone(),
-        queue: queue.clone(),
         expectations: Expectations::default(),
         settling: Settling::default(),
     });
@@ -101,6 +99,7 @@ impl<R: Replicated> Controller<R> {
             return Ok(After::Change);
         };
         let candidates = self.pods_of.get(set.uid()).into_iter().chain(self.pods_of.get(&orphans(&key.namespace)));
+        let candidates = candidates.filter(|pod| !skiff_api::pods::is_finished(pod));
         let claim = claims(&*set, &set.selector(), candidates);
         let (sets, pods) = (self.client.namespaced::<R>(&key.namespace), self.client.namespaced::<Pod>(&key.namespace));
         if execute_claims(&sets, &pods, &*set, &claim).await? {

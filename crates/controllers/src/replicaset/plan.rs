@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use skiff_api::pods::{available_at, is_active, is_available, is_finished, is_ready, is_terminating};
 
 use super::Replicated;
-use crate::shared::Selector;
-use crate::shared::{available_at, counter, deletion_order, is_active, is_available, is_ready, is_terminating};
+use crate::shared::{Selector, counter, deletion_order, selects};
 
 /// At most so many creations or deletions in one go.
 const BURST: usize = 500;
@@ -65,13 +65,14 @@ pub(crate) fn step<R: Replicated>(snapshot: &Snapshot<'_, R>) -> Step {
 pub(crate) fn status<R: Replicated>(snapshot: &Snapshot<'_, R>, failure: Option<(&str, String)>) -> ReplicaSetStatus {
     let set = snapshot.set;
     let active = || snapshot.pods.iter().filter(|pod| is_active(pod));
-    let template_labels = Selector::from_labels(set.template().and_then(|t| t.metadata.as_ref()?.labels.as_ref()));
+    let template_labels = set.template().and_then(|t| t.metadata.as_ref()?.labels.as_ref());
+    let template_labels = template_labels.map_or_else(Selector::everything, Selector::from_map);
     let count = |fits: &dyn Fn(&Pod) -> bool| active().filter(|pod| fits(pod)).count();
     let old = set.status();
-    let terminating = snapshot.pods.iter().filter(|pod| is_terminating(pod)).count();
+    let terminating = snapshot.pods.iter().filter(|pod| is_terminating(pod) && !is_finished(pod)).count();
     ReplicaSetStatus {
         replicas: counter(active().count()).unwrap_or(0),
-        fully_labeled_replicas: counter(count(&|pod| template_labels.matches(pod.metadata.labels.as_ref()))),
+        fully_labeled_replicas: counter(count(&|pod| selects(&template_labels, pod.metadata.labels.as_ref()))),
         ready_replicas: counter(count(&is_ready)),
         available_replicas: counter(count(&|pod| is_available(pod, set.min_ready_seconds(), snapshot.now))),
         terminating_replicas: R::COUNTS_TERMINATING.then_some(counter(terminating).unwrap_or(0)),
@@ -125,12 +126,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn set(replicas: i32, extra: Value) -> ReplicaSet {
-        let mut value = json!({
+        let value = json!({
             "metadata": {"name": "s", "namespace": "ns", "uid": "s", "generation": 2},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"a": "b"}},
                 "template": {"metadata": {"labels": {"a": "b"}}}},
         });
-        json_patch::merge(&mut value, &extra);
+        let value = skiff_meta::patch::merge_patch(&value, &extra);
         serde_json::from_value(value).expect("a set")
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 use skiff_client::{Api, ClientError, Kind, Patch};
 
-use super::{Selector, controller_of, controller_ref};
+use super::{Selector, controller_of, controller_ref, selects};
 
 /// What to do with the candidates of an owner.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(crate) fn claims<O: Kind, K: Kind>(
 ) -> Claim<K> {
     let mut claim = Claim { ours: Vec::new(), adopt: Vec::new(), release: Vec::new() };
     for object in candidates {
-        let matches = selector.matches(object.metadata().labels.as_ref());
+        let matches = selects(selector, object.metadata().labels.as_ref());
         match controller_of(&*object) {
             Some(reference) if reference.uid != owner.uid() => {}
             Some(_) if matches => claim.ours.push(object),

@@ -9,14 +9,11 @@ mod pods;
 mod settle;
 mod slow_start;
 
-pub(crate) use claim::{Claim, claims, execute_claims};
+pub(crate) use claim::{claims, execute_claims};
 pub(crate) use expect::Expectations;
-pub(crate) use labels::Selector;
+pub(crate) use labels::{Selector, map_selector, selector, selects};
 pub(crate) use owners::{controller_of, controller_ref, enqueue_owners, is_controlled_by};
-pub(crate) use pods::{
-    available_at, deletion_order, is_active, is_available, is_ready, is_terminal, is_terminating, node_of, phase,
-    pod_from_template,
-};
+pub(crate) use pods::{deletion_order, pod_from_template};
 pub(crate) use settle::Settling;
 pub(crate) use slow_start::slow_start;
 
@@ -44,6 +41,11 @@ pub(crate) fn counter(number: usize) -> Option<i32> {
 /// The revision an object was written at.
 pub(crate) fn revision_of<K: skiff_client::Kind>(object: &K) -> u64 {
     object.metadata().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Whether things can be created in a namespace.
+pub(crate) fn is_active_namespace(namespace: &k8s_openapi::api::core::v1::Namespace) -> bool {
+    namespace.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Active")
 }
 
 /// Whether a refusal says that the namespace is going away, so that creating there is pointless.

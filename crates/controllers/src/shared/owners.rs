@@ -1,30 +1,26 @@
 //! Controller references: who manages an object, and how a change of it wakes up its manager.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use skiff_api::owners;
 use skiff_client::{Change, Informer, Key, Kind, WorkQueue};
 
-use super::Selector;
+use skiff_meta::GroupVersionKind;
+
+use super::{Selector, selects};
 
 /// The reference to the managing controller, where there is one.
 pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
-    object.metadata().owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    owners::controller_of(object.metadata())
 }
 
 /// Whether `owner` manages `object`.
 pub(crate) fn is_controlled_by<K: Kind, O: Kind>(object: &K, owner: &O) -> bool {
-    controller_of(object).is_some_and(|reference| reference.uid == owner.uid())
+    owners::is_controlled_by(object.metadata(), owner.uid())
 }
 
 /// A reference that makes `owner` the managing controller.
 pub(crate) fn controller_ref<O: Kind>(owner: &O) -> OwnerReference {
-    OwnerReference {
-        api_version: O::API_VERSION.to_owned(),
-        kind: O::KIND.to_owned(),
-        name: owner.name().to_owned(),
-        uid: owner.uid().to_owned(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+    owners::controller_reference(&GroupVersionKind::new(O::GROUP, O::VERSION, O::KIND), owner.metadata())
 }
 
 /// Enqueues an owner whenever an object it manages changes, and whenever an orphan appears or changes its labels that the
@@ -50,7 +46,7 @@ pub(crate) fn enqueue_owners<O: Kind, K: Kind>(
             return;
         }
         for owner in store.in_namespace(orphan.namespace()) {
-            if selector(&owner).matches(labels) {
+            if selects(&selector(&owner), labels) {
                 queue.add(Key::of(&*owner), change.trace);
             }
         }

@@ -6,59 +6,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use skiff_api::pods::{condition, is_active, is_ready, phase};
 use skiff_client::Kind;
 
 use super::controller_ref;
 
-/// `status.phase`; empty before it has one.
-pub(crate) fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
-
 /// The node it runs on; empty before it is assigned.
 pub(crate) fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
-}
-
-/// Whether it has ended, well or not.
-pub(crate) fn is_terminal(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-/// Whether it counts: neither ended nor asked to go.
-pub(crate) fn is_active(pod: &Pod) -> bool {
-    !is_terminal(pod) && !pod.deleting()
-}
-
-/// Whether it was asked to go and has not ended.
-pub(crate) fn is_terminating(pod: &Pod) -> bool {
-    !is_terminal(pod) && pod.deleting()
-}
-
-/// Since when it is ready.
-fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.find(|c| c.type_ == "Ready" && c.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map(|time| time.0))
-}
-
-/// Whether it is ready to serve.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    ready_since(pod).is_some()
-}
-
-/// From when on it counts as available: ready for `min_ready_seconds`. `None`: it is not ready.
-pub(crate) fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
-    let since = ready_since(pod)?;
-    if min_ready_seconds <= 0 {
-        return Some(Timestamp::UNIX_EPOCH);
-    }
-    since?.checked_add(jiff::SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
-}
-
-/// Whether it is available now.
-pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
 }
 
 /// A pod from a template, managed by `owner`, with a generated name.
@@ -100,12 +55,18 @@ pub(crate) fn deletion_order<P: AsRef<Pod>>(pods: &mut [P], related: &[P], now: 
         let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (
             (!node_of(pod).is_empty(), phase_order(pod), is_ready(pod), deletion_cost(pod), Reverse(doubled_up)),
-            magnitude(now, ready_since(pod).flatten()),
+            magnitude(now, ready_since(pod)),
             Reverse(restarts(pod)),
             magnitude(now, created),
             pod.uid().to_owned(),
         )
     });
+}
+
+/// Since when it is ready.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
 fn phase_order(pod: &Pod) -> u8 {
@@ -148,13 +109,13 @@ mod tests {
     use std::sync::Arc;
 
     fn pod(name: &str, change: Value) -> Arc<Pod> {
-        let mut value = json!({
+        let value = json!({
             "metadata": {"name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"nodeName": "n", "containers": []},
             "status": {"phase": "Running", "conditions":
                 [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
         });
-        json_patch::merge(&mut value, &change);
+        let value = skiff_meta::patch::merge_patch(&value, &change);
         Arc::new(serde_json::from_value(value).expect("a pod"))
     }
 
@@ -193,14 +154,5 @@ mod tests {
         let related = vec![elsewhere, pods[1].clone(), pod("c", json!({}))];
         deletion_order(&mut pods, &related, Timestamp::UNIX_EPOCH);
         assert_eq!(pods[0].name(), "b");
-    }
-
-    #[test]
-    fn availability_takes_time() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let pod = pod("a", json!({}));
-        assert!(is_available(&pod, 0, at("2025-01-01T00:00:00Z")));
-        assert!(!is_available(&pod, 10, at("2026-01-01T00:00:09Z")));
-        assert!(is_available(&pod, 10, at("2026-01-01T00:00:10Z")));
     }
 }
