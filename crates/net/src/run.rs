@@ -12,6 +12,7 @@ use skiff_meta::{Object, WorldRef};
 
 use crate::dns::{self, DnsConfig};
 use crate::network::NodeNetwork;
+use crate::nft::Nft;
 use crate::proxy::{self, NodeFacts};
 use crate::{Instance, NetConfig, NetError, NetworkMode, watch};
 
@@ -62,7 +63,11 @@ async fn run_proxy(
     clients: &Clients,
     world: &WorldRef,
 ) -> Result<(), NetError> {
+    let table = Instance::of(&config.data_dir).service_table();
     if !config.proxy {
+        // An earlier run may have left its table, which would go on with what is no longer true. Where nftables is
+        // missing there is none.
+        let _ = crate::nft::Program.run(format!("add table ip {table}\ndelete table ip {table}\n")).await;
         return Ok(());
     }
     if pod_cidr.is_none() {
@@ -74,7 +79,6 @@ async fn run_proxy(
         service_cidr: config.service_cidr,
         localhost_node_ports: pod_cidr.is_some(),
     };
-    let table = Instance::of(&config.data_dir).service_table();
     proxy::run(&table, facts, clients.proxy.clone(), world.clone(), proxy::Effects::programs()).await;
     Ok(())
 }
