@@ -39,7 +39,8 @@ pub struct Api {
     pub(crate) chain: Chain,
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
-    _feed: Mutex<AbortOnDrop>,
+    /// What runs as long as the server does.
+    tasks: Mutex<Vec<AbortOnDrop>>,
 }
 
 /// Makes the chain once there is a view.
@@ -88,9 +89,12 @@ impl Api {
             chain,
             leases: Leases::default(),
             metrics: Metrics::default(),
-            _feed: Mutex::new(following),
+            tasks: Mutex::new(vec![following]),
         });
         crate::bootstrap::run(&api).await?;
+        if let Some(task) = crate::definitions::start(&api) {
+            api.tasks.lock().push(AbortOnDrop(task));
+        }
         Ok(api)
     }
 
@@ -105,7 +109,7 @@ impl Api {
         let mut response = result.unwrap_or_else(|status| respond::status(&status));
         let headers = response.headers_mut();
         headers.insert("audit-id", HeaderValue::from_str(&audit).unwrap_or(HeaderValue::from_static("")));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         for warning in &told.warnings {
             respond::warn(headers, warning);
         }

@@ -12,6 +12,7 @@ mod cache;
 mod call;
 pub mod chain;
 pub mod config;
+mod definitions;
 pub mod error;
 mod gate;
 pub mod listen;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::json;
 use skiff_client::Body;
-use skiff_meta::Status;
+use skiff_meta::{GroupVersion, Status};
 
 use crate::api::Api;
+use crate::openapi::{self, CustomKind};
 use crate::request::Query;
+use crate::resource::Resource;
 use crate::resource::discovery::{AGGREGATED_TYPE, wants_aggregated};
-use crate::{error, respond};
+use crate::{error, respond, tree};
 
 const JSON: &str = "application/json";
 
@@ -39,6 +41,9 @@ pub(crate) async fn serve(
     if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|p| path.strip_prefix(p)) {
         return single_check(api, check).await;
     }
+    if path.starts_with("/openapi/") {
+        return openapi(api, path, headers, query).await;
+    }
     if let Some(found) = discovery(api, path, headers).await? {
         return Ok(found);
     }
@@ -60,9 +65,67 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
     let content_type = if aggregated { AGGREGATED_TYPE } else { JSON };
     Ok(document.map(|bytes| {
         let mut response = respond::json(200, bytes, content_type, gzip);
-        response.headers_mut().append(header::VARY, header::HeaderValue::from_static("Accept"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
         response
     }))
+}
+
+/// OpenAPI documents, of every definition acknowledged so far too.
+async fn openapi(api: &Arc<Api>, path: &str, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Status> {
+    api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
+    let registry = api.catalog.registry();
+    let custom: Vec<CustomKind<'_>> = registry.resources().iter().flat_map(|r| custom_kinds(r)).collect();
+    let gzip = accepts_gzip(headers);
+    let document = |tree: &serde_json::Value| respond::json(200, respond::encode::json(tree, false), JSON, gzip);
+    match path {
+        "/openapi/v3" | "/openapi/v3/" => return Ok(document(&openapi::v3_index(&custom))),
+        "/openapi/v2" => return Ok(document(&openapi::v2_document(&custom))),
+        _ => {}
+    }
+    let rest = path.strip_prefix("/openapi/v3/").ok_or_else(Status::no_such_path)?;
+    let gv = match rest.strip_prefix("apis/").and_then(|r| r.split_once('/')) {
+        Some((group, version)) => GroupVersion::new(group, version),
+        None => GroupVersion::new("", rest.strip_prefix("api/").ok_or_else(Status::no_such_path)?),
+    };
+    let hash = openapi::hash(&gv, &custom);
+    let tag = HeaderValue::from_str(&format!("\"{hash}\"")).map_err(Status::internal)?;
+    let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
+    let mut response = if known {
+        respond::text(304, "")
+    } else {
+        document(&openapi::v3_document(&gv, &custom).ok_or_else(Status::no_such_path)?)
+    };
+    if query.get("hash") == Some(&hash) {
+        let forever = HeaderValue::from_static("public, immutable");
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+/// A custom resource's versions, as the documents want them.
+fn custom_kinds(resource: &Resource) -> Vec<CustomKind<'_>> {
+    let versions = resource.definition.as_ref().and_then(|d| tree::at(d, &["spec", "versions"]));
+    let of_version = |version: &str| {
+        let all = versions.and_then(serde_json::Value::as_array)?;
+        all.iter().find(|v| v["name"] == version)?.pointer("/schema/openAPIV3Schema")
+    };
+    resource
+        .versions
+        .iter()
+        .filter(|_| resource.custom)
+        .map(|version| CustomKind {
+            group: &resource.id.group,
+            version: &version.gvk.version,
+            kind: &resource.names.kind,
+            list_kind: &resource.names.list_kind,
+            plural: &resource.names.plural,
+            namespaced: resource.namespaced,
+            schema: of_version(&version.gvk.version),
+            status: version.subresource("status").is_some(),
+            scale: version.subresource("scale").is_some(),
+        })
+        .collect()
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

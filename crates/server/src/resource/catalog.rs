@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde_json::Value;
 use skiff_meta::GroupResource;
 use skiff_store::Revision;
 
@@ -12,6 +13,8 @@ use super::registry::Registry;
 use super::{Resource, builtin};
 use crate::cache::ResourceCache;
 use crate::cache::feed::Registrar;
+use crate::definitions::names::judge;
+use crate::tree;
 
 /// The registry of the moment.
 pub(crate) struct Catalog {
@@ -47,6 +50,9 @@ impl Catalog {
     fn custom(&self, next: &mut Next) -> Vec<Arc<Resource>> {
         let Some(definitions) = &self.definitions else { return Vec::new() };
         let (definitions, _) = definitions.snapshot();
+        let all: Vec<Value> = definitions.iter().filter_map(|e| e.object().to_value().ok()).collect();
+        let unfit: Vec<&str> =
+            all.iter().filter(|d| !is_fit(d, &all)).map(|d| tree::text(d, &["metadata", "name"])).collect();
         let mut made = HashMap::new();
         let mut found = Vec::new();
         for entry in definitions.iter() {
@@ -56,13 +62,22 @@ impl Catalog {
                 Some((revision, resource)) if revision == object.revision() => resource,
                 old => super::custom::resource(object, old.and_then(|(_, r)| r)).map(Arc::new),
             };
-            found.extend(resource.clone());
+            if !unfit.contains(&object.meta().name.as_str()) {
+                found.extend(resource.clone());
+            }
             made.insert(object.meta().name.clone(), (object.revision(), resource));
         }
         next.made = made;
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found
     }
+}
+
+/// Whether a definition is served: its names are its own, or were once. Its status says the same a moment later.
+fn is_fit(definition: &Value, all: &[Value]) -> bool {
+    let conditions = tree::at(definition, &["status", "conditions"]).and_then(Value::as_array);
+    let established = conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True");
+    established || judge(definition, all).fault.is_none()
 }
 
 impl Registrar for Catalog {

@@ -14,6 +14,7 @@ pub(crate) mod registry;
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use skiff_meta::schema::{KindSchema, TypeRef};
 use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Status};
 use skiff_rules::Rules;
@@ -37,6 +38,10 @@ pub(crate) struct Resource {
     pub(crate) storage: GroupVersionKind,
     /// Defined by a CustomResourceDefinition.
     pub(crate) custom: bool,
+    /// Fields by which the cache's objects can be selected.
+    pub(crate) selectable: Vec<String>,
+    /// The definition of a custom kind.
+    pub(crate) definition: Option<Value>,
 }
 
 /// What a resource is called.

@@ -61,6 +61,15 @@ pub async fn start() -> Server {
     Server { api, store, backend }
 }
 
+/// Another server on the same store.
+pub async fn restart(old: &Server) -> Server {
+    let world = RealWorld::shared();
+    let pki = Pki::in_memory(world.now()).unwrap();
+    let api = Api::new(ServerConfig::default(), &pki, old.store.clone(), world).await.unwrap();
+    let backend = api.backend(admin());
+    Server { api, store: old.store.clone(), backend }
+}
+
 pub fn admin() -> User {
     User::new("admin", &["system:masters", "system:authenticated"])
 }
