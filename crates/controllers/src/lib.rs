@@ -5,6 +5,8 @@
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
 mod deployment;
+mod endpoint;
+mod endpointslice;
 mod namespace;
 mod replicaset;
 #[cfg(test)]
@@ -37,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) informers: Informers,
     /// Pods by the UID of their managing controller; those without one under [`replicaset::orphans`].
     pub(crate) pods_by_controller: Index<Pod>,
+    /// Pods by the name of their node; those without one under the empty name.
+    pub(crate) pods_by_node: Index<Pod>,
     pub(crate) options: Options,
 }
 
@@ -46,7 +50,8 @@ impl Context {
             let controller = shared::controller_of(pod).map(|owner| owner.uid.clone());
             vec![controller.unwrap_or_else(|| replicaset::orphans(pod.namespace()))]
         });
-        Self { world, informers, pods_by_controller, options }
+        let pods_by_node = informers.all::<Pod>().index(|pod| vec![shared::node_of(pod).to_owned()]);
+        Self { world, informers, pods_by_controller, pods_by_node, options }
     }
 }
 
@@ -55,6 +60,8 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment-controller", deployment::start),
+    ("endpoint-controller", endpoint::start),
+    ("endpointslice-controller", endpointslice::start),
     ("namespace-controller", namespace::start),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),

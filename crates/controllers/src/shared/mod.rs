@@ -6,6 +6,7 @@ mod expect;
 mod labels;
 mod owners;
 mod pods;
+pub(crate) mod services;
 mod settle;
 mod slow_start;
 
@@ -13,7 +14,7 @@ pub(crate) use claim::{claims, execute_claims};
 pub(crate) use expect::Expectations;
 pub(crate) use labels::{Selector, map_selector, selector, selects};
 pub(crate) use owners::{controller_of, controller_ref, enqueue_owners, is_controlled_by};
-pub(crate) use pods::{deletion_order, pod_from_template};
+pub(crate) use pods::{deletion_order, node_of, pod_from_template};
 pub(crate) use settle::Settling;
 pub(crate) use slow_start::slow_start;
 
