@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Version,
 }
 
-const DATA_DIR: &str = "/var/lib/skiff";
+pub(crate) const DATA_DIR: &str = "/var/lib/skiff";
 
 /// Flags of a component that runs alone.
 #[derive(Args)]
@@ -85,6 +85,13 @@ pub(crate) enum Part {
     Proxy,
     /// Cluster DNS
     Dns,
+}
+
+impl Part {
+    /// All of them.
+    pub(crate) fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
 }
 
 /// The pod network.

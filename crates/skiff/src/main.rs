@@ -1,2 +1,97 @@
 //! Skiff: a complete Kubernetes in one binary.
-fn main() {}
+//!
+//! Called `kubectl`, it is kubectl; called `skiff-cni`, it is the network plugin; otherwise its first word says what to
+//! be. Everything is wired in [`server`].
+
+mod error;
+mod flags;
+mod log;
+mod place;
+mod server;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use skiff_meta::world::RealWorld;
+
+use flags::{Command, Skiff};
+
+/// Freed memory goes back to the system, and many threads allocate without waiting for each other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args();
+    let called = words.next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some("kubectl") => kubectl(words.collect()),
+        Some("skiff-cni") => {
+            let code = skiff_net::cni::main(|name| std::env::var(name).ok(), std::io::stdin(), std::io::stdout());
+            exit_code(code)
+        }
+        _ => skiff(Skiff::parse()),
+    }
+}
+
+fn skiff(flags: Skiff) -> ExitCode {
+    match flags.command {
+        Command::Kubectl { words } => kubectl(words),
+        Command::Version => {
+            println!("skiff {} (Kubernetes 1.36)", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        command => {
+            let done = runtime().block_on(run(command));
+            match done {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("skiff: {error}");
+                    ExitCode::from(2)
+                }
+            }
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), error::StartError> {
+    let world = RealWorld::shared();
+    match command {
+        Command::Server(flags) => {
+            log::start(&flags.log);
+            server::run(&flags, world).await
+        }
+        Command::Apiserver(mut flags) => {
+            log::start(&flags.log);
+            flags.disable = flags::Part::all();
+            server::run(&flags, world).await
+        }
+        Command::ControllerManager(flags) => {
+            log::start(&flags.log);
+            server::controllers_alone(&flags.kubeconfig, world).await
+        }
+        Command::Scheduler(flags) => {
+            log::start(&flags.log);
+            server::scheduler_alone(&flags.kubeconfig, world).await
+        }
+        Command::Cleanup { data_dir, purge } => server::cleanup(&data_dir, purge, world).await,
+        Command::Kubectl { .. } | Command::Version => Ok(()),
+    }
+}
+
+fn kubectl(words: Vec<String>) -> ExitCode {
+    let code = runtime().block_on(skiff_cli::main(words, RealWorld::shared()));
+    exit_code(code)
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    // Without threads and timers nothing can run, and there is nobody to tell but the terminal.
+    tokio::runtime::Runtime::new().unwrap_or_else(|error| {
+        eprintln!("skiff: cannot start threads: {error}");
+        std::process::exit(2)
+    })
+}

@@ -1,0 +1,187 @@
+//! `skiff server`: the whole cluster, wired on one page.
+//!
+//! From the store upwards: store, certificates, API, then everything that is a client of the API, each with its own
+//! user. At the end in the opposite order; containers are left running unless the cluster is ephemeral.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use skiff_client::config::Kubeconfig;
+use skiff_client::http::HttpBackend;
+use skiff_client::{Backend, Client};
+use skiff_meta::WorldRef;
+use skiff_meta::world::Task;
+use skiff_server::chain::User;
+use skiff_server::pki::{Pki, write_if_changed};
+use skiff_server::{Server, ServerConfig};
+use skiff_store::{EmbeddedStore, MemoryStore, Store};
+
+use crate::error::StartError;
+use crate::flags::{self, Part};
+use crate::place::{DataDir, host_name, own_address};
+
+/// Runs until told to stop.
+pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
+    let place = Place::of(flags)?;
+    let store = store(flags, &place, &world)?;
+    let pki = Pki::open(&place.data.join("pki"), world.now())?;
+    let server = Server::start(place.config.clone(), &pki, store.clone(), world.clone()).await?;
+    write_kubeconfigs(flags, &place, &pki, &server, &world)?;
+    tracing::info!(address = %server.address(), data = %place.data.path().display(), "API server is ready");
+
+    let make = |user: User| Client::new(server.backend(user));
+    let mut tasks = Vec::new();
+    if flags.runs(Part::ControllerManager) {
+        tasks.extend(controllers(&make, controller_options(flags, &pki), &world));
+    }
+    if flags.runs(Part::Scheduler) {
+        tasks.push(scheduler(make(User::new("system:kube-scheduler", AUTHENTICATED)), &world));
+    }
+
+    stopped().await;
+    tracing::info!("stopping");
+    tasks.iter().for_each(Task::abort);
+    server.shutdown().await;
+    Ok(store.close().await?)
+}
+
+const AUTHENTICATED: &[&str] = &["system:authenticated"];
+
+/// What is fixed before anything starts: directories, names, addresses.
+struct Place {
+    data: DataDir,
+    node: String,
+    config: ServerConfig,
+}
+
+impl Place {
+    fn of(flags: &flags::Server) -> Result<Self, StartError> {
+        let config = config(flags)?;
+        let chosen = flags.data_dir != Path::new(flags::DATA_DIR);
+        let data = DataDir::open(&flags.data_dir, flags.ephemeral, chosen)?;
+        let node = flags.node_name.clone().unwrap_or_else(host_name);
+        let config = ServerConfig { data_dir: Some(data.path().to_path_buf()), ..config };
+        Ok(Self { data, node, config })
+    }
+}
+
+fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
+    let wrong = |flag, value: &str, why: &str| StartError::Flag { flag, value: value.to_owned(), why: why.to_owned() };
+    let service_cidr = flags
+        .service_cidr
+        .parse()
+        .map_err(|_| wrong("service-cidr", &flags.service_cidr, "is no range of addresses, such as 10.43.0.0/16"))?;
+    let range = &flags.service_node_port_range;
+    let node_ports = range
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+        .filter(|(first, last)| first <= last)
+        .ok_or_else(|| wrong("service-node-port-range", range, "is no range of ports, such as 30000-32767"))?;
+    let loopback = flags.bind_address.is_loopback();
+    let advertise = flags.node_ip.unwrap_or_else(|| if loopback { flags.bind_address } else { own_address() });
+    Ok(ServerConfig {
+        bind: SocketAddr::new(flags.bind_address, flags.secure_port),
+        advertise,
+        tls_sans: flags.tls_san.clone(),
+        service_cidr,
+        node_ports,
+        cluster_domain: flags.cluster_domain.clone(),
+        admin_token: flags.token.clone(),
+        ..ServerConfig::default()
+    })
+}
+
+fn store(flags: &flags::Server, place: &Place, world: &WorldRef) -> Result<Arc<dyn Store>, StartError> {
+    if flags.ephemeral {
+        return Ok(Arc::new(MemoryStore::new(world.clone())));
+    }
+    Ok(Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), skiff_store::Options::default())?))
+}
+
+fn write_kubeconfigs(
+    flags: &flags::Server,
+    place: &Place,
+    pki: &Pki,
+    server: &Server,
+    world: &WorldRef,
+) -> Result<(), StartError> {
+    let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
+    let url = format!("https://{host}:{}", server.address().port());
+    pki.write_kubeconfigs(place.data.path(), &url, &place.node, world.now())?;
+    if let Some(path) = &flags.write_kubeconfig {
+        let admin = place.data.join("admin.kubeconfig");
+        let text = std::fs::read_to_string(&admin).map_err(|e| StartError::Io(admin.display().to_string(), e))?;
+        write_if_changed(path, &text)?;
+    }
+    Ok(())
+}
+
+fn controller_options(flags: &flags::Server, pki: &Pki) -> skiff_controllers::Options {
+    skiff_controllers::Options { ca_pem: pki.ca_pem().to_owned(), cluster_cidr: flags.cluster_cidr.clone() }
+}
+
+/// Each controller acts as the service account that upstream gives it.
+fn controllers(make: &dyn Fn(User) -> Client, options: skiff_controllers::Options, world: &WorldRef) -> Vec<Task> {
+    let client = |name: &str| {
+        make(match name {
+            skiff_controllers::SHARED_INFORMERS => User::new("system:kube-controller-manager", AUTHENTICATED),
+            account => service_account(account),
+        })
+    };
+    skiff_controllers::start(&client, world.clone(), options)
+}
+
+fn service_account(name: &str) -> User {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+    User::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
+}
+
+fn scheduler(client: Client, world: &WorldRef) -> Task {
+    let work = skiff_scheduler::run(client, world.clone(), skiff_scheduler::Options::default());
+    world.spawn("scheduler", Box::pin(work))
+}
+
+fn remote(kubeconfig: &Path, agent: &str, world: &WorldRef) -> Result<Client, StartError> {
+    let remote = Kubeconfig::load(kubeconfig)?.remote(None)?;
+    let backend: Arc<dyn Backend> = Arc::new(HttpBackend::new(remote, world.clone(), agent)?);
+    Ok(Client::new(backend))
+}
+
+/// `skiff controller-manager`: against any Kubernetes API.
+pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
+    let client = remote(kubeconfig, "kube-controller-manager", &world)?;
+    let tasks = skiff_controllers::start(&|_| client.clone(), world, skiff_controllers::Options::default());
+    stopped().await;
+    tasks.iter().for_each(Task::abort);
+    Ok(())
+}
+
+/// `skiff scheduler`: against any Kubernetes API.
+pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
+    let task = scheduler(remote(kubeconfig, "kube-scheduler", &world)?, &world);
+    stopped().await;
+    task.abort();
+    Ok(())
+}
+
+/// `skiff cleanup`.
+pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
+    skiff_cri::stop_left_over(&data.join("containerd"), world).await;
+    if purge && data.exists() {
+        std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
+    }
+    Ok(())
+}
+
+/// Returns when the process is asked to end.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return futures::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
