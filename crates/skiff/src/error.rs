@@ -22,7 +22,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Server(skiff_server::ServerError),
     #[error(transparent)]
-    Containerd(#[from] skiff_cri::ContainerdError),
+    Containerd(#[from] skiff_cri::containerd::ContainerdError),
     #[error("{0}")]
     Node(String),
     #[error(transparent)]

@@ -167,7 +167,7 @@ pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Resul
 
 /// `skiff cleanup`.
 pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
-    skiff_cri::stop_left_over(&data.join("containerd"), world).await;
+    skiff_cri::containerd::stop_left_over(&data.join("containerd"), world).await;
     if purge && data.exists() {
         std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
     }
