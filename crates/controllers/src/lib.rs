@@ -8,6 +8,8 @@ mod deployment;
 mod endpoint;
 mod endpointslice;
 mod namespace;
+mod nodes;
+mod pod_gc;
 mod replicaset;
 #[cfg(test)]
 mod rollout_tests;
@@ -31,6 +33,8 @@ pub const SHARED_INFORMERS: &str = "shared-informers";
 pub struct Options {
     /// PEM of the authority that signs the API server's certificate; `None`: nothing is published.
     pub root_ca: Option<String>,
+    /// Where nodes' ranges of pod addresses come from, such as `10.42.0.0/16`; empty: nobody gets one.
+    pub cluster_cidr: String,
 }
 
 /// What all controllers share.
@@ -63,6 +67,8 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
     ("namespace-controller", namespace::start),
+    ("node-controller", nodes::start),
+    ("pod-garbage-collector", pod_gc::start),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),
     ("root-ca-cert-publisher", rootca::start),

@@ -6,6 +6,7 @@
 mod error;
 mod flags;
 mod log;
+mod node;
 mod place;
 mod server;
 

@@ -19,6 +19,7 @@ use skiff_store::{EmbeddedStore, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
+use crate::node::{self, Node};
 use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
@@ -39,20 +40,30 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
         tasks.push(scheduler(make(User::new("system:kube-scheduler", AUTHENTICATED)), &world));
     }
 
-    stopped().await;
+    let node = match flags.runs(Part::Agent) {
+        true => Some(Node::start(flags, &place, &pki, &make, &world).await?),
+        false => None,
+    };
+
+    let ended = stopped(node.as_ref()).await;
     tracing::info!("stopping");
     tasks.iter().for_each(Task::abort);
+    if let Some(node) = node {
+        node.stop(flags.ephemeral, &place).await;
+    }
     server.shutdown().await;
-    Ok(store.close().await?)
+    store.close().await?;
+    ended
 }
 
-const AUTHENTICATED: &[&str] = &["system:authenticated"];
+pub(crate) const AUTHENTICATED: &[&str] = &["system:authenticated"];
 
 /// What is fixed before anything starts: directories, names, addresses.
-struct Place {
-    data: DataDir,
-    node: String,
-    config: ServerConfig,
+pub(crate) struct Place {
+    pub(crate) data: DataDir,
+    /// The node's name.
+    pub(crate) node: String,
+    pub(crate) config: ServerConfig,
 }
 
 impl Place {
@@ -83,7 +94,7 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
     Ok(ServerConfig {
         bind: SocketAddr::new(flags.bind_address, flags.secure_port),
         advertise,
-        tls_sans: flags.tls_san.clone(),
+        tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
         service_cidr,
         node_ports,
         cluster_domain: flags.cluster_domain.clone(),
@@ -118,7 +129,7 @@ fn write_kubeconfigs(
 }
 
 fn controller_options(flags: &flags::Server, pki: &Pki) -> skiff_controllers::Options {
-    skiff_controllers::Options { ca_pem: pki.ca_pem().to_owned(), cluster_cidr: flags.cluster_cidr.clone() }
+    skiff_controllers::Options { root_ca: Some(pki.ca_pem().to_owned()), cluster_cidr: flags.cluster_cidr.clone() }
 }
 
 /// Each controller acts as the service account that upstream gives it.
@@ -132,7 +143,7 @@ fn controllers(make: &dyn Fn(User) -> Client, options: skiff_controllers::Option
     skiff_controllers::start(&client, world.clone(), options)
 }
 
-fn service_account(name: &str) -> User {
+pub(crate) fn service_account(name: &str) -> User {
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     User::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
 }
@@ -152,7 +163,7 @@ fn remote(kubeconfig: &Path, agent: &str, world: &WorldRef) -> Result<Client, St
 pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let client = remote(kubeconfig, "kube-controller-manager", &world)?;
     let tasks = skiff_controllers::start(&|_| client.clone(), world, skiff_controllers::Options::default());
-    stopped().await;
+    stopped(None).await?;
     tasks.iter().for_each(Task::abort);
     Ok(())
 }
@@ -160,28 +171,34 @@ pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Res
 /// `skiff scheduler`: against any Kubernetes API.
 pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let task = scheduler(remote(kubeconfig, "kube-scheduler", &world)?, &world);
-    stopped().await;
+    stopped(None).await?;
     task.abort();
     Ok(())
 }
 
 /// `skiff cleanup`.
 pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
-    skiff_cri::containerd::stop_left_over(&data.join("containerd"), world).await;
+    node::cleanup(data, world).await;
     if purge && data.exists() {
         std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
     }
     Ok(())
 }
 
-/// Returns when the process is asked to end.
-async fn stopped() {
+/// Returns when the process is asked to end, or with the reason why it must.
+async fn stopped(node: Option<&Node>) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return futures::future::pending().await;
+    let failed = |e| StartError::Io("signals cannot be received".to_owned(), e);
+    let (mut term, mut int) = (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let fault = async {
+        match node {
+            Some(node) => node.failed().await,
+            None => std::future::pending().await,
+        }
     };
     tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+        error = fault => Err(error),
     }
 }
