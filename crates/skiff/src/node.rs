@@ -23,7 +23,7 @@ use crate::place::host_name;
 use crate::server::{AUTHENTICATED, Place, service_account};
 
 /// What serves on a node says who calls it.
-const API_SERVER: &str = "kube-apiserver-kubelet-client";
+const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
 
 /// A running node.
 pub(crate) struct Node {
@@ -213,9 +213,42 @@ fn taints(flags: &flags::Server) -> Result<Vec<k8s_openapi::api::core::v1::Taint
 
 /// Ends what still runs from a data directory, and removes its devices and rules.
 pub(crate) async fn cleanup(data: &Path, world: WorldRef) {
-    skiff_cri::containerd::stop_left_over(&data.join("containerd"), world).await;
-    let (bin, conf) = (data.join("cni/bin"), data.join("cni/net.d"));
-    if let Err(error) = skiff_net::network::cleanup(data, &bin, &conf) {
+    let (cni_bin_dir, cni_conf_dir) = (data.join("cni/bin"), data.join("cni/net.d"));
+    let directory = data.join("containerd");
+    if directory.exists() {
+        let options = ContainerdOptions { directory, cni_conf_dir: cni_conf_dir.clone(), cni_bin_dir: cni_bin_dir.clone() };
+        match Containerd::start(options, world).await {
+            Ok(containerd) => {
+                if let Err(error) = remove_pods(&*containerd.runtime()).await {
+                    tracing::warn!("pods were not removed: {error}");
+                }
+                containerd.stop().await;
+            }
+            Err(error) => tracing::warn!("pods were not looked for: {error}"),
+        }
+    }
+    unmount(data);
+    if let Err(error) = skiff_net::network::cleanup(data, &cni_bin_dir, &cni_conf_dir) {
         tracing::warn!("the network was not removed: {error}");
+    }
+}
+
+async fn remove_pods(runtime: &dyn Runtime) -> Result<(), skiff_cri::RuntimeError> {
+    let sandboxes = runtime.list_pod_sandboxes(skiff_cri::v1::PodSandboxFilter::default()).await?;
+    let gone = sandboxes.iter().map(|sandbox| async {
+        runtime.stop_pod_sandbox(&sandbox.id).await?;
+        runtime.remove_pod_sandbox(&sandbox.id).await
+    });
+    futures::future::join_all(gone).await.into_iter().collect()
+}
+
+/// Unmounts what is mounted below the directory, the innermost first.
+fn unmount(data: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(data)).collect::<Vec<_>>().into_iter().rev() {
+        if let Err(error) = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
+            tracing::warn!("{point} was not unmounted: {error}");
+        }
     }
 }
