@@ -6,7 +6,6 @@
 mod error;
 mod flags;
 mod log;
-mod node;
 mod place;
 mod server;
 

@@ -19,7 +19,6 @@ use skiff_store::{EmbeddedStore, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
-use crate::node::{self, Node};
 use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
@@ -40,17 +39,9 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
         tasks.push(scheduler(make(User::new("system:kube-scheduler", AUTHENTICATED)), &world));
     }
 
-    let node = match flags.runs(Part::Agent) {
-        true => Some(Node::start(flags, &place, &pki, &make, &world).await?),
-        false => None,
-    };
-
-    let ended = stopped(node.as_ref()).await;
+    let ended = stopped().await;
     tracing::info!("stopping");
     tasks.iter().for_each(Task::abort);
-    if let Some(node) = node {
-        node.stop(flags.ephemeral, &place).await;
-    }
     server.shutdown().await;
     store.close().await?;
     ended
@@ -163,7 +154,7 @@ fn remote(kubeconfig: &Path, agent: &str, world: &WorldRef) -> Result<Client, St
 pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let client = remote(kubeconfig, "kube-controller-manager", &world)?;
     let tasks = skiff_controllers::start(&|_| client.clone(), world, skiff_controllers::Options::default());
-    stopped(None).await?;
+    stopped().await?;
     tasks.iter().for_each(Task::abort);
     Ok(())
 }
@@ -171,14 +162,14 @@ pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Res
 /// `skiff scheduler`: against any Kubernetes API.
 pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let task = scheduler(remote(kubeconfig, "kube-scheduler", &world)?, &world);
-    stopped(None).await?;
+    stopped().await?;
     task.abort();
     Ok(())
 }
 
 /// `skiff cleanup`.
 pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
-    node::cleanup(data, world).await;
+    drop(world);
     if purge && data.exists() {
         std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
     }
@@ -186,19 +177,12 @@ pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result
 }
 
 /// Returns when the process is asked to end, or with the reason why it must.
-async fn stopped(node: Option<&Node>) -> Result<(), StartError> {
+async fn stopped() -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e| StartError::Io("signals cannot be received".to_owned(), e);
     let (mut term, mut int) = (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
-    let fault = async {
-        match node {
-            Some(node) => node.failed().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         _ = term.recv() => Ok(()),
         _ = int.recv() => Ok(()),
-        error = fault => Err(error),
     }
 }
