@@ -1,5 +1,24 @@
-//! The node agent.
-#![allow(dead_code, reason = "under construction")]
+//! The node agent: makes the pods that the cluster assigns to this node run, and tells how they are.
+//!
+//! It sees the cluster through the API only, as `system:node:NAME`, and containers through the Container Runtime
+//! Interface only. Each pod has a worker ([`pod`]) that looks at what the runtime has, plans the next step as a plain
+//! value, takes it, and looks again; nothing is remembered that cannot be found again, so the agent may be killed at any
+//! moment and its successor adopts everything as it runs. What is asked of the runtime is computed in [`make`], what is
+//! told to the API in `pod::status`; both are pure. The operating system is behind the traits of [`os`].
+
+mod agent;
+mod config;
+mod images;
 mod make;
+mod node;
+mod node_status;
 pub mod os;
 mod pod;
+mod probe;
+mod references;
+mod server;
+mod status_writer;
+mod volumes;
+
+pub use agent::run;
+pub use config::{NodeConfig, NodeError, ServerConfig};

@@ -2,6 +2,12 @@
 
 pub(crate) mod backoff;
 pub(crate) mod facts;
+mod last_words;
+pub(crate) mod mailbox;
+pub(crate) mod manager;
 pub(crate) mod plan;
+mod start;
 pub(crate) mod state;
 pub(crate) mod status;
+mod stop;
+mod worker;

@@ -343,25 +343,23 @@ fn start(view: &View<'_>, container: &Container, role: Role, actions: &mut Actio
         actions.delayed.push(Delayed { name: container.name.clone(), pause, until });
         return;
     }
-    // A container that was made but never ran has had no life to count.
-    let restarts = last.map_or(0, |last| if last.life == Life::Created { last.restarts } else { last.restarts + 1 });
+    // A container that was made but never ran has had no life to count; its name must be free for the next.
+    let unborn = last.filter(|last| last.life == Life::Created);
+    actions.remove.extend(unborn.map(|last| last.id.clone()));
+    let restarts = last.map_or(0, |last| last.restarts + u32::from(unborn.is_none()));
     actions.start.push(Start { name: container.name.clone(), role, restarts, after });
 }
 
 /// Of each name, the newest container and one more that ended are kept for `logs --previous`; the newest sandbox is
 /// kept for its containers.
 fn tidy(state: &RuntimeState, actions: &mut Actions) {
-    let mut ended: Vec<(&str, usize)> = Vec::new();
+    let mut count: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
     for container in &state.containers {
-        let position = ended.iter().position(|(name, _)| *name == container.name);
-        let position = position.unwrap_or_else(|| {
-            ended.push((&container.name, 0));
-            ended.len() - 1
-        });
-        let seen = &mut ended[position].1;
+        let seen = count.entry(&container.name).or_default();
         *seen += 1;
         let superfluous = *seen > 2 || (*seen > 1 && container.life == Life::Created);
-        if superfluous && matches!(container.life, Life::Exited | Life::Created) {
+        let ended = matches!(container.life, Life::Exited | Life::Created);
+        if superfluous && ended && !actions.remove.contains(&container.id) {
             actions.remove.push(container.id.clone());
         }
     }

@@ -1,0 +1,234 @@
+//! The agent as a whole: what runs, and in which order it begins.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use skiff_client::{Client, Informers, Recorder, Selection};
+use skiff_cri::v1::ContainerFilter;
+use skiff_cri::{Runtime, RuntimeError};
+use skiff_meta::WorldRef;
+use skiff_meta::world::AbortOnDrop;
+
+use crate::config::{NodeConfig, NodeError};
+use crate::images::Images;
+use crate::node::Node;
+use crate::node_status::{self, Heartbeat};
+use crate::os::Watched;
+use crate::pod::mailbox::Registry;
+use crate::pod::manager::Manager;
+use crate::references::References;
+use crate::server;
+use crate::status_writer::StatusWriter;
+use crate::volumes;
+
+/// How often containers are listed where the runtime tells nothing by itself, and where it does (to be on the safe side).
+const RELIST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Pauses while the runtime does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Runs a node's pods until `shutdown` completes, and leaves them running then.
+///
+/// `client` speaks as the node (`system:node:NAME`), `runtime` runs the containers.
+///
+/// # Errors
+/// When the agent cannot begin: its port is taken, its directories cannot be made, or the runtime cannot be used.
+pub async fn run(
+    config: NodeConfig,
+    client: Client,
+    runtime: Arc<dyn Runtime>,
+    world: WorldRef,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), NodeError> {
+    prepare(&config)?;
+    let listener = config.server.as_ref().map(server::Listener::bind).transpose()?;
+    let runtime_name = runtime.version().await?.runtime_name;
+    let client = client.with_manager("kubelet");
+    let informers = Informers::new(client.clone(), world.clone());
+    let facts = config.os.machine.facts();
+    let node = Arc::new(Node {
+        recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
+        allocatable: node_status::amounts(&node_status::allocatable(&facts, config.max_pods)),
+        services: informers.all::<Service>(),
+        references: References::new(client.clone(), world.clone()),
+        writer: StatusWriter::new(client.clone(), world.clone()),
+        images: Images::default(),
+        registry: Registry::default(),
+        facts,
+        runtime_name,
+        runtime,
+        world: world.clone(),
+        client,
+        config,
+    });
+    let manager = Manager::new(node.clone());
+    let port = listener.as_ref().map_or(0, server::Listener::port);
+    let spawn = |name, task| AbortOnDrop(world.spawn(name, task));
+    let mut tasks = vec![
+        spawn("heartbeat", Box::pin(Heartbeat::new(node.clone(), port).run())),
+        spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
+        spawn("images", Box::pin(follow_images(node.clone(), manager.clone()))),
+    ];
+    if let Some(listener) = listener {
+        tasks.push(spawn("node server", Box::pin(listener.serve(node.clone(), manager.clone()))));
+    }
+    let fields = format!("spec.nodeName={}", node.config.name);
+    let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
+    manager.follow(&pods);
+    let adopt = async {
+        pods.synced().wait().await;
+        while let Err(error) = manager.adopt_orphans().await {
+            tracing::warn!("pods left over in the runtime are not known yet: {error}");
+            world.sleep(RETRY).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = adopt => {}
+        () = shutdown => {}
+    }
+    tracing::info!(pods = manager.count(), "the node agent stops; its pods run on");
+    Ok(())
+}
+
+fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |source| NodeError::Io { what, source }
+    };
+    let (files, mounts) = (&*config.os.files, &*config.os.mounts);
+    let directory = |path: &PathBuf| {
+        files.make_directory(path, 0o755).map_err(failed(&format!("cannot make {}", path.display())))
+    };
+    directory(&config.directory)?;
+    directory(&config.directory.join("pods"))?;
+    directory(&config.log_directory)?;
+    config.image_directory.iter().try_for_each(directory)?;
+    volumes::mount_memory(files, mounts, &config.directory.join("memory"))
+        .map_err(failed("cannot mount memory for secrets"))?;
+    for class in ["besteffort", "burstable"] {
+        let limits = crate::os::Limits { cpu_shares: 2, ..crate::os::Limits::default() };
+        config.os.cgroups.set(class, limits).map_err(failed("cannot make the cgroups of pods"))?;
+    }
+    Ok(())
+}
+
+/// Passes on what the runtime tells, for ever; lists now and then what it might not have told.
+async fn follow_runtime(node: Arc<Node>) {
+    let mut relist = Relist::default();
+    loop {
+        let mut pause = RELIST.1;
+        match node.runtime.events().await {
+            Ok(mut events) => {
+                // Whatever happened before the subscription is found by looking.
+                node.registry.wake_all();
+                while let Some(event) = next(&node, &mut events, &mut relist).await {
+                    node.registry.ended(&event);
+                }
+                pause = RETRY;
+            }
+            Err(RuntimeError::Unsupported(_)) => pause = RELIST.0,
+            Err(error) => {
+                tracing::warn!("the runtime's events cannot be followed: {error}");
+                pause = pause.min(RETRY);
+            }
+        }
+        node.world.sleep(pause).await;
+        relist.look(&node).await;
+    }
+}
+
+/// The next event's id; `None` when the stream has broken.
+async fn next(node: &Node, events: &mut skiff_cri::EventStream, relist: &mut Relist) -> Option<String> {
+    loop {
+        tokio::select! {
+            event = events.next() => match event? {
+                Ok(event) => return Some(event.id),
+                Err(RuntimeError::Unsupported(_)) => {
+                    node.world.sleep(RELIST.0).await;
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!("the runtime's events broke off: {error}");
+                    return None;
+                }
+            },
+            () = node.world.sleep(RELIST.1) => relist.look(node).await,
+        }
+    }
+}
+
+/// What the runtime had at the last look.
+#[derive(Default)]
+struct Relist {
+    states: std::collections::HashMap<String, i32>,
+}
+
+impl Relist {
+    /// Tells of every container and sandbox that has changed or gone since the last look.
+    async fn look(&mut self, node: &Node) {
+        let containers = node.runtime.list_containers(ContainerFilter::default()).await;
+        let sandboxes = node.runtime.list_pod_sandboxes(skiff_cri::v1::PodSandboxFilter::default()).await;
+        let (Ok(containers), Ok(sandboxes)) = (containers, sandboxes) else { return };
+        let containers = containers.into_iter().map(|container| (container.id, container.state));
+        let sandboxes = sandboxes.into_iter().map(|sandbox| (sandbox.id, sandbox.state));
+        let now: std::collections::HashMap<String, i32> = containers.chain(sandboxes).collect();
+        let changed = self.states.iter().filter(|(id, state)| now.get(*id) != Some(state));
+        for (id, _) in changed {
+            node.registry.ended(id);
+        }
+        self.states = now;
+    }
+}
+
+/// Imports the archives in the image directory, at the beginning and when they appear.
+async fn follow_images(node: Arc<Node>, manager: Arc<Manager>) {
+    let Some(directory) = node.config.image_directory.clone() else { return };
+    let mut watched = match Watched::arrivals(&directory) {
+        Ok(watched) => watched,
+        Err(error) => return tracing::error!(directory = %directory.display(), "cannot be watched: {error}"),
+    };
+    let mut known = std::collections::HashMap::new();
+    loop {
+        let mut arrived = false;
+        for (path, stamp) in archives(&directory) {
+            if known.get(&path) == Some(&stamp) {
+                continue;
+            }
+            match node.runtime.import_images(&path).await {
+                Ok(names) => {
+                    tracing::info!(file = %path.display(), ?names, "imported");
+                    arrived = true;
+                }
+                Err(error) => tracing::warn!("{error}"),
+            }
+            known.insert(path, stamp);
+        }
+        if arrived {
+            node.images.arrived();
+            manager.refresh_all();
+        }
+        if let Err(error) = watched.changed().await {
+            return tracing::error!(directory = %directory.display(), "is not watched any longer: {error}");
+        }
+    }
+}
+
+/// Archives by name, each with what changes when it is replaced.
+fn archives(directory: &std::path::Path) -> Vec<(PathBuf, (u64, std::time::SystemTime))> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "tar")
+            && let Ok(metadata) = entry.metadata()
+            && let Ok(modified) = metadata.modified()
+        {
+            found.push((path, (metadata.len(), modified)));
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,215 @@
+//! Images: is it here, may it be fetched, and how long to wait after a fetch that failed.
+
+use base64::Engine;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
+use skiff_cri::v1::{AuthConfig, Image};
+use skiff_cri::{Runtime, RuntimeError};
+
+use crate::make::Referenced;
+use crate::make::security::ImageUser;
+use crate::node::Node;
+use crate::pod::backoff::BackOff;
+use crate::pod::facts;
+use crate::pod::status::Trouble;
+
+/// What is known of images beyond the runtime's own knowledge.
+#[derive(Default)]
+pub(crate) struct Images {
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    backoff: BackOff,
+    last: std::collections::HashMap<String, Timestamp>,
+}
+
+/// An image that is here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// What the runtime wants to hear.
+    pub(crate) reference: String,
+    pub(crate) user: ImageUser,
+}
+
+/// An image that is not here, and when to try again.
+pub(crate) struct Missing {
+    pub(crate) trouble: Trouble,
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+impl Images {
+    /// Images have come: what could not be fetched may be here now.
+    pub(crate) fn arrived(&self) {
+        *self.failures.lock() = Failures::default();
+    }
+}
+
+/// Makes sure that a container's image is here, as its pull policy wants it.
+pub(crate) async fn ensure(
+    node: &Node,
+    pod: &Pod,
+    container: &Container,
+    referenced: &Referenced,
+) -> Result<Found, Missing> {
+    let image = container.image.as_deref().unwrap_or_default();
+    let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+    let about = node.about(pod, &container.name);
+    let here = match node.runtime.image_status(image).await {
+        Ok(here) => here,
+        Err(error) => return Err(trouble("ImageInspectError", format!("Failed to inspect image {image:?}: {error}"))),
+    };
+    match (policy, here) {
+        ("Always", _) => {}
+        (_, Some(here)) => {
+            let message = format!("Container image {image:?} already present on machine");
+            node.recorder.normal(&about, "Pulled", message);
+            return Ok(found(here));
+        }
+        ("Never", None) => {
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            node.recorder.warning(&about, "ErrImageNeverPull", message.clone());
+            return Err(trouble("ErrImageNeverPull", message));
+        }
+        _ => {}
+    }
+    let now = node.world.now();
+    if let Some(until) = node.images.paused(image, now) {
+        let message = format!("Back-off pulling image {image:?}");
+        node.recorder.normal(&about, "BackOff", message.clone());
+        return Err(Missing { retry_at: Some(until), ..trouble("ImagePullBackOff", message) });
+    }
+    node.recorder.normal(&about, "Pulling", format!("Pulling image {image:?}"));
+    let begun = node.world.elapsed();
+    match pull(&*node.runtime, image, referenced).await {
+        Ok(here) => {
+            node.images.failures.lock().backoff.succeeded(image);
+            let took = node.world.elapsed() - begun;
+            let message = format!(
+                "Successfully pulled image {image:?} in {:.3}s ({:.3}s including waiting). Image size: {} bytes.",
+                took.as_secs_f64(),
+                took.as_secs_f64(),
+                here.size
+            );
+            node.recorder.normal(&about, "Pulled", message);
+            Ok(found(here))
+        }
+        Err(error) => {
+            let until = node.images.failed(image, node.world.now());
+            let message = format!("Failed to pull image {image:?}: {error}");
+            node.recorder.warning(&about, "Failed", message.clone());
+            node.recorder.warning(&about, "Failed", "Error: ErrImagePull");
+            Err(Missing { retry_at: until, ..trouble("ErrImagePull", message) })
+        }
+    }
+}
+
+fn trouble(reason: &'static str, message: String) -> Missing {
+    Missing { trouble: Trouble { reason, message }, retry_at: None }
+}
+
+fn found(image: Image) -> Found {
+    let user = ImageUser { uid: image.uid.map(|uid| uid.value), name: image.username };
+    Found { reference: image.id, user }
+}
+
+impl Images {
+    /// Until when not to try again.
+    fn paused(&self, image: &str, now: Timestamp) -> Option<Timestamp> {
+        let failures = self.failures.lock();
+        let failed = *failures.last.get(image)?;
+        failures.backoff.waiting(image, failed, now).map(|(_, until)| until)
+    }
+
+    fn failed(&self, image: &str, now: Timestamp) -> Option<Timestamp> {
+        let mut failures = self.failures.lock();
+        failures.backoff.attempt(image, now, now);
+        failures.last.insert(image.to_owned(), now);
+        failures.backoff.waiting(image, now, now).map(|(_, until)| until)
+    }
+}
+
+/// Tries the pod's credentials for the registry one after the other; without any, nobody's.
+async fn pull(runtime: &dyn Runtime, image: &str, referenced: &Referenced) -> Result<Image, RuntimeError> {
+    let mut attempts: Vec<Option<AuthConfig>> = credentials(image, referenced).into_iter().map(Some).collect();
+    if attempts.is_empty() {
+        attempts.push(None);
+    }
+    let mut last = Err(RuntimeError::NotFound(image.to_owned()));
+    for auth in attempts {
+        last = runtime.pull_image(image, auth, None).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    let reference = last?;
+    let here = runtime.image_status(&reference).await?;
+    here.ok_or_else(|| RuntimeError::NotFound(format!("image {reference} vanished after it was pulled")))
+}
+
+/// The credentials in the pod's secrets that are for the registry of `image`.
+fn credentials(image: &str, referenced: &Referenced) -> Vec<AuthConfig> {
+    let secrets = referenced.secrets.values();
+    let configs = secrets.filter_map(|secret| secret.data.as_ref()?.get(".dockerconfigjson"));
+    let configs = configs.filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes.0).ok());
+    let mut found = Vec::new();
+    for config in configs {
+        for (registry, entry) in config.get("auths").and_then(|auths| auths.as_object()).into_iter().flatten() {
+            if is_for(registry, image) {
+                found.push(auth(registry, entry));
+            }
+        }
+    }
+    found
+}
+
+fn is_for(registry: &str, image: &str) -> bool {
+    let registry = registry.trim_start_matches("https://").trim_start_matches("http://");
+    let registry = registry.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
+    let host = image.split('/').next().filter(|host| image.contains('/') && host.contains(['.', ':']));
+    match host.unwrap_or("docker.io") {
+        "docker.io" => matches!(registry, "docker.io" | "index.docker.io" | "registry-1.docker.io"),
+        host => registry == host || image.starts_with(&format!("{registry}/")),
+    }
+}
+
+fn auth(registry: &str, entry: &serde_json::Value) -> AuthConfig {
+    let text = |key: &str| entry.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).unwrap_or_default();
+    let joined = String::from_utf8_lossy(&decoded).into_owned();
+    let (user, password) = joined.split_once(':').unwrap_or_default();
+    let or = |own: String, joined: &str| if own.is_empty() { joined.to_owned() } else { own };
+    AuthConfig {
+        username: or(text("username"), user),
+        password: or(text("password"), password),
+        server_address: registry.to_owned(),
+        identity_token: text("identitytoken"),
+        ..AuthConfig::default()
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_for_their_registry() {
+        for (registry, image, expected) in [
+            ("https://index.docker.io/v1/", "nginx", true),
+            ("docker.io", "library/nginx:1", true),
+            ("example.com", "nginx", false),
+            ("example.com:5000", "example.com:5000/a/b", true),
+            ("https://example.com", "example.com/a", true),
+            ("example.com/team", "example.com/team/app", true),
+            ("example.com/team", "example.com/other/app", false),
+        ] {
+            assert_eq!(is_for(registry, image), expected, "{registry} for {image}");
+        }
+        let entry = serde_json::json!({"auth": "dTpwOnc="});
+        let auth = auth("r", &entry);
+        assert_eq!((auth.username.as_str(), auth.password.as_str()), ("u", "p:w"));
+    }
+}

@@ -1,0 +1,109 @@
+//! What all parts of one agent share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use skiff_api::resources::ResourceList;
+use skiff_client::{Client, Informer, Involved, Recorder, involved};
+use skiff_cri::Runtime;
+use skiff_meta::WorldRef;
+
+use crate::config::NodeConfig;
+use crate::images::Images;
+use crate::make::dns::Resolvers;
+use crate::make::sandbox::Surroundings;
+use crate::make::services;
+use crate::os::MachineFacts;
+use crate::pod::facts;
+use crate::pod::mailbox::Registry;
+use crate::references::References;
+use crate::status_writer::StatusWriter;
+
+/// What all parts of one agent share.
+pub(crate) struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    /// Such as `containerd`, the scheme of container ids.
+    pub(crate) runtime_name: String,
+    pub(crate) world: WorldRef,
+    pub(crate) recorder: Recorder,
+    pub(crate) facts: MachineFacts,
+    pub(crate) allocatable: ResourceList,
+    pub(crate) services: Informer<Service>,
+    pub(crate) references: References,
+    pub(crate) images: Images,
+    pub(crate) writer: StatusWriter,
+    pub(crate) registry: Registry,
+}
+
+impl Node {
+    /// The node's addresses as text.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.config.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// Where a pod's files are.
+    pub(crate) fn pod_directory(&self, uid: &str) -> PathBuf {
+        self.config.directory.join("pods").join(uid)
+    }
+
+    /// Where those of a pod's files are that must not reach the disk. One file system of memory serves all pods.
+    pub(crate) fn memory_directory(&self, uid: &str) -> PathBuf {
+        self.memory_root().join(uid)
+    }
+
+    /// Where that file system is mounted.
+    pub(crate) fn memory_root(&self) -> PathBuf {
+        self.config.directory.join("memory")
+    }
+
+    /// How pods resolve names.
+    pub(crate) fn resolvers(&self) -> Resolvers {
+        Resolvers {
+            cluster: self.config.cluster_dns,
+            domain: self.config.cluster_domain.clone(),
+            host: self.config.os.machine.resolv_conf(),
+        }
+    }
+
+    /// What the node adds to a sandbox.
+    pub(crate) fn surroundings<'a>(&'a self, resolvers: &'a Resolvers, cgroup_root: &'a str) -> Surroundings<'a> {
+        Surroundings { resolvers, logs: &self.config.log_directory, cgroup_root }
+    }
+
+    /// The variables that tell a pod of Services: those of its namespace, unless it does not want them, and always
+    /// that of the API itself.
+    pub(crate) fn service_variables(&self, pod: &Pod) -> Vec<(String, String)> {
+        let store = self.services.store();
+        let mut found: Vec<Arc<Service>> = store.get("default", "kubernetes").into_iter().collect();
+        if facts::spec(pod).enable_service_links != Some(false) {
+            let mut own = store.in_namespace(facts::namespace(pod));
+            own.retain(|service| services::has_address(service));
+            own.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+            found.extend(own);
+        }
+        services::variables(found.iter().map(|service| &**service))
+    }
+
+    /// Something good happened to a pod.
+    pub(crate) fn tell(&self, pod: &Pod, reason: &str, message: impl Into<String>) {
+        self.recorder.normal(&involved(pod), reason, message);
+    }
+
+    /// Something bad happened to a pod.
+    pub(crate) fn warn(&self, pod: &Pod, reason: &str, message: impl Into<String>) {
+        self.recorder.warning(&involved(pod), reason, message);
+    }
+
+    /// The container of a pod, as what an event is about.
+    pub(crate) fn about(&self, pod: &Pod, container: &str) -> Involved {
+        let list = match facts::container(pod, container).map(|(role, _)| role) {
+            Some(facts::Role::Init | facts::Role::Sidecar) => "spec.initContainers",
+            Some(facts::Role::Ephemeral) => "spec.ephemeralContainers",
+            _ => "spec.containers",
+        };
+        ObjectReference { field_path: Some(format!("{list}{{{container}}}")), ..involved(pod) }
+    }
+}

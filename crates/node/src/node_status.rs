@@ -1,0 +1,449 @@
+//! The Node object: what the machine is and how it is.
+//!
+//! [`labels`] and [`status`] are pure; [`Heartbeat`] registers the node, writes its status when it has changed (and once
+//! in five minutes anyway), and renews its Lease, which is what tells the cluster every ten seconds that it lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use serde_json::{Value, json};
+use skiff_api::resources::ResourceList;
+use skiff_client::{ClientError, Patch};
+use skiff_cri::v1::Image;
+use skiff_cri::{Runtime, RuntimeError};
+
+use crate::config::NodeConfig;
+use crate::node::Node;
+use crate::os::MachineFacts;
+
+/// How long a Lease lasts, and how often it is renewed.
+const LEASE_SECONDS: i32 = 40;
+const RENEWAL: Duration = Duration::from_secs(10);
+/// How often the runtime is asked how it is: often until it is ready for the first time, seldom from then on.
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// An unchanged status is written again after this long.
+const REPEAT: Duration = Duration::from_secs(300);
+/// Memory below which pods would be evicted is not for pods.
+const RESERVED_MEMORY: u64 = 100 << 20;
+/// Images told of, the largest first.
+const MAX_IMAGES: usize = 50;
+/// Pauses while the API does not answer.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What the node can hold.
+pub(crate) fn capacity(facts: &MachineFacts, max_pods: u32) -> BTreeMap<String, Quantity> {
+    let kibibytes = |bytes: u64| Quantity(format!("{}Ki", bytes / 1024));
+    let mut capacity: BTreeMap<String, Quantity> = [
+        ("cpu".to_owned(), Quantity(facts.processors.to_string())),
+        ("memory".to_owned(), kibibytes(facts.memory)),
+        ("ephemeral-storage".to_owned(), kibibytes(facts.storage)),
+        ("pods".to_owned(), Quantity(max_pods.to_string())),
+    ]
+    .into();
+    for (size, total) in &facts.huge_pages {
+        capacity.insert(format!("hugepages-{}", binary(*size)), Quantity(if *total == 0 { "0".into() } else { binary(*total) }));
+    }
+    capacity
+}
+
+/// `2Mi`, `1Gi`: bytes in the largest unit that fits.
+fn binary(bytes: u64) -> String {
+    let units = ["", "Ki", "Mi", "Gi"];
+    let unit = units.len().min(1 + bytes.trailing_zeros() as usize / 10) - 1;
+    format!("{}{}", bytes >> (unit * 10), units[unit])
+}
+
+/// What of it is for pods.
+pub(crate) fn allocatable(facts: &MachineFacts, max_pods: u32) -> BTreeMap<String, Quantity> {
+    let huge: u64 = facts.huge_pages.iter().map(|(_, total)| total).sum();
+    let memory = facts.memory.saturating_sub(RESERVED_MEMORY + huge) / 1024;
+    let mut allocatable = capacity(facts, max_pods);
+    allocatable.insert("memory".to_owned(), Quantity(format!("{memory}Ki")));
+    // A tenth is kept free for images and logs.
+    allocatable.insert("ephemeral-storage".to_owned(), Quantity((facts.storage / 10 * 9).to_string()));
+    allocatable
+}
+
+/// The same for computing.
+pub(crate) fn amounts(list: &BTreeMap<String, Quantity>) -> ResourceList {
+    skiff_api::resources::parse(&Some(list.clone()))
+}
+
+/// The labels every node has, and its own.
+pub(crate) fn labels(config: &NodeConfig, facts: &MachineFacts) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in [
+        ("kubernetes.io/hostname", &config.hostname),
+        ("kubernetes.io/arch", &facts.architecture),
+        ("beta.kubernetes.io/arch", &facts.architecture),
+        ("kubernetes.io/os", &"linux".to_owned()),
+        ("beta.kubernetes.io/os", &"linux".to_owned()),
+    ] {
+        labels.insert(key.to_owned(), value.clone());
+    }
+    labels.extend(config.labels.clone());
+    labels
+}
+
+/// How the runtime is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuntimeHealth {
+    /// Such as `containerd://1.6.20`.
+    pub(crate) version: String,
+    /// Why pods cannot run now; empty: they can.
+    pub(crate) faults: Vec<String>,
+    pub(crate) images: Vec<ContainerImage>,
+}
+
+/// Asks the runtime how it is.
+async fn health(runtime: &dyn Runtime) -> RuntimeHealth {
+    let unanswered = |error: RuntimeError| RuntimeHealth {
+        faults: vec![format!("container runtime is down: {error}")],
+        ..RuntimeHealth::default()
+    };
+    let (version, status) = match (runtime.version().await, runtime.status().await) {
+        (Ok(version), Ok(status)) => (version, status),
+        (Err(error), _) | (_, Err(error)) => return unanswered(error),
+    };
+    let images = runtime.list_images().await.unwrap_or_default();
+    let mut faults = Vec::new();
+    for condition in status.status.unwrap_or_default().conditions {
+        let what = match condition.r#type.as_str() {
+            _ if condition.status => continue,
+            "NetworkReady" => "container runtime network not ready: NetworkReady=false",
+            "RuntimeReady" => "container runtime not ready: RuntimeReady=false",
+            _ => continue,
+        };
+        faults.push(format!("{what} reason:{} message:{}", condition.reason, condition.message));
+    }
+    RuntimeHealth {
+        version: format!("{}://{}", version.runtime_name, version.runtime_version),
+        faults,
+        images: largest(images),
+    }
+}
+
+fn largest(mut images: Vec<Image>) -> Vec<ContainerImage> {
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let told = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
+        names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect()),
+        size_bytes: i64::try_from(image.size).ok(),
+    });
+    told.collect()
+}
+
+/// The node's status now. Times of conditions that have not changed are those of `previous`.
+pub(crate) fn status(
+    config: &NodeConfig,
+    facts: &MachineFacts,
+    port: u16,
+    health: &RuntimeHealth,
+    previous: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
+    let internal = |address: &std::net::IpAddr| NodeAddress { type_: "InternalIP".into(), address: address.to_string() };
+    let mut addresses: Vec<NodeAddress> = config.addresses.iter().map(internal).collect();
+    addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.hostname.clone() });
+    let endpoint = (port > 0).then(|| DaemonEndpoint { port: i32::from(port) });
+    NodeStatus {
+        addresses: Some(addresses),
+        capacity: Some(capacity(facts, config.max_pods)),
+        allocatable: Some(allocatable(facts, config.max_pods)),
+        conditions: Some(conditions(health, previous, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
+        images: Some(health.images.clone()),
+        node_info: Some(NodeSystemInfo {
+            architecture: facts.architecture.clone(),
+            boot_id: facts.boot_id.clone(),
+            container_runtime_version: health.version.clone(),
+            kernel_version: facts.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: config.version.clone(),
+            machine_id: facts.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: facts.os_image.clone(),
+            swap: None,
+            system_uuid: facts.system_uuid.clone(),
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+fn conditions(health: &RuntimeHealth, previous: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let fault = health.faults.join(", ");
+    let ready = if fault.is_empty() {
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+    } else {
+        ("Ready", "False", "KubeletNotReady", fault.as_str())
+    };
+    let told = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ready,
+    ];
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let condition = |(type_, status, reason, message): (&str, &str, &str, &str)| {
+        let mut old = previous.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let same = old.find(|old| old.type_ == type_ && old.status == status);
+        NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: same.and_then(|old| old.last_transition_time.clone()).or(Some(now.clone())),
+        }
+    };
+    told.into_iter().map(condition).collect()
+}
+
+/// Whether two statuses say the same, whatever the time.
+fn says_the_same(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let timeless = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    timeless(a) == timeless(b)
+}
+
+/// Registers the node and keeps its object and its Lease.
+pub(crate) struct Heartbeat {
+    node: Arc<Node>,
+    port: u16,
+    written: Option<NodeStatus>,
+    written_at: Duration,
+    uid: Option<String>,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(node: Arc<Node>, port: u16) -> Self {
+        Self { node, port, written: None, written_at: Duration::ZERO, uid: None }
+    }
+
+    /// Runs for ever.
+    pub(crate) async fn run(mut self) {
+        let mut health = health(&*self.node.runtime).await;
+        self.register(&health).await;
+        let lease = crate::node_status::renew_lease(self.node.clone(), self.uid.clone().unwrap_or_default());
+        let statuses = async {
+            loop {
+                self.write(&health).await;
+                let pause = if health.faults.is_empty() { LOOK.1 } else { LOOK.0 };
+                self.node.world.sleep(pause).await;
+                health = crate::node_status::health(&*self.node.runtime).await;
+            }
+        };
+        tokio::join!(lease, statuses);
+    }
+
+    /// Creates the Node, or takes over the one of this name. Tries until it succeeds.
+    async fn register(&mut self, health: &RuntimeHealth) {
+        let mut pause = RETRY.0;
+        loop {
+            match self.try_register(health).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!("the node is not registered yet: {error}"),
+            }
+            self.node.world.sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    async fn try_register(&mut self, health: &RuntimeHealth) -> Result<(), ClientError> {
+        let Node { config, facts, client, world, .. } = &*self.node;
+        let api = client.all::<ApiNode>();
+        let status = status(config, facts, self.port, health, None, world.now());
+        let wanted = ApiNode {
+            metadata: ObjectMeta {
+                name: Some(config.name.clone()),
+                labels: Some(labels(config, facts)),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
+                ..NodeSpec::default()
+            }),
+            status: Some(status),
+        };
+        let present = match api.create(&wanted).await {
+            Ok(created) => created,
+            Err(error) if error.is_already_exists() => {
+                let labels = json!({"metadata": {"labels": labels(config, facts)}});
+                api.patch(&config.name, &Patch::Strategic(labels)).await?
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(node = config.name, "registered");
+        self.uid = present.metadata.uid;
+        self.written = present.status;
+        Ok(())
+    }
+
+    /// Writes the status if it has changed, or has not been written for long.
+    async fn write(&mut self, health: &RuntimeHealth) {
+        let Node { config, facts, client, world, .. } = &*self.node;
+        let status = status(config, facts, self.port, health, self.written.as_ref(), world.now());
+        let fresh = world.elapsed() - self.written_at < REPEAT;
+        if fresh && self.written.as_ref().is_some_and(|written| says_the_same(written, &status)) {
+            return;
+        }
+        let api = client.all::<ApiNode>();
+        match api.patch_status(&config.name, &Patch::Strategic(patch(&status))).await {
+            Ok(_) => {
+                self.written = Some(status);
+                self.written_at = world.elapsed();
+            }
+            Err(error) if error.is_not_found() => {
+                tracing::warn!("the Node object is gone; registering again");
+                let health = health.clone();
+                self.register(&health).await;
+            }
+            Err(error) => tracing::warn!("the node's status was not written: {error}"),
+        }
+    }
+}
+
+/// The status as a strategic merge patch: conditions of others stay, lists of ours are replaced.
+fn patch(status: &NodeStatus) -> Value {
+    let mut body = serde_json::to_value(status).unwrap_or_default();
+    if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
+        addresses.push(json!({"$patch": "replace"}));
+    }
+    json!({"status": body})
+}
+
+/// Renews the node's Lease for ever.
+async fn renew_lease(node: Arc<Node>, uid: String) {
+    let api = node.client.namespaced::<Lease>("kube-node-lease");
+    let mut known: Option<Lease> = None;
+    let mut pause = RETRY.0;
+    loop {
+        let wanted = lease(&node, &uid, known.as_ref());
+        let result = match (&known, api.get_opt(&node.config.name).await) {
+            (Some(_), _) => api.update(&wanted).await,
+            (None, Ok(Some(present))) => api.update(&lease(&node, &uid, Some(&present))).await,
+            (None, Ok(None)) => api.create(&wanted).await,
+            (None, Err(error)) => Err(error),
+        };
+        match result {
+            Ok(lease) => {
+                known = Some(lease);
+                pause = RETRY.0;
+                node.world.sleep(RENEWAL).await;
+            }
+            Err(error) => {
+                tracing::warn!("the node's lease was not renewed: {error}");
+                known = None;
+                node.world.sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+fn lease(node: &Node, uid: &str, known: Option<&Lease>) -> Lease {
+    let name = &node.config.name;
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.clone(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    };
+    let mut metadata = known.map(|lease| lease.metadata.clone()).unwrap_or_default();
+    metadata.name = Some(name.clone());
+    metadata.namespace = Some("kube-node-lease".to_owned());
+    metadata.owner_references = Some(vec![owner]);
+    Lease {
+        metadata,
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(LEASE_SECONDS),
+            renew_time: Some(MicroTime(node.world.now())),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NodeConfig {
+        NodeConfig {
+            name: "n".into(),
+            hostname: "h".into(),
+            addresses: vec!["10.0.0.1".parse().expect("an address")],
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            taints: Vec::new(),
+            directory: "/none".into(),
+            log_directory: "/none".into(),
+            image_directory: None,
+            cluster_dns: None,
+            cluster_domain: "cluster.local".into(),
+            max_pods: 110,
+            version: "v1.36.2".into(),
+            server: None,
+            os: crate::os::Os::hollow(facts()),
+        }
+    }
+
+    fn facts() -> MachineFacts {
+        MachineFacts {
+            processors: 4,
+            memory: 8 << 30,
+            storage: 100 << 30,
+            huge_pages: vec![(2 << 20, 0), (1 << 30, 2 << 30)],
+            architecture: "amd64".into(),
+            ..MachineFacts::default()
+        }
+    }
+
+    #[test]
+    fn amounts_of_a_machine() {
+        let text = |list: &BTreeMap<String, Quantity>, key: &str| list[key].0.clone();
+        let capacity = capacity(&facts(), 110);
+        assert_eq!((text(&capacity, "cpu"), text(&capacity, "memory")), ("4".into(), "8388608Ki".into()));
+        assert_eq!((text(&capacity, "hugepages-2Mi"), text(&capacity, "hugepages-1Gi")), ("0".into(), "2Gi".into()));
+        let allocatable = allocatable(&facts(), 110);
+        assert_eq!(text(&allocatable, "memory"), format!("{}Ki", (6 << 20) - (100 << 10)));
+    }
+
+    #[test]
+    fn a_node_is_ready_when_its_runtime_is() {
+        let now = |second| Timestamp::from_second(second).expect("in range");
+        let ready = |status: &NodeStatus| {
+            let condition = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("a condition");
+            let since = condition.last_transition_time.as_ref().expect("a time").0.as_second();
+            (condition.status.clone(), condition.message.clone().unwrap_or_default(), since)
+        };
+        let faulty = RuntimeHealth { faults: vec!["no network".into()], ..RuntimeHealth::default() };
+        let first = status(&config(), &facts(), 10250, &faulty, None, now(1));
+        assert_eq!(ready(&first), ("False".into(), "no network".into(), 1));
+        let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), Some(&first), now(5));
+        assert_eq!(ready(&second).0, "True");
+        let third = status(&config(), &facts(), 10250, &RuntimeHealth::default(), Some(&second), now(9));
+        assert_eq!(ready(&third).2, 5);
+        assert!(says_the_same(&second, &third) && !says_the_same(&first, &second));
+    }
+
+    #[test]
+    fn labels_of_every_node() {
+        let labels = labels(&config(), &facts());
+        assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["kubernetes.io/os"].as_str()), ("h", "linux"));
+        assert_eq!(labels["a"], "b");
+    }
+}

@@ -1,0 +1,121 @@
+//! How a pod's worker is told that something has changed. It is told that, never what: it looks for itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use skiff_meta::TraceContext;
+use tokio::sync::Notify;
+
+/// Where news for one worker wait.
+pub(crate) struct Mailbox {
+    inbox: Mutex<Inbox>,
+    news: Notify,
+}
+
+/// What waits there.
+#[derive(Clone)]
+struct Inbox {
+    pod: Arc<Pod>,
+    gone: bool,
+    cause: Option<TraceContext>,
+    refresh: bool,
+    ended: Vec<String>,
+}
+
+/// What a worker finds when it looks into its mailbox.
+pub(crate) struct News {
+    /// The pod as the API last had it.
+    pub(crate) pod: Arc<Pod>,
+    /// The API does not have it any more.
+    pub(crate) gone: bool,
+    /// The cause of the pod's last change.
+    pub(crate) cause: Option<TraceContext>,
+    /// What the pod refers to has changed, or an image has come.
+    pub(crate) refresh: bool,
+    /// The runtime says that these containers or sandboxes have ended.
+    pub(crate) ended: Vec<String>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(pod: Arc<Pod>, gone: bool, cause: Option<TraceContext>) -> Arc<Self> {
+        let inbox = Inbox { pod, gone, cause, refresh: false, ended: Vec::new() };
+        Arc::new(Self { inbox: Mutex::new(inbox), news: Notify::new() })
+    }
+    fn change(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.inbox.lock());
+        self.news.notify_one();
+    }
+    /// The pod has changed.
+    pub(crate) fn update(&self, pod: Arc<Pod>, cause: Option<TraceContext>) {
+        self.change(|inbox| (inbox.pod, inbox.cause) = (pod, cause));
+    }
+    /// The pod is gone from the API.
+    pub(crate) fn removed(&self, cause: Option<TraceContext>) {
+        self.change(|inbox| (inbox.gone, inbox.cause) = (true, cause));
+    }
+    /// What the pod refers to has changed. Always true, for use where listeners that are there are kept.
+    pub(crate) fn refresh(&self) -> bool {
+        self.change(|inbox| inbox.refresh = true);
+        true
+    }
+    /// A container or sandbox of the pod has ended.
+    pub(crate) fn ended(&self, id: &str) {
+        self.change(|inbox| inbox.ended.push(id.to_owned()));
+    }
+    /// Look again, for whatever reason.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+    /// Waits for news.
+    pub(crate) async fn wait(&self) {
+        self.news.notified().await;
+    }
+    /// Takes the news.
+    pub(crate) fn take(&self) -> News {
+        let mut inbox = self.inbox.lock();
+        News {
+            pod: inbox.pod.clone(),
+            gone: inbox.gone,
+            cause: inbox.cause,
+            refresh: std::mem::take(&mut inbox.refresh),
+            ended: std::mem::take(&mut inbox.ended),
+        }
+    }
+    /// The pod as the API last had it, and whether it still has it; news stay where they are.
+    pub(crate) fn pod(&self) -> (Arc<Pod>, bool) {
+        let inbox = self.inbox.lock();
+        (inbox.pod.clone(), inbox.gone)
+    }
+}
+
+/// Whose container or sandbox an id of the runtime is.
+#[derive(Default)]
+pub(crate) struct Registry {
+    owners: Mutex<HashMap<String, Weak<Mailbox>>>,
+}
+
+impl Registry {
+    /// This id belongs to the pod behind `mailbox`. Said before a container is started, so that its end is never
+    /// nobody's.
+    pub(crate) fn owns(&self, mailbox: &Arc<Mailbox>, id: &str) {
+        self.owners.lock().insert(id.to_owned(), Arc::downgrade(mailbox));
+    }
+    /// This id is history.
+    pub(crate) fn forget(&self, id: &str) {
+        self.owners.lock().remove(id);
+    }
+    /// Passes on that the runtime said something about this id.
+    pub(crate) fn ended(&self, id: &str) {
+        let owner = self.owners.lock().get(id).and_then(Weak::upgrade);
+        if let Some(mailbox) = owner {
+            mailbox.ended(id);
+        }
+    }
+    /// All pods shall look again.
+    pub(crate) fn wake_all(&self) {
+        let mailboxes: Vec<_> = self.owners.lock().values().filter_map(Weak::upgrade).collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.wake());
+    }
+}

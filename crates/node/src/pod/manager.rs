@@ -1,0 +1,195 @@
+//! All pods of this node: a worker for each UID, from when the API or the runtime first names it until nothing is left.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use skiff_client::{Change, Informer};
+use skiff_cri::RuntimeError;
+use skiff_cri::v1::{ContainerFilter, PodSandboxFilter};
+use skiff_meta::TraceContext;
+use skiff_meta::world::AbortOnDrop;
+
+use super::facts::{self, key};
+use super::mailbox::Mailbox;
+use super::worker::Worker;
+use crate::make::resources;
+use crate::node::Node;
+use crate::os::Limits;
+
+/// All workers. Dropping it stops them where they are; pods run on.
+pub(crate) struct Manager {
+    node: Arc<Node>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: HashMap<String, Entry>,
+    /// UIDs that nothing is left of here, while the API still has them (finalizers).
+    done: HashSet<String>,
+}
+
+struct Entry {
+    mailbox: Arc<Mailbox>,
+    _task: AbortOnDrop,
+}
+
+impl Manager {
+    pub(crate) fn new(node: Arc<Node>) -> Arc<Self> {
+        Arc::new(Self { node, state: Arc::default() })
+    }
+
+    /// Follows the API's pods of this node.
+    pub(crate) fn follow(self: &Arc<Self>, pods: &Informer<Pod>) {
+        let manager = Arc::downgrade(self);
+        pods.on(move |change: &Change<'_, Pod>| {
+            let Some(manager) = manager.upgrade() else { return };
+            match (change.new, change.old) {
+                (Some(pod), _) => manager.has(pod, change.trace),
+                (None, Some(old)) => manager.removed(facts::uid(old), change.trace),
+                (None, None) => {}
+            }
+        });
+    }
+
+    fn has(&self, pod: &Arc<Pod>, cause: Option<TraceContext>) {
+        let uid = facts::uid(pod);
+        let mut state = self.state.lock();
+        if let Some(entry) = state.workers.get(uid) {
+            entry.mailbox.update(pod.clone(), cause);
+        } else if !state.done.contains(uid) {
+            self.begin(&mut state, Mailbox::new(pod.clone(), false, cause));
+            self.weigh(&state);
+        }
+    }
+
+    fn removed(&self, uid: &str, cause: Option<TraceContext>) {
+        let mut state = self.state.lock();
+        state.done.remove(uid);
+        if let Some(entry) = state.workers.get(uid) {
+            entry.mailbox.removed(cause);
+        }
+    }
+
+    fn begin(&self, state: &mut State, mailbox: Arc<Mailbox>) {
+        let (pod, _) = mailbox.pod();
+        let uid = facts::uid(&pod).to_owned();
+        let worker = Worker::new(self.node.clone(), mailbox.clone());
+        let (all, own) = (Arc::downgrade(&self.state), uid.clone());
+        let task = async move {
+            worker.run().await;
+            let Some(all) = all.upgrade() else { return };
+            let mut state = all.lock();
+            let ended = state.workers.remove(&own);
+            if ended.is_some_and(|entry| !entry.mailbox.pod().1) {
+                state.done.insert(own);
+            }
+        };
+        let task = AbortOnDrop(self.node.world.spawn("pod", Box::pin(task)));
+        state.workers.insert(uid, Entry { mailbox, _task: task });
+    }
+
+    /// The class of burstable pods weighs what its pods ask for.
+    fn weigh(&self, state: &State) {
+        let pods: Vec<Arc<Pod>> = state.workers.values().map(|entry| entry.mailbox.pod().0).collect();
+        let cpu_shares = resources::burstable_shares(pods.iter().map(|pod| &**pod));
+        let limits = Limits { cpu_shares, ..Limits::default() };
+        if let Err(error) = self.node.config.os.cgroups.set("burstable", limits) {
+            tracing::warn!("the weight of burstable pods was not set: {error}");
+        }
+    }
+
+    /// Ends pods that the runtime has and the API, which is known in full by now, does not; and removes what pods left
+    /// behind that nobody has any more.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub(crate) async fn adopt_orphans(&self) -> Result<(), RuntimeError> {
+        let orphans = self.in_runtime().await?;
+        let mut state = self.state.lock();
+        for (uid, pod) in orphans {
+            if !state.workers.contains_key(&uid) {
+                tracing::info!(pod = facts::described(&pod), "ends a pod that the API does not have any more");
+                self.begin(&mut state, Mailbox::new(Arc::new(pod), true, None));
+            }
+        }
+        self.sweep(&state);
+        Ok(())
+    }
+
+    /// The pods that the runtime has, by UID, with as much of each as its labels tell.
+    async fn in_runtime(&self) -> Result<BTreeMap<String, Pod>, RuntimeError> {
+        let sandboxes = self.node.runtime.list_pod_sandboxes(PodSandboxFilter::default()).await?;
+        let containers = self.node.runtime.list_containers(ContainerFilter::default()).await?;
+        let labels = sandboxes.into_iter().map(|sandbox| (sandbox.labels, sandbox.annotations));
+        let labels = labels.chain(containers.into_iter().map(|container| (container.labels, container.annotations)));
+        let mut pods = BTreeMap::new();
+        for (labels, annotations) in labels {
+            let Some(uid) = labels.get(key::POD_UID) else { continue };
+            pods.entry(uid.clone()).or_insert_with(|| Pod {
+                metadata: ObjectMeta {
+                    name: labels.get(key::POD_NAME).cloned(),
+                    namespace: labels.get(key::POD_NAMESPACE).cloned(),
+                    uid: Some(uid.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(PodSpec {
+                    termination_grace_period_seconds: annotations.get(key::GRACE).and_then(|text| text.parse().ok()),
+                    ..PodSpec::default()
+                }),
+                status: None,
+            });
+        }
+        Ok(pods)
+    }
+
+    /// Directories and cgroups of pods that have no worker.
+    fn sweep(&self, state: &State) {
+        let os = &self.node.config.os;
+        let unknown = |uid: &str| !state.workers.contains_key(uid);
+        let directories = [self.node.config.directory.join("pods"), self.node.memory_root()];
+        for directory in &directories {
+            for uid in os.files.list(directory).unwrap_or_default().iter().filter(|uid| unknown(uid)) {
+                if let Err(error) = crate::volumes::remove(&self.node, uid) {
+                    tracing::warn!(uid, "left-over files were not removed: {error}");
+                }
+            }
+        }
+        for cgroup in os.cgroups.pods().unwrap_or_default() {
+            let uid = cgroup.rsplit('/').next().and_then(|name| name.strip_prefix("pod")).unwrap_or_default();
+            if unknown(uid)
+                && let Err(error) = os.cgroups.remove(&cgroup)
+            {
+                tracing::debug!(cgroup, "left-over cgroup was not removed: {error}");
+            }
+        }
+    }
+
+    /// An image has come, or another thing that pods may be waiting for.
+    pub(crate) fn refresh_all(&self) {
+        let mailboxes: Vec<_> = self.state.lock().workers.values().map(|entry| entry.mailbox.clone()).collect();
+        for mailbox in mailboxes {
+            mailbox.wake();
+        }
+    }
+
+    /// How many pods there are.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().workers.len()
+    }
+
+    /// The pod of this name as the API last had it, with its worker's mailbox.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let state = self.state.lock();
+        let pods = state.workers.values().map(|entry| entry.mailbox.pod().0);
+        pods.filter(|pod| facts::namespace(pod) == namespace && facts::name(pod) == name).next()
+    }
+
+    /// All pods.
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.state.lock().workers.values().map(|entry| entry.mailbox.pod().0).collect()
+    }
+}

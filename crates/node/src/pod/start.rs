@@ -1,0 +1,357 @@
+//! The steps that bring a pod up: its sandbox, its containers.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use skiff_cri::RuntimeError;
+use skiff_cri::v1::{Mount, MountPropagation, PodSandboxConfig};
+
+use super::facts::{self, Role};
+use super::plan::{Actions, Start};
+use super::state::RuntimeState;
+use super::status::Trouble;
+use super::worker::Worker;
+use crate::images;
+use crate::make::environment::{self, Environment};
+use crate::make::{ConfigError, container, expand, hosts, resources, sandbox, security};
+use crate::probe::action::{self, Answer};
+use crate::probe::{self, Target};
+
+/// A hook has no limit of its own; a pod that is deleted ends it.
+const HOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+impl Worker {
+    /// Takes one step. Whether it went well enough to look for the next at once.
+    pub(super) async fn act(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
+        self.tidy(state, actions).await;
+        if actions.stop_all && !self.stop_all(pod, state).await {
+            return false;
+        }
+        for kill in &actions.kill {
+            self.kill(pod, state, kill).await;
+        }
+        if actions.sandbox.is_none() && actions.start.is_empty() {
+            return true;
+        }
+        self.bring_up(pod, state, actions).await
+    }
+
+    /// Removes what nobody needs any more. What cannot be removed now is tried again with the next step.
+    async fn tidy(&self, state: &RuntimeState, actions: &Actions) {
+        for id in &actions.remove {
+            let log = state.containers.iter().find(|container| container.id == *id).map(|c| c.log_path.clone());
+            let removed = self.node.runtime.remove_container(id).await;
+            self.gone(id, removed, log.filter(|log| !log.is_empty()));
+        }
+        for id in &actions.remove_sandboxes {
+            let removed = self.node.runtime.remove_pod_sandbox(id).await;
+            self.gone(id, removed, None);
+        }
+    }
+
+    fn gone(&self, id: &str, removed: Result<(), RuntimeError>, log: Option<String>) {
+        match removed {
+            Ok(()) => {
+                self.node.registry.forget(id);
+                let file = log.map(|log| self.node.config.os.files.remove(log.as_ref()));
+                if let Some(Err(error)) = file {
+                    tracing::debug!(id, "log was not removed: {error}");
+                }
+            }
+            Err(error) => tracing::warn!(id, "was not removed: {error}"),
+        }
+    }
+
+    async fn bring_up(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
+        let cgroups = self.node.config.os.cgroups.clone();
+        if let Err(error) = cgroups.set(&resources::pod_cgroup(pod), resources::pod(pod)) {
+            self.node.warn(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
+            self.retry();
+            return false;
+        }
+        let node = self.node.clone();
+        let (resolvers, root) = (node.resolvers(), cgroups.root());
+        let attempt = actions.sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
+        let config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
+        // A sandbox takes long, mostly in the kernel: volumes are set up meanwhile.
+        let runtime = node.runtime.clone();
+        let make_sandbox = async {
+            match actions.sandbox {
+                Some(_) => runtime.run_pod_sandbox(config.clone(), handler(pod)).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let ready = self.volumes.is_some();
+        let make_volumes = async { ready || self.bring_volumes(pod, state).await };
+        let (made, have_volumes) = tokio::join!(make_sandbox, make_volumes);
+        if let Err(error) = made {
+            node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+            self.retry();
+            return false;
+        }
+        if !have_volumes || self.is_to_end() {
+            return false;
+        }
+        let state = match self.look(&[]).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(pod = facts::described(pod), "{error}");
+                self.retry();
+                return false;
+            }
+        };
+        let mut all_well = true;
+        for start in &actions.start {
+            if self.is_to_end() {
+                return false;
+            }
+            all_well &= self.start_one(pod, &state, start, &config).await;
+        }
+        all_well
+    }
+
+    /// Starts a container, or notes why it does not start. Whether it started.
+    async fn start_one(
+        &mut self,
+        pod: &Arc<Pod>,
+        state: &RuntimeState,
+        start: &Start,
+        sandbox: &PodSandboxConfig,
+    ) -> bool {
+        if let Some(failed) = start.after {
+            self.backoff.attempt(&start.name, failed, self.node.world.now());
+        }
+        match self.try_start(pod, state, start, sandbox).await {
+            Ok(()) => {
+                self.troubles.remove(&start.name);
+                true
+            }
+            Err(trouble) => {
+                self.troubles.insert(start.name.clone(), trouble);
+                false
+            }
+        }
+    }
+
+    async fn try_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        state: &RuntimeState,
+        start: &Start,
+        sandbox_config: &PodSandboxConfig,
+    ) -> Result<(), Trouble> {
+        let node = self.node.clone();
+        let about = node.about(pod, &start.name);
+        let Some((role, container)) = facts::container(pod, &start.name) else { return Ok(()) };
+        let Some(sandbox) = state.sandbox().filter(|sandbox| sandbox.ready) else { return Ok(()) };
+        let config = match self.container_config(pod, state, start, role, &container).await {
+            Ok(config) => config,
+            Err(Refusal::Image(missing)) => {
+                match missing.retry_at {
+                    Some(time) => self.retry_by(Some(time)),
+                    None => self.retry(),
+                }
+                return Err(missing.trouble);
+            }
+            Err(Refusal::Config(error)) => {
+                node.recorder.warning(&about, "Failed", format!("Error: {error}"));
+                self.retry();
+                return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
+            }
+        };
+        let id = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone()).await.map_err(|error| {
+            node.recorder.warning(&about, "Failed", format!("Error: {error}"));
+            self.retry();
+            Trouble { reason: "CreateContainerError", message: error.to_string() }
+        })?;
+        node.registry.owns(&self.mailbox, &id);
+        node.recorder.normal(&about, "Created", "Container created");
+        node.runtime.start_container(&id).await.map_err(|error| {
+            node.recorder.warning(&about, "Failed", format!("Error: {error}"));
+            self.retry();
+            Trouble { reason: "RunContainerError", message: error.to_string() }
+        })?;
+        node.recorder.normal(&about, "Started", "Container started");
+        self.post_start(pod, state, &container, id).await
+    }
+
+    async fn container_config(
+        &mut self,
+        pod: &Arc<Pod>,
+        state: &RuntimeState,
+        start: &Start,
+        role: Role,
+        container: &Container,
+    ) -> Result<skiff_cri::v1::ContainerConfig, Refusal> {
+        let node = self.node.clone();
+        let unknown = || ConfigError::Files {
+            what: "waiting for the config maps and secrets that the pod refers to".to_owned(),
+            reason: "timed out".to_owned(),
+        };
+        let referenced = self.referenced(pod).await.ok_or_else(|| Refusal::Config(unknown()))?;
+        node.services.synced().wait().await;
+        let image = images::ensure(&node, pod, container, &referenced).await.map_err(Refusal::Image)?;
+        let addresses = self.addresses(pod, state);
+        let environment = environment::environment(
+            &environment::Sources {
+                pod,
+                referenced: &referenced,
+                addresses: &addresses,
+                allocatable: &node.allocatable,
+                services: &node.service_variables(pod),
+            },
+            container,
+        )
+        .map_err(Refusal::Config)?;
+        let mounts = self.mounts(pod, state, start, container, &environment).map_err(Refusal::Config)?;
+        let target = if role == Role::Ephemeral { debug_target(pod, state, container) } else { None };
+        let security =
+            security::container(pod, container, &image.user, target.as_deref()).map_err(Refusal::Config)?;
+        let parts = container::Parts {
+            restarts: start.restarts,
+            image_ref: image.reference,
+            environment,
+            mounts,
+            resources: resources::container(pod, container, node.facts.memory),
+            security,
+        };
+        Ok(container::config(pod, container, parts))
+    }
+
+    /// Volumes, /etc/hosts, and the file for last words; makes the files and the log directory.
+    fn mounts(
+        &self,
+        pod: &Pod,
+        state: &RuntimeState,
+        start: &Start,
+        container: &Container,
+        environment: &Environment,
+    ) -> Result<Vec<Mount>, ConfigError> {
+        let files = &*self.node.config.os.files;
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| ConfigError::Files { what, reason: error.to_string() }
+        };
+        let mut mounts = Vec::new();
+        for wanted in container.volume_mounts.iter().flatten() {
+            let volume = self.volumes.as_ref().and_then(|volumes| volumes.get(&wanted.name));
+            let volume = volume.ok_or_else(|| ConfigError::NoVolume(wanted.name.clone()))?;
+            let expression = wanted.sub_path_expr.as_deref().filter(|text| !text.is_empty());
+            let sub_path = match expression {
+                Some(text) => expand::expand(text, |name| environment.get(name)),
+                None => wanted.sub_path.clone().unwrap_or_default(),
+            };
+            let mut host = volume.path.clone();
+            if !sub_path.is_empty() {
+                let inside = files.resolve_below(&host, &sub_path).map_err(failed("subPath"))?;
+                let escapes = || ConfigError::SubPathEscapes { volume: wanted.name.clone(), sub_path };
+                host = inside.ok_or_else(escapes)?;
+            }
+            mounts.push(Mount {
+                container_path: wanted.mount_path.clone(),
+                host_path: host.display().to_string(),
+                readonly: volume.read_only || wanted.read_only == Some(true),
+                propagation: propagation(wanted.mount_propagation.as_deref()).into(),
+                ..Mount::default()
+            });
+        }
+        let directory = self.node.pod_directory(&self.uid);
+        let own = |host: &std::path::Path, container_path: &str| Mount {
+            container_path: container_path.to_owned(),
+            host_path: host.display().to_string(),
+            ..Mount::default()
+        };
+        if !mounts.iter().any(|mount| mount.container_path == "/etc/hosts") {
+            let path = directory.join("etc-hosts");
+            let addresses = self.addresses(pod, state).pod;
+            let machine = &self.node.config.os.machine;
+            let text = hosts::file(pod, &addresses, &self.node.config.cluster_domain, &machine.hosts());
+            files.make_directory(&directory, 0o750).map_err(failed("pod directory"))?;
+            files.write(&path, text.as_bytes(), 0o644).map_err(failed("/etc/hosts"))?;
+            mounts.push(own(&path, "/etc/hosts"));
+        }
+        if let Some(message_path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
+            let place = directory.join("containers").join(&container.name);
+            let path = place.join(start.restarts.to_string());
+            files.make_directory(&place, 0o755).map_err(failed("container directory"))?;
+            files.write(&path, b"", 0o666).map_err(failed("termination message"))?;
+            mounts.push(own(&path, message_path));
+        }
+        let logs = sandbox::log_directory(&self.node.config.log_directory, pod).join(&container.name);
+        files.make_directory(&logs, 0o755).map_err(failed("log directory"))?;
+        Ok(mounts)
+    }
+
+    /// The hook that runs beside a container's start; if it fails, the container is stopped.
+    async fn post_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        state: &RuntimeState,
+        container: &Container,
+        id: String,
+    ) -> Result<(), Trouble> {
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone()) else {
+            return Ok(());
+        };
+        let target = self.target(pod, state, container, &id);
+        let answer = tokio::select! {
+            answer = action::run(&hook, None, &target, HOOK_LIMIT) => answer,
+            () = self.to_end() => return Ok(()),
+        };
+        let text = match answer {
+            Answer::Success => return Ok(()),
+            Answer::Failure(text) | Answer::Error(text) => text,
+        };
+        let about = self.node.about(pod, &container.name);
+        self.node.recorder.warning(&about, "FailedPostStartHook", "PostStartHook failed");
+        self.node.recorder.normal(&about, "Killing", "FailedPostStartHook");
+        let grace = facts::spec(pod).termination_grace_period_seconds.unwrap_or(30);
+        if let Err(error) = self.node.runtime.stop_container(&id, grace).await {
+            tracing::warn!(id, "was not stopped: {error}");
+        }
+        Err(Trouble { reason: "PostStartHookError", message: text })
+    }
+
+    pub(super) fn target(&self, pod: &Arc<Pod>, state: &RuntimeState, container: &Container, id: &str) -> Target {
+        Target {
+            node: self.node.clone(),
+            pod: pod.clone(),
+            container: container.clone(),
+            container_id: id.to_owned(),
+            address: probe::address(&self.node, pod, state),
+        }
+    }
+
+    /// Completes when the pod is to end. News are left for the next turn.
+    async fn to_end(&self) {
+        while !self.is_to_end() {
+            self.mailbox.wait().await;
+        }
+        self.mailbox.wake();
+    }
+}
+
+enum Refusal {
+    Image(images::Missing),
+    Config(ConfigError),
+}
+
+/// The runtime class's handler. Classes are looked up by name only: the handler has to have the same.
+fn handler(pod: &Pod) -> &str {
+    facts::spec(pod).runtime_class_name.as_deref().unwrap_or_default()
+}
+
+fn propagation(given: Option<&str>) -> MountPropagation {
+    match given {
+        Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => MountPropagation::PropagationBidirectional,
+        _ => MountPropagation::PropagationPrivate,
+    }
+}
+
+/// The container whose processes an ephemeral one wants to see.
+fn debug_target(pod: &Pod, state: &RuntimeState, container: &Container) -> Option<String> {
+    let mut ephemeral = facts::spec(pod).ephemeral_containers.iter().flatten();
+    let target = ephemeral.find(|e| e.name == container.name)?.target_container_name.as_deref()?;
+    state.current(target).map(|record| record.id.clone())
+}

@@ -1,0 +1,336 @@
+//! The life of one pod on this node: look, plan, act, tell; and in the end, clean up.
+//!
+//! Whatever the worker knows it can find again by looking, so it may be stopped at any moment, with the whole process,
+//! and another one carries on. A step that fails is tried again later; nothing is undone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use skiff_client::trace;
+use skiff_cri::RuntimeError;
+use skiff_meta::world::WorldExt;
+
+use super::backoff::BackOff;
+use super::mailbox::{Mailbox, News};
+use super::plan::{Actions, Delayed, View, plan};
+use super::state::{Life, Observer, RuntimeState};
+use super::status::{self, Ending, Trouble, Troubles, is_terminal};
+use super::{facts, last_words};
+use crate::make::Referenced;
+use crate::make::fields::Addresses;
+use crate::node::Node;
+use crate::probe::Probes;
+use crate::references::{self, Reference};
+use crate::volumes::{self, Tokens, Volumes};
+
+/// Steps in a row before others get their turn; no pod needs as many.
+const STEPS: usize = 32;
+/// How long the API may take to show what a pod refers to.
+const REFERENCES_LIMIT: Duration = Duration::from_secs(60);
+/// Pauses after a step that failed.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// One pod's worker.
+pub(crate) struct Worker {
+    pub(super) node: Arc<Node>,
+    pub(super) uid: String,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) backoff: BackOff,
+    pub(super) troubles: Troubles,
+    pub(super) probes: Probes,
+    pub(super) volumes: Option<Volumes>,
+    observer: Observer,
+    references: Option<(Arc<Pod>, Vec<Arc<Reference>>)>,
+    tokens: Tokens,
+    previous: PodStatus,
+    /// Last words by container id.
+    words: HashMap<String, String>,
+    /// Until when each container waits, as it was told last.
+    delays: HashMap<String, Timestamp>,
+    retry_at: Option<Timestamp>,
+    failures: u32,
+}
+
+/// How a look at a pod ended.
+enum Turn {
+    /// Nothing to do until then, or until there are news.
+    Wait(Option<Timestamp>),
+    /// All its containers have ended for good.
+    Finished,
+}
+
+impl Worker {
+    pub(crate) fn new(node: Arc<Node>, mailbox: Arc<Mailbox>) -> Self {
+        let (pod, _) = mailbox.pod();
+        Self {
+            node,
+            uid: facts::uid(&pod).to_owned(),
+            mailbox,
+            backoff: BackOff::default(),
+            troubles: Troubles::new(),
+            probes: Probes::default(),
+            volumes: None,
+            observer: Observer::default(),
+            references: None,
+            tokens: Tokens::default(),
+            previous: pod.status.clone().unwrap_or_default(),
+            words: HashMap::new(),
+            delays: HashMap::new(),
+            retry_at: None,
+            failures: 0,
+        }
+    }
+
+    /// From the first look to the last.
+    pub(crate) async fn run(mut self) {
+        let ending = self.live().await;
+        self.end(ending).await;
+    }
+
+    /// Runs the pod until it has to end; why, where that is not the API's or its own wish.
+    async fn live(&mut self) -> Option<Ending> {
+        loop {
+            let news = self.mailbox.take();
+            if news.gone || facts_end(&news.pod) {
+                return None;
+            }
+            let deadline = self.deadline(&news.pod);
+            if deadline.is_some_and(|deadline| deadline <= self.node.world.now()) {
+                return Some(Ending {
+                    reason: "DeadlineExceeded",
+                    message: "Pod was active on the node longer than the specified deadline".to_owned(),
+                });
+            }
+            let wait = match trace::within(news.cause, self.turn(&news)).await {
+                Turn::Finished => return None,
+                Turn::Wait(until) => [until, deadline].into_iter().flatten().min(),
+            };
+            let sleep = match wait {
+                Some(until) => self.node.world.sleep(self.until(until)),
+                None => futures::future::pending().boxed(),
+            };
+            tokio::select! {
+                () = self.mailbox.wait() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    fn until(&self, time: Timestamp) -> Duration {
+        Duration::try_from(time.duration_since(self.node.world.now())).unwrap_or_default()
+    }
+
+    fn deadline(&self, pod: &Pod) -> Option<Timestamp> {
+        let seconds = facts::spec(pod).active_deadline_seconds?;
+        let begun = self.previous.start_time.as_ref().or(pod.status.as_ref()?.start_time.as_ref())?;
+        begun.0.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// Whether the pod is to end, so that a step under way is better left.
+    pub(super) fn is_to_end(&self) -> bool {
+        let (pod, gone) = self.mailbox.pod();
+        gone || facts_end(&pod)
+    }
+
+    /// One turn: steps until there is nothing more to do now, then the status.
+    async fn turn(&mut self, news: &News) -> Turn {
+        self.retry_at = None;
+        match self.steps(news).await {
+            Ok(state) => {
+                let status = self.tell(&news.pod, &state, false, None);
+                if is_terminal(status.phase.as_deref().unwrap_or_default()) {
+                    return Turn::Finished;
+                }
+                if self.retry_at.is_none() {
+                    self.failures = 0;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(pod = facts::described(&news.pod), "{error}");
+                self.retry();
+            }
+        }
+        let times = [self.retry_at, self.tokens.renew_at(), self.delays.values().min().copied()];
+        Turn::Wait(times.into_iter().flatten().min())
+    }
+
+    async fn steps(&mut self, news: &News) -> Result<RuntimeState, RuntimeError> {
+        let pod = &news.pod;
+        let renew = self.tokens.renew_at().is_some_and(|time| time <= self.node.world.now());
+        let mut state = self.look(&news.ended).await?;
+        if (news.refresh || renew) && self.volumes.is_some() {
+            self.bring_volumes(pod, &state).await;
+        }
+        for _ in 0..STEPS {
+            self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
+            let actions = self.plan(pod, &state);
+            self.note_delays(pod, &actions.delayed);
+            if actions.is_empty() || !self.act(pod, &state, &actions).await || self.is_to_end() {
+                break;
+            }
+            state = self.look(&[]).await?;
+        }
+        let state = self.look(&[]).await?;
+        self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
+        Ok(state)
+    }
+
+    fn plan(&self, pod: &Pod, state: &RuntimeState) -> Actions {
+        let now = self.node.world.now();
+        plan(&View { pod, state, verdicts: &self.probes, backoff: &self.backoff, now })
+    }
+
+    /// Tries again later, ever later.
+    pub(super) fn retry(&mut self) {
+        let pause = RETRY.0 * 2u32.saturating_pow(self.failures.min(8));
+        self.failures = self.failures.saturating_add(1);
+        self.retry_by(self.node.world.now().checked_add(pause.min(RETRY.1)).ok());
+    }
+
+    /// Tries again at that time at the latest.
+    pub(super) fn retry_by(&mut self, time: Option<Timestamp>) {
+        self.retry_at = [self.retry_at, time].into_iter().flatten().min();
+    }
+
+    /// The runtime's state of the pod. Containers in `ended` are known to have ended; the runtime may take a moment to
+    /// say so too.
+    pub(super) async fn look(&mut self, ended: &[String]) -> Result<RuntimeState, RuntimeError> {
+        let mut pause = Duration::from_millis(2);
+        let mut state = self.observer.look(&*self.node.runtime, &self.uid).await?;
+        while pause < Duration::from_secs(2) && still_runs(&state, ended) {
+            self.node.world.sleep(pause).await;
+            pause = pause * 3 / 2;
+            state = self.observer.look(&*self.node.runtime, &self.uid).await?;
+        }
+        for sandbox in &state.sandboxes {
+            self.node.registry.owns(&self.mailbox, &sandbox.id);
+        }
+        let mut words = HashMap::new();
+        for container in &mut state.containers {
+            self.node.registry.owns(&self.mailbox, &container.id);
+            if container.life == Life::Exited && container.message.is_empty() {
+                let known = self.words.remove(&container.id);
+                let said = known.unwrap_or_else(|| last_words::read(&*self.node.config.os.files, container));
+                container.message.clone_from(&said);
+                words.insert(container.id.clone(), said);
+            }
+        }
+        self.words = words;
+        Ok(state)
+    }
+
+    /// Containers that wait after a failure say so, once per pause.
+    fn note_delays(&mut self, pod: &Pod, delayed: &[Delayed]) {
+        let mut delays = HashMap::new();
+        for Delayed { name, pause, until } in delayed {
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={}",
+                go_duration(*pause),
+                facts::described(pod)
+            );
+            if self.delays.get(name) != Some(until) {
+                let told = format!("Back-off restarting failed container {name} in pod {}", facts::described(pod));
+                self.node.recorder.warning(&self.node.about(pod, name), "BackOff", told);
+            }
+            self.troubles.insert(name.clone(), Trouble { reason: "CrashLoopBackOff", message });
+            delays.insert(name.clone(), *until);
+        }
+        self.delays = delays;
+    }
+
+    /// What the pod refers to, as it is now.
+    pub(super) async fn referenced(&mut self, pod: &Arc<Pod>) -> Option<Referenced> {
+        let known = self.references.as_ref().filter(|(of, _)| of.spec == pod.spec);
+        let references = match known {
+            Some((_, references)) => references.clone(),
+            None => {
+                let references = self.node.references.of(pod, &self.mailbox);
+                self.references = Some((pod.clone(), references.clone()));
+                references
+            }
+        };
+        self.node.world.timeout(REFERENCES_LIMIT, references::resolve(&references)).await
+    }
+
+    pub(super) fn addresses(&self, pod: &Pod, state: &RuntimeState) -> Addresses {
+        let host = self.node.addresses();
+        let own = state.sandbox().map(|sandbox| sandbox.addresses.clone()).unwrap_or_default();
+        Addresses { pod: if facts::on_host_network(pod) { host.clone() } else { own }, host }
+    }
+
+    /// Sets up the pod's volumes or brings them up to date. Whether they are ready.
+    pub(super) async fn bring_volumes(&mut self, pod: &Arc<Pod>, state: &RuntimeState) -> bool {
+        let Some(referenced) = self.referenced(pod).await else {
+            let message = "timed out waiting for the config maps and secrets that the pod refers to";
+            self.node.warn(pod, "FailedMount", message);
+            self.retry();
+            return false;
+        };
+        let addresses = self.addresses(pod, state);
+        let sources = volumes::Sources {
+            pod,
+            referenced: &referenced,
+            addresses: &addresses,
+            allocatable: &self.node.allocatable,
+        };
+        match volumes::prepare(&self.node, &sources, &mut self.tokens).await {
+            Ok(volumes) => {
+                self.volumes = Some(volumes);
+                true
+            }
+            Err(error) => {
+                self.node.warn(pod, "FailedMount", error.to_string());
+                self.retry();
+                false
+            }
+        }
+    }
+
+    /// Computes the status and hands it to the writer.
+    pub(super) fn tell(
+        &mut self,
+        pod: &Pod,
+        state: &RuntimeState,
+        final_: bool,
+        ending: Option<&Ending>,
+    ) -> PodStatus {
+        let addresses = self.node.addresses();
+        let status = status::compute(&status::Sources {
+            pod,
+            previous: &self.previous,
+            state,
+            verdicts: &self.probes,
+            troubles: &self.troubles,
+            final_,
+            node_addresses: &addresses,
+            runtime_name: &self.node.runtime_name,
+            verdict: ending,
+            now: self.node.world.now(),
+        });
+        self.node.writer.set(pod, status.clone(), trace::current());
+        self.previous = status.clone();
+        status
+    }
+}
+
+/// Whether the pod's own object says that it is to end, or has ended.
+fn facts_end(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_some() || is_terminal(phase.unwrap_or_default())
+}
+
+fn still_runs(state: &RuntimeState, ended: &[String]) -> bool {
+    let containers = state.running().map(|container| &container.id);
+    let sandboxes = state.sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| &sandbox.id);
+    containers.chain(sandboxes).any(|id| ended.contains(id))
+}
+
+/// `10s`, `1m20s`, `5m0s`: as Go prints a duration.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}

@@ -1,0 +1,222 @@
+//! Volumes: directories on the host that containers see.
+//!
+//! A pod's volumes lie in `DIRECTORY/pods/UID/volumes/NAME`; those that carry secrets lie in memory, in one file system
+//! for all pods. Setting up is idempotent and is also how contents are brought up to date.
+
+mod content;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use skiff_api::resources::ResourceList;
+
+use crate::make::fields::Addresses;
+use crate::make::{ConfigError, Referenced};
+use crate::node::Node;
+use crate::os::{Content, Files, Mounts};
+use crate::pod::facts;
+pub(crate) use tokens::Tokens;
+
+/// Why a volume cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VolumeError {
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    Content { volume: String, source: ConfigError },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    Io { volume: String, source: io::Error },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : references non-existent config key: {key}")]
+    NoKey { volume: String, key: String },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : failed to fetch token: {source}")]
+    Token { volume: String, source: skiff_client::ClientError },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : this node cannot provide volumes of this kind")]
+    Unsupported { volume: String },
+}
+
+/// A volume that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    /// On the host.
+    pub(crate) path: PathBuf,
+    /// Containers may only read it, whatever they ask for.
+    pub(crate) read_only: bool,
+}
+
+/// A pod's volumes by name.
+pub(crate) type Volumes = BTreeMap<String, Prepared>;
+
+/// What the contents of volumes are made from.
+pub(crate) struct Sources<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) referenced: &'a Referenced,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) allocatable: &'a ResourceList,
+}
+
+/// Where a pod's volumes go.
+struct Places<'a> {
+    disk: PathBuf,
+    memory: PathBuf,
+    files: &'a dyn Files,
+    mounts: &'a dyn Mounts,
+}
+
+/// Sets up all volumes of a pod, or brings them up to date.
+pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tokens) -> Result<Volumes, VolumeError> {
+    let uid = facts::uid(sources.pod);
+    let places = Places {
+        disk: node.pod_directory(uid).join("volumes"),
+        memory: node.memory_directory(uid),
+        files: &*node.config.os.files,
+        mounts: &*node.config.os.mounts,
+    };
+    let mut volumes = Volumes::new();
+    for volume in facts::spec(sources.pod).volumes.iter().flatten() {
+        tokens.fetch(node, sources.pod, volume).await?;
+        volumes.insert(volume.name.clone(), prepare_one(&places, sources, volume, tokens)?);
+    }
+    Ok(volumes)
+}
+
+fn prepare_one(
+    places: &Places<'_>,
+    sources: &Sources<'_>,
+    volume: &Volume,
+    tokens: &Tokens,
+) -> Result<Prepared, VolumeError> {
+    let io = |source| VolumeError::Io { volume: volume.name.clone(), source };
+    let group = facts::spec(sources.pod).security_context.as_ref().and_then(|context| context.fs_group);
+    let group = group.and_then(|group| u32::try_from(group).ok());
+    if let Some(host) = &volume.host_path {
+        let path = PathBuf::from(&host.path);
+        places.files.check_host_path(&path, host.type_.as_deref().unwrap_or_default()).map_err(io)?;
+        return Ok(Prepared { path, read_only: false });
+    }
+    if let Some(empty) = &volume.empty_dir {
+        let path = places.disk.join(&volume.name);
+        let fresh = !path.exists();
+        places.files.make_directory(&path, 0o777).map_err(io)?;
+        if empty.medium.as_deref() == Some("Memory") {
+            let limit = empty.size_limit.as_ref().and_then(|q| q.0.parse::<skiff_meta::Quantity>().ok());
+            let size = limit.and_then(|limit| u64::try_from(limit.value()).ok()).filter(|size| *size > 0);
+            if !places.mounts.below(&path).map_err(io)?.contains(&path) {
+                places.mounts.mount_memory(&path, size).map_err(io)?;
+            }
+        }
+        if let Some(group) = group.filter(|_| fresh) {
+            places.files.give_to_group(&path, group).map_err(io)?;
+        }
+        return Ok(Prepared { path, read_only: false });
+    }
+    let Some(files) = content::files(sources, volume, tokens)? else {
+        return Err(VolumeError::Unsupported { volume: volume.name.clone() });
+    };
+    let secret = volume.secret.is_some() || volume.projected.is_some();
+    let path = if secret { places.memory.join(&volume.name) } else { places.disk.join(&volume.name) };
+    places.files.make_directory(&path, 0o755).map_err(io)?;
+    places.files.publish(&path, &files, group).map_err(io)?;
+    Ok(Prepared { path, read_only: true })
+}
+
+/// Takes down everything a pod has on the host.
+///
+/// # Errors
+/// When the system refuses; trying again is fine.
+pub(crate) fn remove(node: &Node, uid: &str) -> io::Result<()> {
+    let os = &node.config.os;
+    let directory = node.pod_directory(uid);
+    for mount in os.mounts.below(&directory)? {
+        os.mounts.unmount(&mount)?;
+    }
+    os.files.remove(&node.memory_directory(uid))?;
+    os.files.remove(&directory)
+}
+
+/// Mounts the memory that carries all pods' secrets, unless it is still mounted.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn mount_memory(files: &dyn Files, mounts: &dyn Mounts, root: &Path) -> io::Result<()> {
+    if mounts.below(root)?.iter().any(|mount| mount == root) {
+        return Ok(());
+    }
+    files.make_directory(root, 0o700)?;
+    mounts.mount_memory(root, None)?;
+    files.make_directory(root, 0o755)
+}
+
+/// One file.
+fn file(bytes: Vec<u8>, mode: i32) -> Content {
+    Content { bytes, mode: u32::try_from(mode).unwrap_or(0o644), owner: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::{NoMounts, RealFiles};
+    use serde_json::{Value, json};
+
+    fn prepared(dir: &Path, volume: Value, referenced: &Referenced) -> Result<Prepared, VolumeError> {
+        let spec = json!({"containers": [{"name": "c"}], "volumes": [volume]});
+        let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod");
+        let (addresses, allocatable) = (Addresses::default(), ResourceList::new());
+        let sources = Sources { pod: &pod, referenced, addresses: &addresses, allocatable: &allocatable };
+        let places =
+            Places { disk: dir.join("disk"), memory: dir.join("memory"), files: &RealFiles, mounts: &NoMounts };
+        prepare_one(&places, &sources, &facts::spec(&pod).volumes.as_ref().expect("volumes")[0], &Tokens::default())
+    }
+
+    fn referenced() -> Referenced {
+        let map = json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}});
+        let secret = json!({"data": {"s": "aGk="}});
+        Referenced {
+            config_maps: [("m".to_owned(), serde_json::from_value(map).map(std::sync::Arc::new).expect("a map"))].into(),
+            secrets: [("s".to_owned(), serde_json::from_value(secret).map(std::sync::Arc::new).expect("a secret"))].into(),
+        }
+    }
+
+    #[test]
+    fn volumes_of_all_kinds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let make = |volume: Value| prepared(dir.path(), volume, &referenced());
+        let read = |volume: &Prepared, path: &str| std::fs::read(volume.path.join(path)).expect("a file");
+
+        let map = make(json!({"name": "map", "configMap": {"name": "m"}})).expect("a volume");
+        assert_eq!((read(&map, "a"), read(&map, "c"), map.read_only), (b"1".to_vec(), vec![0, 1], true));
+        let items = json!({"name": "items", "configMap": {"name": "m", "items": [{"key": "b", "path": "x/y"}]}});
+        assert_eq!(read(&make(items).expect("a volume"), "x/y"), b"2");
+        let secret = make(json!({"name": "secret", "secret": {"secretName": "s"}})).expect("a volume");
+        assert_eq!(read(&secret, "s"), b"hi");
+        assert!(secret.path.starts_with(dir.path().join("memory")), "secrets stay off the disk");
+        let fields = json!({"name": "down", "downwardAPI": {"items": [
+            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}});
+        assert_eq!(read(&make(fields).expect("a volume"), "labels"), b"a=\"b\"");
+        let projected = json!({"name": "all", "projected": {"sources": [
+            {"configMap": {"name": "m", "items": [{"key": "a", "path": "a"}]}}, {"secret": {"name": "s"}}]}});
+        let projected = make(projected).expect("a volume");
+        assert_eq!((read(&projected, "a"), read(&projected, "s")), (b"1".to_vec(), b"hi".to_vec()));
+        let empty = make(json!({"name": "empty", "emptyDir": {}})).expect("a volume");
+        assert!(empty.path.is_dir() && !empty.read_only);
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fault = |volume: Value| prepared(dir.path(), volume, &referenced()).expect_err("an error").to_string();
+        let start = "MountVolume.SetUp failed for volume \"v\" : ";
+        assert_eq!(
+            fault(json!({"name": "v", "configMap": {"name": "none"}})),
+            format!("{start}configmap \"none\" not found")
+        );
+        assert_eq!(
+            fault(json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "x", "path": "x"}]}})),
+            format!("{start}references non-existent config key: x")
+        );
+        assert!(fault(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})).contains("cannot provide"));
+        prepared(dir.path(), json!({"name": "v", "configMap": {"name": "none", "optional": true}}), &referenced())
+            .expect("an empty volume");
+    }
+}
