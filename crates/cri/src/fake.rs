@@ -196,9 +196,11 @@ impl State {
     }
     fn is_stubborn(&self, container: &str) -> bool {
         let image = self.containers.get(container).and_then(|(_, status)| status.image.as_ref());
-        image.and_then(|image| self.scripts.get(&image.image)).is_some_and(|script| script.ignores_term)
+        image.and_then(|image| self.scripts.get(name(&image.image))).is_some_and(|script| script.ignores_term)
     }
+    /// By name, or by the id that is made from the name.
     fn image(&self, reference: &str) -> Option<Image> {
+        let reference = name(reference);
         if self.missing.iter().any(|missing| missing == reference) {
             return None;
         }
@@ -207,6 +209,11 @@ impl State {
             Some(Image { id: format!("sha256:{reference}"), repo_tags: tag, size: 1, ..Image::default() })
         })
     }
+}
+
+/// The name in an image's id.
+fn name(reference: &str) -> &str {
+    reference.strip_prefix("sha256:").unwrap_or(reference)
 }
 
 fn absent(kind: &str, id: &str) -> RuntimeError {
@@ -332,7 +339,7 @@ impl Runtime for FakeRuntime {
         status.set_state(ContainerState::ContainerRunning);
         status.started_at = self.nanoseconds();
         let image = status.image.clone().unwrap_or_default().image;
-        let script = state.scripts.get(&image).cloned().unwrap_or_default();
+        let script = state.scripts.get(name(&image)).cloned().unwrap_or_default();
         drop(state);
         if let Some(life) = script.exits_after {
             let (state, events, world) = (self.state.clone(), self.events.clone(), self.world.clone());

@@ -100,9 +100,8 @@ fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
         move |source| NodeError::Io { what, source }
     };
     let (files, mounts) = (&*config.os.files, &*config.os.mounts);
-    let directory = |path: &PathBuf| {
-        files.make_directory(path, 0o755).map_err(failed(&format!("cannot make {}", path.display())))
-    };
+    let directory =
+        |path: &PathBuf| files.make_directory(path, 0o755).map_err(failed(&format!("cannot make {}", path.display())));
     directory(&config.directory)?;
     directory(&config.directory.join("pods"))?;
     directory(&config.log_directory)?;

@@ -1,7 +1,7 @@
 //! Images: is it here, may it be fetched, and how long to wait after a fetch that failed.
 
 use base64::Engine;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
 use skiff_cri::v1::{AuthConfig, Image};
@@ -11,8 +11,10 @@ use crate::make::Referenced;
 use crate::make::security::ImageUser;
 use crate::node::Node;
 use crate::pod::backoff::BackOff;
-use crate::pod::facts;
 use crate::pod::status::Trouble;
+
+/// How long a failed pull is told as such.
+const SHOWN: SignedDuration = SignedDuration::from_secs(3);
 
 /// What is known of images beyond the runtime's own knowledge.
 #[derive(Default)]
@@ -97,7 +99,9 @@ pub(crate) async fn ensure(
             Ok(found(here))
         }
         Err(error) => {
-            let until = node.images.failed(image, node.world.now());
+            node.images.failed(image, node.world.now());
+            // The failure is shown for a moment before the wait for the next attempt is.
+            let until = node.world.now().checked_add(SHOWN).ok();
             let message = format!("Failed to pull image {image:?}: {error}");
             node.recorder.warning(&about, "Failed", message.clone());
             node.recorder.warning(&about, "Failed", "Error: ErrImagePull");
@@ -123,11 +127,10 @@ impl Images {
         failures.backoff.waiting(image, failed, now).map(|(_, until)| until)
     }
 
-    fn failed(&self, image: &str, now: Timestamp) -> Option<Timestamp> {
+    fn failed(&self, image: &str, now: Timestamp) {
         let mut failures = self.failures.lock();
         failures.backoff.attempt(image, now, now);
         failures.last.insert(image.to_owned(), now);
-        failures.backoff.waiting(image, now, now).map(|(_, until)| until)
     }
 }
 
@@ -189,7 +192,6 @@ fn auth(registry: &str, entry: &serde_json::Value) -> AuthConfig {
         ..AuthConfig::default()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -20,5 +20,10 @@ mod server;
 mod status_writer;
 mod volumes;
 
+#[cfg(test)]
+mod agent_tests;
+#[cfg(test)]
+mod testing;
+
 pub use agent::run;
 pub use config::{NodeConfig, NodeError, ServerConfig};

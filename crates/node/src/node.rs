@@ -87,11 +87,6 @@ impl Node {
         services::variables(found.iter().map(|service| &**service))
     }
 
-    /// Something good happened to a pod.
-    pub(crate) fn tell(&self, pod: &Pod, reason: &str, message: impl Into<String>) {
-        self.recorder.normal(&involved(pod), reason, message);
-    }
-
     /// Something bad happened to a pod.
     pub(crate) fn warn(&self, pod: &Pod, reason: &str, message: impl Into<String>) {
         self.recorder.warning(&involved(pod), reason, message);

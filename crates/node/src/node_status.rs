@@ -50,7 +50,10 @@ pub(crate) fn capacity(facts: &MachineFacts, max_pods: u32) -> BTreeMap<String, 
     ]
     .into();
     for (size, total) in &facts.huge_pages {
-        capacity.insert(format!("hugepages-{}", binary(*size)), Quantity(if *total == 0 { "0".into() } else { binary(*total) }));
+        capacity.insert(
+            format!("hugepages-{}", binary(*size)),
+            Quantity(if *total == 0 { "0".into() } else { binary(*total) }),
+        );
     }
     capacity
 }
@@ -95,7 +98,7 @@ pub(crate) fn labels(config: &NodeConfig, facts: &MachineFacts) -> BTreeMap<Stri
 }
 
 /// How the runtime is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RuntimeHealth {
     /// Such as `containerd://1.6.20`.
     pub(crate) version: String,
@@ -150,7 +153,8 @@ pub(crate) fn status(
     previous: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
-    let internal = |address: &std::net::IpAddr| NodeAddress { type_: "InternalIP".into(), address: address.to_string() };
+    let internal =
+        |address: &std::net::IpAddr| NodeAddress { type_: "InternalIP".into(), address: address.to_string() };
     let mut addresses: Vec<NodeAddress> = config.addresses.iter().map(internal).collect();
     addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.hostname.clone() });
     let endpoint = (port > 0).then(|| DaemonEndpoint { port: i32::from(port) });

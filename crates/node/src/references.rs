@@ -4,7 +4,7 @@
 //! not one for all; pods that share an object share its watch.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, VolumeProjection};
@@ -39,7 +39,7 @@ pub(crate) struct Reference {
     name: String,
     known: watch::Sender<Known>,
     listeners: Mutex<Vec<Weak<Mailbox>>>,
-    task: OnceLock<AbortOnDrop>,
+    task: Mutex<Option<AbortOnDrop>>,
 }
 
 impl Reference {
@@ -110,7 +110,7 @@ impl References {
             name: name.to_owned(),
             known: watch::Sender::new(Known::NotYet),
             listeners: Mutex::default(),
-            task: OnceLock::new(),
+            task: Mutex::default(),
         });
         let weak = Arc::downgrade(&reference);
         let follow = async move {
@@ -121,8 +121,7 @@ impl References {
                 }
             }
         };
-        // Only this function sets it, and only once.
-        let _ = reference.task.set(AbortOnDrop(self.world.spawn("reference", Box::pin(follow))));
+        *reference.task.lock() = Some(AbortOnDrop(self.world.spawn("reference", Box::pin(follow))));
         reference
     }
 
@@ -153,7 +152,7 @@ pub(crate) async fn resolve(references: &[Arc<Reference>]) -> Referenced {
 /// The names of all objects that a pod refers to, from variables, volumes and credentials for images.
 fn names(pod: &Pod) -> BTreeSet<(Referable, String)> {
     let mut names = BTreeSet::new();
-    let mut map = |name: &str| drop(names.insert((Referable::ConfigMap, name.to_owned())));
+    let mut map = |name: &str| names.extend([(Referable::ConfigMap, name.to_owned())]);
     let mut secrets = Vec::new();
     for (_, container) in facts::containers(pod) {
         for from in container.env_from.iter().flatten() {

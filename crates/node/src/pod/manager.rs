@@ -172,7 +172,7 @@ impl Manager {
     pub(crate) fn refresh_all(&self) {
         let mailboxes: Vec<_> = self.state.lock().workers.values().map(|entry| entry.mailbox.clone()).collect();
         for mailbox in mailboxes {
-            mailbox.wake();
+            mailbox.refresh();
         }
     }
 
@@ -186,10 +186,5 @@ impl Manager {
         let state = self.state.lock();
         let pods = state.workers.values().map(|entry| entry.mailbox.pod().0);
         pods.filter(|pod| facts::namespace(pod) == namespace && facts::name(pod) == name).next()
-    }
-
-    /// All pods.
-    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
-        self.state.lock().workers.values().map(|entry| entry.mailbox.pod().0).collect()
     }
 }

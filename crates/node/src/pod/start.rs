@@ -10,7 +10,7 @@ use super::facts::{self, Role};
 use super::plan::{Actions, Start};
 use super::state::RuntimeState;
 use super::status::Trouble;
-use super::worker::Worker;
+use super::worker::{POD, Worker};
 use crate::images;
 use crate::make::environment::{self, Environment};
 use crate::make::{ConfigError, container, expand, hosts, resources, sandbox, security};
@@ -30,10 +30,11 @@ impl Worker {
         for kill in &actions.kill {
             self.kill(pod, state, kill).await;
         }
-        if actions.sandbox.is_none() && actions.start.is_empty() {
-            return true;
+        let starts: Vec<&Start> = actions.start.iter().filter(|start| !self.is_paused(&start.name)).collect();
+        if actions.sandbox.is_none() && starts.is_empty() {
+            return actions.start.is_empty();
         }
-        self.bring_up(pod, state, actions).await
+        !self.is_paused(POD) && self.bring_up(pod, state, actions.sandbox, &starts).await
     }
 
     /// Removes what nobody needs any more. What cannot be removed now is tried again with the next step.
@@ -62,21 +63,27 @@ impl Worker {
         }
     }
 
-    async fn bring_up(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
+    async fn bring_up(
+        &mut self,
+        pod: &Arc<Pod>,
+        state: &RuntimeState,
+        new_sandbox: Option<u32>,
+        starts: &[&Start],
+    ) -> bool {
         let cgroups = self.node.config.os.cgroups.clone();
         if let Err(error) = cgroups.set(&resources::pod_cgroup(pod), resources::pod(pod)) {
             self.node.warn(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
-            self.retry();
+            self.failed(POD);
             return false;
         }
         let node = self.node.clone();
         let (resolvers, root) = (node.resolvers(), cgroups.root());
-        let attempt = actions.sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
+        let attempt = new_sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
         let config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
         // A sandbox takes long, mostly in the kernel: volumes are set up meanwhile.
         let runtime = node.runtime.clone();
         let make_sandbox = async {
-            match actions.sandbox {
+            match new_sandbox {
                 Some(_) => runtime.run_pod_sandbox(config.clone(), handler(pod)).await.map(drop),
                 None => Ok(()),
             }
@@ -86,7 +93,7 @@ impl Worker {
         let (made, have_volumes) = tokio::join!(make_sandbox, make_volumes);
         if let Err(error) = made {
             node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
-            self.retry();
+            self.failed(POD);
             return false;
         }
         if !have_volumes || self.is_to_end() {
@@ -96,12 +103,13 @@ impl Worker {
             Ok(state) => state,
             Err(error) => {
                 tracing::warn!(pod = facts::described(pod), "{error}");
-                self.retry();
+                self.failed(POD);
                 return false;
             }
         };
+        self.worked(POD);
         let mut all_well = true;
-        for start in &actions.start {
+        for start in starts {
             if self.is_to_end() {
                 return false;
             }
@@ -124,6 +132,7 @@ impl Worker {
         match self.try_start(pod, state, start, sandbox).await {
             Ok(()) => {
                 self.troubles.remove(&start.name);
+                self.worked(&start.name);
                 true
             }
             Err(trouble) => {
@@ -148,27 +157,27 @@ impl Worker {
             Ok(config) => config,
             Err(Refusal::Image(missing)) => {
                 match missing.retry_at {
-                    Some(time) => self.retry_by(Some(time)),
-                    None => self.retry(),
+                    Some(time) => self.pause(&start.name, time),
+                    None => self.failed(&start.name),
                 }
                 return Err(missing.trouble);
             }
             Err(Refusal::Config(error)) => {
                 node.recorder.warning(&about, "Failed", format!("Error: {error}"));
-                self.retry();
+                self.failed(&start.name);
                 return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
             }
         };
         let id = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone()).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
-            self.retry();
+            self.failed(&start.name);
             Trouble { reason: "CreateContainerError", message: error.to_string() }
         })?;
         node.registry.owns(&self.mailbox, &id);
         node.recorder.normal(&about, "Created", "Container created");
         node.runtime.start_container(&id).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
-            self.retry();
+            self.failed(&start.name);
             Trouble { reason: "RunContainerError", message: error.to_string() }
         })?;
         node.recorder.normal(&about, "Started", "Container started");
@@ -205,8 +214,7 @@ impl Worker {
         .map_err(Refusal::Config)?;
         let mounts = self.mounts(pod, state, start, container, &environment).map_err(Refusal::Config)?;
         let target = if role == Role::Ephemeral { debug_target(pod, state, container) } else { None };
-        let security =
-            security::container(pod, container, &image.user, target.as_deref()).map_err(Refusal::Config)?;
+        let security = security::container(pod, container, &image.user, target.as_deref()).map_err(Refusal::Config)?;
         let parts = container::Parts {
             restarts: start.restarts,
             image_ref: image.reference,

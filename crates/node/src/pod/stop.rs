@@ -13,7 +13,7 @@ use super::mailbox::Mailbox;
 use super::plan::{Kill, KillCause};
 use super::state::{ContainerRecord, Life, RuntimeState};
 use super::status::Ending;
-use super::worker::Worker;
+use super::worker::{POD, Worker};
 use crate::make::{resources, sandbox};
 use crate::probe::Target;
 use crate::probe::action::{self, Answer};
@@ -51,7 +51,7 @@ impl Worker {
         for sandbox in state.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             if let Err(error) = self.node.runtime.stop_pod_sandbox(&sandbox.id).await {
                 tracing::warn!(id = sandbox.id, "sandbox was not stopped: {error}");
-                self.retry();
+                self.failed(POD);
                 all = false;
             }
         }
@@ -87,8 +87,11 @@ impl Worker {
         let (role, container) = found
             .map(|(role, container)| (role, container.into_owned()))
             .unwrap_or_else(|| (Role::Main, Container { name: record.name.clone(), ..Container::default() }));
-        matches!(record.life, Life::Running | Life::Unknown)
-            .then(|| Victim { record: record.clone(), target: self.target(pod, state, &container, &record.id), role })
+        matches!(record.life, Life::Running | Life::Unknown).then(|| Victim {
+            record: record.clone(),
+            target: self.target(pod, state, &container, &record.id),
+            role,
+        })
     }
 
     /// Ends the pod: stops everything, tells the final status, cleans up, and once its deletion was asked for, lets the

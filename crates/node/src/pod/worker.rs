@@ -51,9 +51,18 @@ pub(crate) struct Worker {
     words: HashMap<String, String>,
     /// Until when each container waits, as it was told last.
     delays: HashMap<String, Timestamp>,
-    retry_at: Option<Timestamp>,
-    failures: u32,
+    pauses: Pauses,
 }
+
+/// What failed and is not to be tried again before a while: a container by its name, the whole pod by [`POD`].
+#[derive(Default)]
+struct Pauses {
+    until: HashMap<String, Timestamp>,
+    failures: HashMap<String, u32>,
+}
+
+/// The pod as a whole: its sandbox, its volumes, the look at it.
+pub(super) const POD: &str = "";
 
 /// How a look at a pod ended.
 enum Turn {
@@ -80,8 +89,7 @@ impl Worker {
             previous: pod.status.clone().unwrap_or_default(),
             words: HashMap::new(),
             delays: HashMap::new(),
-            retry_at: None,
-            failures: 0,
+            pauses: Pauses::default(),
         }
     }
 
@@ -138,24 +146,25 @@ impl Worker {
 
     /// One turn: steps until there is nothing more to do now, then the status.
     async fn turn(&mut self, news: &News) -> Turn {
-        self.retry_at = None;
+        if news.refresh {
+            self.pauses = Pauses::default();
+        }
         match self.steps(news).await {
             Ok(state) => {
                 let status = self.tell(&news.pod, &state, false, None);
                 if is_terminal(status.phase.as_deref().unwrap_or_default()) {
                     return Turn::Finished;
                 }
-                if self.retry_at.is_none() {
-                    self.failures = 0;
-                }
             }
             Err(error) => {
                 tracing::warn!(pod = facts::described(&news.pod), "{error}");
-                self.retry();
+                self.failed(POD);
             }
         }
-        let times = [self.retry_at, self.tokens.renew_at(), self.delays.values().min().copied()];
-        Turn::Wait(times.into_iter().flatten().min())
+        let now = self.node.world.now();
+        self.pauses.until.retain(|_, until| *until > now);
+        let times = self.pauses.until.values().chain(self.delays.values()).copied();
+        Turn::Wait(times.chain(self.tokens.renew_at()).min())
     }
 
     async fn steps(&mut self, news: &News) -> Result<RuntimeState, RuntimeError> {
@@ -184,16 +193,30 @@ impl Worker {
         plan(&View { pod, state, verdicts: &self.probes, backoff: &self.backoff, now })
     }
 
-    /// Tries again later, ever later.
-    pub(super) fn retry(&mut self) {
-        let pause = RETRY.0 * 2u32.saturating_pow(self.failures.min(8));
-        self.failures = self.failures.saturating_add(1);
-        self.retry_by(self.node.world.now().checked_add(pause.min(RETRY.1)).ok());
+    /// It failed: it is tried again later, and ever later.
+    pub(super) fn failed(&mut self, what: &str) {
+        let failures = self.pauses.failures.entry(what.to_owned()).or_default();
+        let pause = RETRY.0 * 2u32.saturating_pow((*failures).min(8));
+        *failures = failures.saturating_add(1);
+        if let Ok(until) = self.node.world.now().checked_add(pause.min(RETRY.1)) {
+            self.pause(what, until);
+        }
     }
 
-    /// Tries again at that time at the latest.
-    pub(super) fn retry_by(&mut self, time: Option<Timestamp>) {
-        self.retry_at = [self.retry_at, time].into_iter().flatten().min();
+    /// It is not tried again before `until`, unless something that it may depend on changes.
+    pub(super) fn pause(&mut self, what: &str, until: Timestamp) {
+        self.pauses.until.insert(what.to_owned(), until);
+    }
+
+    /// It worked.
+    pub(super) fn worked(&mut self, what: &str) {
+        self.pauses.until.remove(what);
+        self.pauses.failures.remove(what);
+    }
+
+    /// Whether it failed lately and is not to be tried yet.
+    pub(super) fn is_paused(&self, what: &str) -> bool {
+        self.pauses.until.get(what).is_some_and(|until| *until > self.node.world.now())
     }
 
     /// The runtime's state of the pod. Containers in `ended` are known to have ended; the runtime may take a moment to
@@ -267,7 +290,7 @@ impl Worker {
         let Some(referenced) = self.referenced(pod).await else {
             let message = "timed out waiting for the config maps and secrets that the pod refers to";
             self.node.warn(pod, "FailedMount", message);
-            self.retry();
+            self.failed(POD);
             return false;
         };
         let addresses = self.addresses(pod, state);
@@ -284,20 +307,14 @@ impl Worker {
             }
             Err(error) => {
                 self.node.warn(pod, "FailedMount", error.to_string());
-                self.retry();
+                self.failed(POD);
                 false
             }
         }
     }
 
     /// Computes the status and hands it to the writer.
-    pub(super) fn tell(
-        &mut self,
-        pod: &Pod,
-        state: &RuntimeState,
-        final_: bool,
-        ending: Option<&Ending>,
-    ) -> PodStatus {
+    pub(super) fn tell(&mut self, pod: &Pod, state: &RuntimeState, final_: bool, ending: Option<&Ending>) -> PodStatus {
         let addresses = self.node.addresses();
         let status = status::compute(&status::Sources {
             pod,

@@ -36,13 +36,7 @@ pub(super) async fn get(action: &HTTPGetAction, port: u16, address: &str) -> Ans
     }
 }
 
-async fn exchange(
-    action: &HTTPGetAction,
-    host: &str,
-    port: u16,
-    tls: bool,
-    path: &str,
-) -> Result<StatusCode, Failure> {
+async fn exchange(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: &str) -> Result<StatusCode, Failure> {
     let mut request = Request::get(path)
         .header(header::USER_AGENT, "kube-probe/1.36")
         .header(header::ACCEPT, "*/*")

@@ -59,7 +59,8 @@ pub(crate) struct Probes {
 
 struct Probed {
     findings: Arc<Findings>,
-    _tasks: Vec<AbortOnDrop>,
+    /// Behind a lock only because a task's handle cannot be shared between threads, and a worker is.
+    _tasks: Mutex<Vec<AbortOnDrop>>,
 }
 
 impl Verdicts for Probes {
@@ -110,7 +111,7 @@ impl Probes {
                 let task = task::run(kind, probe, target.clone(), findings.clone(), mailbox.clone());
                 Some(AbortOnDrop(node.world.spawn("probe", Box::pin(task))))
             });
-            let probed = Probed { _tasks: tasks.collect(), findings };
+            let probed = Probed { _tasks: Mutex::new(tasks.collect()), findings };
             self.containers.insert(id.to_owned(), probed);
         }
     }

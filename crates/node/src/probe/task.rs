@@ -115,10 +115,7 @@ mod tests {
             answers.iter().map(|answer| counter.count(*answer)).collect()
         };
         let answers = [true, true, false, true, false, false];
-        assert_eq!(
-            verdicts(ProbeKind::Readiness, &answers),
-            [None, Some(true), None, None, None, Some(false)]
-        );
+        assert_eq!(verdicts(ProbeKind::Readiness, &answers), [None, Some(true), None, None, None, Some(false)]);
         assert_eq!(
             verdicts(ProbeKind::Liveness, &answers),
             [Some(true), Some(true), None, Some(true), None, Some(false)]

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Secret, Volume,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Secret, Volume};
 
 use super::tokens::Tokens;
 use super::{Sources, VolumeError, file};
@@ -20,11 +18,7 @@ type Listing = BTreeMap<String, Content>;
 type Texts = BTreeMap<String, Vec<u8>>;
 
 /// A volume's files; `None` when it is of a kind not made from files.
-pub(super) fn files(
-    sources: &Sources<'_>,
-    volume: &Volume,
-    tokens: &Tokens,
-) -> Result<Option<Listing>, VolumeError> {
+pub(super) fn files(sources: &Sources<'_>, volume: &Volume, tokens: &Tokens) -> Result<Option<Listing>, VolumeError> {
     let volumes = Making { sources, volume: &volume.name, tokens };
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(MODE);
@@ -157,9 +151,9 @@ impl Making<'_> {
 fn common_user(sources: &Sources<'_>) -> Option<i64> {
     let pod_user = facts::spec(sources.pod).security_context.as_ref().and_then(|context| context.run_as_user);
     let containers = facts::containers(sources.pod);
-    let mut users = containers.iter().map(|(_, container)| {
-        container.security_context.as_ref().and_then(|context| context.run_as_user).or(pod_user)
-    });
+    let mut users = containers
+        .iter()
+        .map(|(_, container)| container.security_context.as_ref().and_then(|context| context.run_as_user).or(pod_user));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then_some(first)
 }

@@ -173,8 +173,10 @@ mod tests {
         let map = json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}});
         let secret = json!({"data": {"s": "aGk="}});
         Referenced {
-            config_maps: [("m".to_owned(), serde_json::from_value(map).map(std::sync::Arc::new).expect("a map"))].into(),
-            secrets: [("s".to_owned(), serde_json::from_value(secret).map(std::sync::Arc::new).expect("a secret"))].into(),
+            config_maps: [("m".to_owned(), serde_json::from_value(map).map(std::sync::Arc::new).expect("a map"))]
+                .into(),
+            secrets: [("s".to_owned(), serde_json::from_value(secret).map(std::sync::Arc::new).expect("a secret"))]
+                .into(),
         }
     }
 

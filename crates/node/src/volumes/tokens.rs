@@ -71,8 +71,8 @@ async fn request(
 ) -> Result<Token, skiff_client::ClientError> {
     let (audience, seconds) = key(token);
     let body = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: if audience.is_empty() { Vec::new() } else { vec![audience] },
+        spec: Some(TokenRequestSpec {
+            audiences: Some(vec![audience]).filter(|audiences| !audiences[0].is_empty()),
             expiration_seconds: Some(seconds),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -80,14 +80,15 @@ async fn request(
                 name: pod.metadata.name.clone(),
                 uid: pod.metadata.uid.clone(),
             }),
-        },
+        }),
         ..TokenRequest::default()
     };
     let account = facts::spec(pod).service_account_name.as_deref().unwrap_or("default");
     let api = node.client.namespaced::<ServiceAccount>(facts::namespace(pod));
     let answer: TokenRequest = api.create_subresource(account, "token", &body).await?;
     let status = answer.status.unwrap_or_default();
-    Ok(Token { text: status.token, renew_at: renewal(now, status.expiration_timestamp.0) })
+    let expires = status.expiration_timestamp.map_or(now, |time| time.0);
+    Ok(Token { text: status.token.unwrap_or_default(), renew_at: renewal(now, expires) })
 }
 
 /// After four fifths of its life, and after a day at the latest.

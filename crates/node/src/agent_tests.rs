@@ -1,0 +1,320 @@
+//! The whole agent on a runtime and an API in memory: what it does, in which order, and what it writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skiff_cri::RuntimeError;
+use skiff_cri::fake::{Call, FakeRuntime, Script};
+use skiff_cri::v1::{ContainerState, ExecSyncResponse};
+use skiff_meta::WorldRef;
+use skiff_meta::world::{AbortOnDrop, World};
+
+use crate::os::{MachineFacts, Os};
+use crate::testing::Api;
+use crate::{NodeConfig, run};
+
+struct Cluster {
+    api: Api,
+    runtime: Arc<FakeRuntime>,
+    agent: Option<AbortOnDrop>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let api = Api::default();
+        let world: WorldRef = api.clock.clone();
+        let runtime = FakeRuntime::new(world);
+        let mut cluster = Self { api, runtime, agent: None };
+        cluster.start();
+        cluster
+    }
+
+    /// Starts an agent; one that runs already is killed, as by SIGKILL.
+    fn start(&mut self) {
+        self.agent = None;
+        let facts = MachineFacts { processors: 2, memory: 4 << 30, storage: 1 << 40, ..MachineFacts::default() };
+        let config = NodeConfig {
+            name: "node-1".into(),
+            hostname: "node-1".into(),
+            addresses: vec!["192.168.0.1".parse().expect("an address")],
+            labels: [].into(),
+            taints: Vec::new(),
+            directory: "/none/such".into(),
+            log_directory: "/none/such/logs".into(),
+            image_directory: None,
+            cluster_dns: None,
+            cluster_domain: "cluster.local".into(),
+            max_pods: 110,
+            version: "v1.36.2".into(),
+            server: None,
+            os: Os::hollow(facts),
+        };
+        let world: WorldRef = self.api.clock.clone();
+        let (client, runtime) = (self.api.client(), self.runtime.clone());
+        let (inner, never) = (world.clone(), std::future::pending());
+        let task = async move { run(config, client, runtime, inner, never).await.expect("an agent") };
+        self.agent = Some(AbortOnDrop(world.spawn("agent", Box::pin(task))));
+    }
+
+    fn pod(&self, name: &str, mut spec: Value) {
+        spec["nodeName"] = json!("node-1");
+        let metadata = json!({"name": name, "namespace": "default", "uid": format!("{name}-uid"), "generation": 1});
+        self.api.put("pods", json!({"metadata": metadata, "spec": spec}));
+    }
+
+    fn status(&self, pod: &str) -> Value {
+        self.api.get("pods", pod)["status"].clone()
+    }
+
+    async fn until(&self, pod: &str, pointer: &str, expected: Value) {
+        let what = format!("{pointer} of {pod} is {expected}");
+        self.api.eventually(&what, || self.status(pod).pointer(pointer) == Some(&expected)).await;
+    }
+
+    async fn until_ready(&self, pod: &str) {
+        self.api.eventually("ready", || is_ready(&self.status(pod))).await;
+    }
+
+    fn running(&self) -> Vec<String> {
+        let containers = self.runtime.containers().into_iter();
+        containers.filter(|c| c.state() == ContainerState::ContainerRunning).map(|c| c.id).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.runtime.sandboxes().is_empty() && self.runtime.containers().is_empty()
+    }
+}
+
+fn is_ready(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+fn one(image: &str) -> Value {
+    json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": image}]})
+}
+
+#[tokio::test]
+async fn a_pod_starts_with_one_write_and_goes_with_two() {
+    let cluster = Cluster::new();
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    assert_eq!(cluster.api.written(), ["PATCH pods/status p"], "one write for a whole start");
+    let status = cluster.status("p");
+    assert_eq!((&status["phase"], &status["hostIP"]), (&json!("Running"), &json!("192.168.0.1")));
+    assert_eq!(status["containerStatuses"][0]["containerID"], format!("fake://{}", cluster.running()[0]));
+    cluster.api.eventually("told of", || cluster.api.events().len() >= 3).await;
+    assert_eq!(
+        cluster.api.events(),
+        [
+            "Pulled: Container image \"i\" already present on machine",
+            "Created: Container created",
+            "Started: Container started",
+        ]
+    );
+
+    cluster.api.delete_pod("p", 30);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert!(cluster.is_empty(), "nothing is left in the runtime when the API forgets the pod");
+    assert_eq!(cluster.api.written()[1..], ["PATCH pods/status p", "DELETE pods/ p"]);
+}
+
+#[tokio::test]
+async fn the_node_is_registered_and_keeps_its_lease() {
+    let cluster = Cluster::new();
+    cluster.api.eventually("a lease", || !cluster.api.get("leases", "node-1").is_null()).await;
+    let node = cluster.api.get("nodes", "node-1");
+    let ready = node["status"]["conditions"].as_array().expect("conditions").iter().find(|c| c["type"] == "Ready");
+    assert_eq!(ready.expect("a condition")["status"], "True");
+    assert_eq!(node["status"]["capacity"]["cpu"], "2");
+    let renewed = || cluster.api.get("leases", "node-1")["spec"]["renewTime"].clone();
+    let first = renewed();
+    cluster.api.eventually("renewed", || renewed() != first).await;
+}
+
+#[tokio::test]
+async fn a_killed_agent_leaves_pods_to_its_successor() {
+    let mut cluster = Cluster::new();
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    let (before, status, writes) = (cluster.runtime.containers(), cluster.status("p"), cluster.api.written().len());
+    cluster.start();
+    let changed = cluster
+        .api
+        .within(Duration::from_secs(120), || cluster.status("p") != status || cluster.api.written().len() > writes);
+    assert!(!changed.await, "a restart of the agent changes nothing: {:?}", cluster.api.written());
+    assert_eq!(cluster.runtime.containers(), before);
+
+    // What ends while nobody looks is found by the next agent.
+    cluster.agent = None;
+    let id = cluster.running()[0].clone();
+    cluster.runtime.exit(&id, 1);
+    cluster.start();
+    cluster.until("p", "/containerStatuses/0/restartCount", json!(1)).await;
+    cluster.until_ready("p").await;
+}
+
+#[tokio::test]
+async fn pods_that_went_while_nobody_looked_are_ended() {
+    let mut cluster = Cluster::new();
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    cluster.agent = None;
+    cluster.api.remove("pods", "p");
+    cluster.start();
+    cluster.api.eventually("empty", || cluster.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_container_that_fails_is_started_again_ever_later() {
+    let cluster = Cluster::new();
+    cluster
+        .runtime
+        .script("bad", Script { exits_after: Some(Duration::from_millis(100)), exit_code: 3, ..Script::default() });
+    cluster.pod("p", one("bad"));
+    cluster.until("p", "/containerStatuses/0/state/waiting/reason", json!("CrashLoopBackOff")).await;
+    let status = &cluster.status("p")["containerStatuses"][0];
+    assert_eq!((&status["restartCount"], &status["lastState"]["terminated"]["exitCode"]), (&json!(1), &json!(3)));
+    assert_eq!(
+        status["state"]["waiting"]["message"],
+        "back-off 10s restarting failed container=c pod=p_default(p-uid)"
+    );
+    let at = cluster.api.clock.elapsed();
+    cluster.until("p", "/containerStatuses/0/restartCount", json!(2)).await;
+    let waited = cluster.api.clock.elapsed() - at;
+    assert!(waited > Duration::from_secs(9) && waited < Duration::from_secs(12), "{waited:?}");
+    cluster.until("p", "/containerStatuses/0/restartCount", json!(4)).await;
+    assert!(cluster.runtime.containers().len() <= 2, "old containers are removed");
+    assert_eq!(cluster.status("p")["phase"], "Running");
+}
+
+#[tokio::test]
+async fn a_job_ends_and_keeps_its_container_until_it_is_deleted() {
+    let cluster = Cluster::new();
+    cluster.runtime.script("job", Script { exits_after: Some(Duration::from_secs(5)), ..Script::default() });
+    let mut spec = one("job");
+    spec["restartPolicy"] = json!("Never");
+    cluster.pod("p", spec);
+    cluster.until("p", "/phase", json!("Succeeded")).await;
+    assert_eq!(cluster.status("p")["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(cluster.runtime.containers().len(), 1, "its log can still be read");
+    cluster.api.delete_pod("p", 0);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert!(cluster.is_empty());
+}
+
+#[tokio::test]
+async fn faults_of_the_runtime_are_outlasted() {
+    let cluster = Cluster::new();
+    let fault = || RuntimeError::Failed("no".into());
+    for call in
+        [Call::RunPodSandbox, Call::ListContainers, Call::CreateContainer, Call::StartContainer, Call::PodSandboxStatus]
+    {
+        cluster.runtime.fail(call, 2, fault());
+    }
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    for call in [Call::StopContainer, Call::StopPodSandbox, Call::RemovePodSandbox, Call::ListPodSandboxes] {
+        cluster.runtime.fail(call, 2, fault());
+    }
+    cluster.api.delete_pod("p", 30);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert!(cluster.is_empty());
+}
+
+#[tokio::test]
+async fn a_missing_image_is_told_and_waited_for() {
+    let cluster = Cluster::new();
+    cluster.runtime.without_image("gone");
+    cluster.pod("p", one("gone"));
+    cluster.until("p", "/containerStatuses/0/state/waiting/reason", json!("ErrImagePull")).await;
+    cluster.until("p", "/containerStatuses/0/state/waiting/reason", json!("ImagePullBackOff")).await;
+    assert_eq!(cluster.status("p")["phase"], "Pending");
+    cluster.runtime.with_image("gone");
+    cluster.until_ready("p").await;
+}
+
+#[tokio::test]
+async fn init_containers_run_in_turn() {
+    let cluster = Cluster::new();
+    cluster.runtime.script("init", Script { exits_after: Some(Duration::from_secs(1)), ..Script::default() });
+    let mut spec = one("i");
+    spec["initContainers"] = json!([
+        {"name": "one", "image": "init"},
+        {"name": "side", "image": "i", "restartPolicy": "Always"},
+        {"name": "two", "image": "init"},
+    ]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    let names: Vec<String> =
+        cluster.runtime.containers().into_iter().map(|c| c.metadata.unwrap_or_default().name).collect();
+    assert_eq!(names, ["one", "side", "two", "c"]);
+    assert_eq!(cluster.status("p")["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
+    assert_eq!(cluster.running().len(), 2);
+}
+
+#[tokio::test]
+async fn probes_decide_over_readiness_and_life() {
+    let cluster = Cluster::new();
+    let healthy = Arc::new(parking_lot::Mutex::new((false, true)));
+    let seen = healthy.clone();
+    cluster.runtime.on_exec(Arc::new(move |_, command| {
+        let (ready, alive) = *seen.lock();
+        let well = if command[0] == "ready" { ready } else { alive };
+        ExecSyncResponse { exit_code: i32::from(!well), stdout: b"unwell".to_vec(), ..ExecSyncResponse::default() }
+    }));
+    let probe = |command: &str| json!({"exec": {"command": [command]}, "periodSeconds": 1, "failureThreshold": 2});
+    let mut spec = one("i");
+    spec["containers"][0]["readinessProbe"] = probe("ready");
+    spec["containers"][0]["livenessProbe"] = probe("alive");
+    cluster.pod("p", spec);
+    cluster.until("p", "/containerStatuses/0/started", json!(true)).await;
+    assert!(!is_ready(&cluster.status("p")));
+    healthy.lock().0 = true;
+    cluster.until_ready("p").await;
+    healthy.lock().1 = false;
+    cluster.until("p", "/containerStatuses/0/restartCount", json!(1)).await;
+    healthy.lock().1 = true;
+    cluster.until_ready("p").await;
+    let events = cluster.api.events();
+    assert!(events.contains(&"Unhealthy: Liveness probe failed: unwell".to_owned()), "{events:?}");
+    assert!(events.contains(&"Killing: Container c failed liveness probe, will be restarted".to_owned()), "{events:?}");
+}
+
+#[tokio::test]
+async fn what_a_pod_refers_to_is_waited_for() {
+    let cluster = Cluster::new();
+    let mut spec = one("i");
+    spec["containers"][0]["env"] = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]);
+    cluster.pod("p", spec);
+    cluster.until("p", "/containerStatuses/0/state/waiting/reason", json!("CreateContainerConfigError")).await;
+    cluster.api.put("configmaps", json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "v"}}));
+    cluster.until_ready("p").await;
+}
+
+#[tokio::test]
+async fn a_stubborn_container_is_killed_when_its_time_is_up_or_cut_short() {
+    let cluster = Cluster::new();
+    cluster.runtime.script("deaf", Script { ignores_term: true, ..Script::default() });
+    cluster.pod("p", one("deaf"));
+    cluster.until_ready("p").await;
+    let at = cluster.api.clock.elapsed();
+    cluster.api.delete_pod("p", 200);
+    assert!(!cluster.api.within(Duration::from_secs(5), || cluster.running().is_empty()).await);
+    cluster.api.delete_pod("p", 3);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert!(cluster.api.clock.elapsed() - at < Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn a_pod_past_its_deadline_is_ended() {
+    let cluster = Cluster::new();
+    let mut spec = one("i");
+    spec["activeDeadlineSeconds"] = json!(20);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    cluster.until("p", "/reason", json!("DeadlineExceeded")).await;
+    assert_eq!(cluster.status("p")["phase"], "Failed");
+    assert!(cluster.running().is_empty());
+}
