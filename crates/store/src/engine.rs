@@ -155,6 +155,9 @@ impl Shared {
         let mut rest = query.keys.clone();
         let mut result = RangeResult { revision: at, ..RangeResult::default() };
         let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        if query.limit == 0 {
+            result.items.reserve(self.read(|state| Ok(state.core.count(&rest, at)))?);
+        }
         loop {
             let step = self.read(|state| {
                 state.core.readable(Some(at))?;

@@ -2,6 +2,7 @@
 //!
 //! Almost every key has exactly one version worth keeping, so that case costs one pointer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +17,10 @@ pub(crate) enum Slot {
     Many(Box<Chain>),
 }
 
-/// A key's versions, oldest first.
+/// A key's versions, oldest first. A busy key has very many, of which the oldest go one by one.
 pub(crate) struct Chain {
     key: Bytes,
-    versions: Vec<Version>,
+    versions: VecDeque<Version>,
 }
 
 /// What the key was from `revision` on; `None`: absent.
@@ -46,7 +47,7 @@ impl Slot {
     pub(crate) fn head(&self) -> Option<&Arc<KeyValue>> {
         match self {
             Self::One(value) => Some(value),
-            Self::Many(chain) => chain.versions.last()?.value.as_ref(),
+            Self::Many(chain) => chain.versions.back()?.value.as_ref(),
         }
     }
 
@@ -54,7 +55,10 @@ impl Slot {
     pub(crate) fn at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
         match self {
             Self::One(value) => (value.modified <= revision).then_some(value),
-            Self::Many(chain) => chain.versions.iter().rev().find(|v| v.revision <= revision)?.value.as_ref(),
+            Self::Many(chain) => {
+                let newer = chain.versions.partition_point(|v| v.revision <= revision);
+                chain.versions.get(newer.checked_sub(1)?)?.value.as_ref()
+            }
         }
     }
 
@@ -69,30 +73,29 @@ impl Slot {
 
     /// Adds a newer version.
     pub(crate) fn push(&mut self, revision: Revision, value: Option<Arc<KeyValue>>) {
-        self.chain().versions.push(Version { revision, value });
+        self.chain().versions.push_back(Version { revision, value });
     }
 
     /// Forgets the versions that nobody reading at `oldest` or later can see.
     pub(crate) fn trim(&mut self, oldest: Revision) {
         let Self::Many(chain) = self else { return };
-        let seen = chain.versions.iter().rposition(|v| v.revision <= oldest);
-        let Some(mut first) = seen else { return };
-        if chain.versions[first].value.is_none() {
-            first += 1;
+        while chain.versions.get(1).is_some_and(|second| second.revision <= oldest) {
+            chain.versions.pop_front();
         }
-        chain.versions.drain(..first);
+        chain.versions.pop_front_if(|first| first.revision <= oldest && first.value.is_none());
         self.shrink();
     }
 
     /// Takes back the versions newer than `revision`.
     pub(crate) fn take_back(&mut self, revision: Revision) {
-        self.chain().versions.retain(|v| v.revision <= revision);
+        let versions = &mut self.chain().versions;
+        while versions.pop_back_if(|v| v.revision > revision).is_some() {}
         self.shrink();
     }
 
     fn chain(&mut self) -> &mut Chain {
         if let Self::One(value) = self {
-            let chain = Chain { key: value.key.clone(), versions: vec![Version::live(value.clone())] };
+            let chain = Chain { key: value.key.clone(), versions: VecDeque::from([Version::live(value.clone())]) };
             *self = Self::Many(Box::new(chain));
         }
         match self {
@@ -103,9 +106,10 @@ impl Slot {
 
     fn shrink(&mut self) {
         if let Self::Many(chain) = self
-            && let [Version { value: Some(value), .. }] = &chain.versions[..]
+            && chain.versions.len() == 1
+            && let Some(value) = chain.versions[0].value.take()
         {
-            *self = Self::One(value.clone());
+            *self = Self::One(value);
         }
     }
 }

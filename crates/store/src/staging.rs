@@ -23,6 +23,10 @@ pub(crate) struct Staging {
     batches: VecDeque<Batch>,
     /// The writer has a batch in its hands.
     in_flight: bool,
+    /// How many wait for an answer, beside those in flight.
+    waiting: usize,
+    /// The writer sleeps until so many wait.
+    wake_at: usize,
     /// The log cannot be trusted any more: no further mutations.
     failed: Option<StoreError>,
     /// The buffer of the last batch, to be filled again.
@@ -45,7 +49,7 @@ pub(crate) struct Batch {
     /// The newest revision once this batch is durable.
     pub(crate) head: Revision,
     undo: Vec<Undo>,
-    waiters: Vec<Waiter>,
+    pub(crate) waiters: Vec<Waiter>,
 }
 
 /// The promise of an answer.
@@ -75,6 +79,8 @@ impl Staging {
         Self {
             batches: VecDeque::new(),
             in_flight: false,
+            waiting: 0,
+            wake_at: 1,
             failed: None,
             spare: Vec::new(),
             writer: None,
@@ -93,7 +99,6 @@ impl Staging {
         if entries.is_empty() && self.batches.is_empty() && !self.in_flight {
             return Ok(Ticket { answer: None, writer: None });
         }
-        let writer_sleeps = self.batches.is_empty() && !self.in_flight;
         if self.batches.back().is_none_or(|batch| batch.frame.len() >= FULL) {
             self.batches.push_back(Batch::new(std::mem::take(&mut self.spare)));
         }
@@ -107,7 +112,9 @@ impl Staging {
             batch.head = core.head();
             batch.waiters.push(sender);
         }
-        Ok(Ticket { answer: Some(answer), writer: self.writer.clone().filter(|_| writer_sleeps) })
+        self.waiting += 1;
+        let wakes = !self.in_flight && self.waiting == self.wake_at;
+        Ok(Ticket { answer: Some(answer), writer: self.writer.clone().filter(|_| wakes) })
     }
 
     /// The writer introduces itself.
@@ -117,9 +124,20 @@ impl Staging {
 
     /// The next batch for the writer.
     pub(crate) fn take(&mut self) -> Option<Batch> {
-        let batch = self.batches.pop_front();
-        self.in_flight = batch.is_some();
-        batch
+        let batch = self.batches.pop_front()?;
+        self.in_flight = true;
+        self.waiting -= batch.waiters.len();
+        Some(batch)
+    }
+
+    /// How many wait for the writer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The writer goes to sleep until so many wait.
+    pub(crate) fn wake_at(&mut self, waiting: usize) {
+        self.wake_at = waiting;
     }
 
     /// A batch is durable; its waiters are to be answered.
@@ -139,6 +157,7 @@ impl Staging {
             undo.extend(batch.undo);
             waiters.extend(batch.waiters);
         }
+        self.waiting = 0;
         core.take_back(undo);
         if is_final {
             self.failed = Some(error.clone());
@@ -160,6 +179,7 @@ impl Staging {
     pub(crate) fn stop(&mut self) -> Answers {
         self.stopped = true;
         self.batches.clear();
+        self.waiting = 0;
         Answers { waiters: std::mem::take(&mut self.closers), answer: Ok(()) }
     }
 

@@ -18,6 +18,9 @@ use crate::lease::{Lease, Leases};
 /// The revision of a new store.
 pub(crate) const FIRST: Revision = 1;
 
+/// Most changes forgotten in one go. After a long silence a whole busy time falls due at once; nobody waits for that.
+const FORGET: usize = 16_384;
+
 /// How much history stays in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -278,10 +281,12 @@ impl Core {
         self.head = self.published;
     }
 
-    /// Drops history up to the compacted revision, and beyond while it is too large.
+    /// Drops history up to the compacted revision, and beyond while it is too large; what is left to drop then, which
+    /// nobody can reach any more, goes next time.
     fn forget(&mut self) {
         let pinned = self.pinned.unwrap_or(Revision::MAX);
-        while let Some(event) = self.history.front() {
+        for _ in 0..FORGET {
+            let Some(event) = self.history.front() else { break };
             let revision = event.revision();
             let too_much = self.history.weight() > self.retention.bytes && revision <= self.published;
             if revision > pinned || !(revision <= self.compacted || too_much) {
@@ -440,5 +445,31 @@ pub(crate) fn validate(transaction: &Transaction) -> Result<(), StoreError> {
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => bad(format!("key {} is written twice", String::from_utf8_lossy(pair[0]))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_time_is_forgotten_in_steps() {
+        let mut core = Core::new(Retention::default());
+        let put = |core: &mut Core, clock| {
+            let write = Write::Put { key: "k".into(), value: "v".into(), lease: 0 };
+            let transaction = Transaction { writes: vec![write], ..Transaction::default() };
+            let (_, entries) = core.transact(transaction, clock).expect("nothing against it");
+            entries.into_iter().for_each(|entry| drop(core.apply(entry, clock)));
+            core.publish(core.head(), clock);
+        };
+        let busy = 2 * FORGET as u64;
+        (0..busy).for_each(|_| put(&mut core, Clock::default()));
+        let later = Clock { unix: 301_000, ..Clock::default() };
+        put(&mut core, later);
+        assert_eq!(core.compacted(), FIRST + busy, "it is out of reach at once");
+        assert!(core.history.front().is_some_and(|event| event.revision() < core.compacted()));
+        put(&mut core, later);
+        assert_eq!(core.history.front().map(Event::revision), Some(FIRST + busy + 1));
+        assert_eq!(core.get(b"k", core.compacted()).map(|kv| kv.modified), Some(FIRST + busy));
     }
 }

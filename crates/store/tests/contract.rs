@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use skiff_meta::TraceContext;
 use skiff_store::disk::FakeDisk;
 use skiff_store::{
@@ -67,6 +67,13 @@ cases! {
     much_history_goes
     concurrent_writers
     closing
+}
+
+#[test]
+fn the_memory_engine_commits_at_once() {
+    let store = memory(&TestWorld::shared());
+    let outcome = store.commit(writes([put("a", "1")])).now_or_never();
+    assert!(matches!(outcome, Some(Ok(Outcome::Committed(2)))), "no other task, no runtime: {outcome:?}");
 }
 
 fn all() -> KeyRange {

@@ -18,10 +18,14 @@ pub struct RealDisk {
 impl RealDisk {
     /// Uses `dir`, which is made if it is missing.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
+        let make = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                Some(parent) => File::open(parent)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        make().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", dir.display())))?;
         Ok(Self { dir: dir.to_owned() })
     }
 

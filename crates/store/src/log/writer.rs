@@ -2,25 +2,27 @@
 //!
 //! A thread of its own, since each sync blocks for as long as the disk likes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use skiff_meta::WorldRef;
 
 use super::checkpoint::{self, Plan};
 use super::{Files, Log, Options, recover};
 use crate::contract::StoreError;
-use crate::disk::{Disk, store_error};
+use crate::disk::{Disk, RealDisk, store_error};
 use crate::engine::{EmbeddedStore, Engine, Shared, State};
 use crate::expiry::Expiry;
 use crate::staging::{Batch, Staging};
-use skiff_meta::WorldRef;
-use std::path::Path;
 
 impl EmbeddedStore {
     /// Opens the store in `dir`, which is made if it is missing, and reads it; blocks for as long as that takes.
     ///
     /// Must be called where `world` can spawn: leases that are still alive are watched over from here on.
     pub fn open(dir: impl AsRef<Path>, world: WorldRef, options: Options) -> Result<Self, StoreError> {
-        let disk = crate::disk::RealDisk::open(dir.as_ref()).map_err(|error| StoreError::Io(Arc::new(error)))?;
+        let disk = RealDisk::open(dir.as_ref()).map_err(|error| StoreError::Io(Arc::new(error)))?;
         Self::open_on(Arc::new(disk), world, options)
     }
 
@@ -35,6 +37,8 @@ impl EmbeddedStore {
             log: recovered.log,
             files,
             options,
+            answered: 1,
+            sync: Duration::ZERO,
             since_checkpoint: recovered.since_checkpoint,
             keys_at_checkpoint: recovered.keys_at_checkpoint,
             checkpoint: None,
@@ -50,6 +54,9 @@ impl EmbeddedStore {
     }
 }
 
+/// The longest that writers get to gather.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// How much log there is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Amount {
@@ -62,6 +69,9 @@ struct Writer {
     log: Log,
     files: Arc<Files>,
     options: Options,
+    /// How many the last batch answered, and how long its sync took.
+    answered: usize,
+    sync: Duration,
     since_checkpoint: Amount,
     keys_at_checkpoint: u64,
     checkpoint: Option<JoinHandle<()>>,
@@ -89,7 +99,10 @@ impl Writer {
         let _last_word = LastWord(self.shared.clone());
         with_staging(&self.shared, |staging| staging.begin(std::thread::current()));
         while let Some(mut batch) = self.next() {
+            let start = self.shared.world.elapsed();
             let result = self.write(&mut batch);
+            self.sync = self.shared.world.elapsed().saturating_sub(start);
+            self.answered = batch.waiters.len();
             self.settle(batch, result);
         }
         if let Some(checkpoint) = self.checkpoint.take()
@@ -102,17 +115,31 @@ impl Writer {
     }
 
     /// Waits for the next batch; `None` when the store has closed and nothing is left to write.
+    ///
+    /// Writers who were answered together come back one by one. To sync for the first of them alone would make all
+    /// others wait for two syncs instead of one, so they get a moment, short beside a sync, to gather.
     fn next(&self) -> Option<Batch> {
+        let world = &self.shared.world;
+        let moment = if self.answered > 1 { (self.sync / 4).min(GATHER) } else { Duration::ZERO };
+        let until = world.elapsed() + moment;
         loop {
+            let left = until.saturating_sub(world.elapsed());
             let mut state = self.shared.state.write();
-            if let Some(batch) = state.staging.as_mut().and_then(Staging::take) {
-                return Some(batch);
+            let State { staging: Some(staging), closed, .. } = &mut *state else { return None };
+            let enough = if left.is_zero() || *closed { 1 } else { self.answered };
+            if staging.waiting() >= enough {
+                return staging.take();
             }
-            if state.closed {
+            if *closed {
                 return None;
             }
+            staging.wake_at(enough);
             drop(state);
-            std::thread::park();
+            if left.is_zero() {
+                std::thread::park();
+            } else {
+                std::thread::park_timeout(left);
+            }
         }
     }
 
