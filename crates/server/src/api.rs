@@ -116,7 +116,9 @@ impl Api {
         let took = self.world.elapsed().saturating_sub(begun);
         let code = response.status().as_u16();
         tracing::debug!(method = %parts.method, path = parts.uri.path(), code, user = %told.user, ?took, %trace, "request");
-        self.metrics.request(&told, code, took);
+        if let Some(counters) = &told.counters {
+            counters.add(code, took);
+        }
         response
     }
 
@@ -143,10 +145,10 @@ impl Api {
             self.allow_path(&user, &parts.method.as_str().to_ascii_lowercase(), path).await?;
             return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
         };
-        told.target(&target);
         self.allow_target(&user, &target, &query, path).await?;
         let served = self.find(&target).await?;
         check_verb(&served, &target, &parts.method)?;
+        told.counters = Some(self.metrics.of(&target));
         if let Some(warning) = &served.version.deprecation {
             told.warnings.push(warning.clone());
         }

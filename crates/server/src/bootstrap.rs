@@ -131,11 +131,6 @@ fn api_services(registry: &Registry) -> Vec<Value> {
                     "group": group.name, "version": version, "groupPriorityMinimum": minimum,
                     "versionPriority": 15 - i64::try_from(place).unwrap_or(0).min(14),
                 },
-                "status": {"conditions": [{
-                    "type": "Available", "status": "True", "reason": "Local",
-                    "message": "Local APIServices are always available",
-                    "lastTransitionTime": "1970-01-01T00:00:00Z",
-                }]},
             }));
         }
     }

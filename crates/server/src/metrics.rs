@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::api::Api;
 use crate::request::Target;
@@ -19,118 +23,111 @@ pub(crate) struct Told {
     pub(crate) warnings: Vec<String>,
     /// Who asked.
     pub(crate) user: String,
-    labels: Option<Labels>,
+    /// Where it is counted. Requests that reach no resource are not: nobody can grow the tables at will.
+    pub(crate) counters: Option<Arc<Counters>>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Labels {
-    verb: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+/// The requests of one verb on one resource.
+pub(crate) struct Counters {
+    labels: String,
+    endless: bool,
+    codes: Mutex<Vec<(u16, u64)>>,
+    buckets: [AtomicU64; BUCKETS.len()],
+    micros: AtomicU64,
+    count: AtomicU64,
 }
 
-impl Told {
-    /// Notes the target.
-    pub(crate) fn target(&mut self, target: &Target) {
-        let resource = &target.resource;
-        self.labels = Some(Labels {
-            verb: target.verb,
-            group: resource.group.clone(),
-            version: resource.version.clone(),
-            resource: resource.resource.clone(),
-            subresource: target.subresource.clone(),
-        });
+impl Counters {
+    fn new(target: &Target) -> Self {
+        let (verb, resource) = (target.verb.to_ascii_uppercase(), &target.resource);
+        let (group, version, name) = (&resource.group, &resource.version, &resource.resource);
+        let subresource = &target.subresource;
+        let labels = format!(
+            "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{name}\",subresource=\"{subresource}\""
+        );
+        Self {
+            labels,
+            endless: target.verb == "watch",
+            codes: Mutex::default(),
+            buckets: Default::default(),
+            micros: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request.
+    pub(crate) fn add(&self, code: u16, took: Duration) {
+        let mut codes = self.codes.lock();
+        match codes.iter_mut().find(|(c, _)| *c == code) {
+            Some((_, count)) => *count += 1,
+            None => codes.push((code, 1)),
+        }
+        drop(codes);
+        if self.endless {
+            return;
+        }
+        let seconds = took.as_secs_f64();
+        if let Some(bucket) = BUCKETS.iter().position(|bound| seconds <= *bound) {
+            self.buckets[bucket].fetch_add(1, Relaxed);
+        }
+        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    fn write_codes(&self, out: &mut String) {
+        for (code, count) in &*self.codes.lock() {
+            let _ = writeln!(out, "apiserver_request_total{{{},code=\"{code}\"}} {count}", self.labels);
+        }
+    }
+
+    fn write_durations(&self, out: &mut String) {
+        let (labels, count) = (&self.labels, self.count.load(Relaxed));
+        if count == 0 {
+            return;
+        }
+        let mut below = 0;
+        for (bound, bucket) in BUCKETS.iter().zip(&self.buckets) {
+            below += bucket.load(Relaxed);
+            let _ = writeln!(out, "{DURATION}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let sum = Duration::from_micros(self.micros.load(Relaxed)).as_secs_f64();
+        let _ = writeln!(out, "{DURATION}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{DURATION}_sum{{{labels}}} {sum}\n{DURATION}_count{{{labels}}} {count}");
     }
 }
 
-#[derive(Default)]
-struct Histogram {
-    buckets: [u64; BUCKETS.len()],
-    sum: f64,
-    count: u64,
-}
+const DURATION: &str = "apiserver_request_duration_seconds";
 
-/// All counters.
+/// All counters, by a hash of what they count.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    requests: Mutex<HashMap<(Labels, u16), u64>>,
-    durations: Mutex<HashMap<Labels, Histogram>>,
+    all: RwLock<HashMap<u64, Arc<Counters>>>,
 }
 
 impl Metrics {
-    /// Counts a request. Paths that are no resource are not told apart, nor are resources that do not exist, so that
-    /// nobody can grow the tables at will.
-    pub(crate) fn request(&self, told: &Told, code: u16, took: Duration) {
-        let Some(labels) = told.labels.clone().filter(|_| !matches!(code, 401 | 403 | 404)) else { return };
-        *self.requests.lock().entry((labels.clone(), code)).or_default() += 1;
-        if labels.verb == "watch" {
-            return;
+    /// The counters of a request that is known to reach a resource.
+    pub(crate) fn of(&self, target: &Target) -> Arc<Counters> {
+        let mut hasher = DefaultHasher::new();
+        (target.verb, &target.resource, &target.subresource).hash(&mut hasher);
+        let key = hasher.finish();
+        if let Some(found) = self.all.read().get(&key) {
+            return found.clone();
         }
-        let mut durations = self.durations.lock();
-        let histogram = durations.entry(labels).or_default();
-        let seconds = took.as_secs_f64();
-        histogram.sum += seconds;
-        histogram.count += 1;
-        for (bucket, bound) in histogram.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= bound);
-        }
+        self.all.write().entry(key).or_insert_with(|| Arc::new(Counters::new(target))).clone()
     }
 
     /// The text form.
     pub(crate) fn text(&self, api: &Api) -> String {
         let mut out = String::new();
-        self.write_requests(&mut out);
-        self.write_durations(&mut out);
-        write_objects(api, &mut out);
-        out
-    }
-
-    fn write_requests(&self, out: &mut String) {
+        let mut all: Vec<Arc<Counters>> = self.all.read().values().cloned().collect();
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
         out.push_str("# HELP apiserver_request_total Requests by verb, resource and code.\n");
         out.push_str("# TYPE apiserver_request_total counter\n");
-        let requests = self.requests.lock();
-        let mut lines: Vec<String> = requests
-            .iter()
-            .map(|((labels, code), count)| {
-                format!("apiserver_request_total{{{},code=\"{code}\"}} {count}\n", labels.text())
-            })
-            .collect();
-        lines.sort_unstable();
-        out.extend(lines);
-    }
-
-    fn write_durations(&self, out: &mut String) {
-        const NAME: &str = "apiserver_request_duration_seconds";
-        let _ = writeln!(out, "# HELP {NAME} Time to answer, by verb and resource.\n# TYPE {NAME} histogram");
-        let durations = self.durations.lock();
-        let mut blocks: Vec<String> = durations
-            .iter()
-            .map(|(labels, histogram)| {
-                let labels = labels.text();
-                let mut block = String::new();
-                for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
-                    let _ = writeln!(block, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {count}");
-                }
-                let (sum, count) = (histogram.sum, histogram.count);
-                let _ = writeln!(block, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {count}");
-                let _ = writeln!(block, "{NAME}_sum{{{labels}}} {sum}\n{NAME}_count{{{labels}}} {count}");
-                block
-            })
-            .collect();
-        blocks.sort_unstable();
-        out.extend(blocks);
-    }
-}
-
-impl Labels {
-    fn text(&self) -> String {
-        let Self { verb, group, version, resource, subresource } = self;
-        let verb = verb.to_ascii_uppercase();
-        format!(
-            "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{subresource}\""
-        )
+        all.iter().for_each(|c| c.write_codes(&mut out));
+        let _ = writeln!(out, "# HELP {DURATION} Time to answer, by verb and resource.\n# TYPE {DURATION} histogram");
+        all.iter().for_each(|c| c.write_durations(&mut out));
+        write_objects(api, &mut out);
+        out
     }
 }
 

@@ -233,6 +233,33 @@ async fn events_are_the_same_in_both_groups() {
 }
 
 #[tokio::test]
+async fn autoscalers_of_the_old_version_are_the_same_objects() {
+    let server = start().await;
+    let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3,
+            "targetCPUUtilizationPercentage": 50}});
+    let old = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let made = server.post(old, &scaler).await.ok();
+    assert_eq!((&made["apiVersion"], &made["spec"]["minReplicas"]), (&json!("autoscaling/v1"), &json!(1)));
+    let new = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/a";
+    let read = server.get(new).await.ok();
+    assert_eq!(read["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+    let patched =
+        server.merge(&format!("{old}/a"), &json!({"spec": {"targetCPUUtilizationPercentage": 60}})).await.ok();
+    assert_eq!(patched["spec"]["targetCPUUtilizationPercentage"], 60);
+    assert_eq!(server.get(new).await.ok()["spec"]["metrics"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn component_statuses_are_computed() {
+    let server = start().await;
+    let all = server.get("/api/v1/componentstatuses").await;
+    assert_eq!(all.warnings().len(), 1);
+    assert_eq!(all.ok()["items"][0]["conditions"][0]["status"], "True");
+    assert_eq!(server.get("/api/v1/componentstatuses/none").await.refusal().0, 404);
+}
+
+#[tokio::test]
 async fn traces_ride_with_writes() {
     let server = start().await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

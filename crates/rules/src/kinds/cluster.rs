@@ -243,6 +243,16 @@ pub(crate) static API_SERVICE: KindRules = KindRules {
         };
         vec![name(object), shown.into(), state.into(), created(object, now)]
     },
+    // What this server serves itself is there from the first moment on.
+    create: |service| {
+        if service["spec"]["service"].is_null() {
+            service["status"]["conditions"] = json!([{
+                "type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available",
+                "lastTransitionTime": service["metadata"]["creationTimestamp"],
+            }]);
+        }
+    },
     // `v1.` of the core group is no DNS name.
     name: NameForm::PathSegment,
     ..KindRules::new("apiregistration.k8s.io", "APIService")

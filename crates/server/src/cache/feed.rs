@@ -140,7 +140,11 @@ impl Feed {
                 keep
             });
             let again = new.iter().any(|c| registrar.depends_on(c.prefix()));
-            routes.extend(new.into_iter().map(|c| (c.prefix().into(), c)));
+            for cache in new {
+                if let Some(replaced) = routes.insert(cache.prefix().into(), cache) {
+                    replaced.end_watches();
+                }
+            }
             drop(routes);
             if !again {
                 registrar.publish();

@@ -8,6 +8,7 @@ use skiff_meta::schema::KindSchema;
 use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object};
 use skiff_rules::Rules;
 
+use super::autoscaler::ThroughStored;
 use super::convert::{Conversion, EVENT_MEMBERS};
 use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
 use crate::cache::{FieldReader, ResourceCache};
@@ -62,7 +63,7 @@ fn version(kind: &'static Kind, version: &'static str) -> Version {
         verbs: kind.verbs,
         subresources: subresources.collect(),
         selectable: kind.selectable.iter().map(|&f| f.to_owned()).collect(),
-        core: Arc::new(Typed::new(gvk.clone())),
+        core: Arc::new(Typed::new(gvk.clone(), conversion(kind, &gvk))),
         conversion: conversion(kind, &gvk),
         protobuf: true,
         deprecation: (kind.group.is_empty() && matches!(kind.plural, "componentstatuses" | "endpoints"))
@@ -94,6 +95,8 @@ fn conversion(kind: &Kind, gvk: &GroupVersionKind) -> Conversion {
         Conversion::Same
     } else if kind.kind == "Event" {
         Conversion::Members { served, stored, members: EVENT_MEMBERS }
+    } else if kind.kind == "HorizontalPodAutoscaler" {
+        Conversion::AutoscalerV1
     } else {
         Conversion::Renamed { served, stored }
     }
@@ -111,20 +114,33 @@ fn field_reader(kind: GroupKind) -> FieldReader {
 /// A built-in kind at one version: rules by kind, types from the tables of facts.
 struct Typed {
     gvk: GroupVersionKind,
-    rules: &'static dyn Rules,
+    rules: RulesOf,
     schema: OnceLock<Option<KindSchema>>,
 }
 
+/// Rules are those of the stored version; where another one is shaped differently, it is judged in that form.
+enum RulesOf {
+    Own(&'static dyn Rules),
+    Stored(ThroughStored),
+}
+
 impl Typed {
-    fn new(gvk: GroupVersionKind) -> Self {
+    fn new(gvk: GroupVersionKind, conversion: Conversion) -> Self {
         let rules = skiff_rules::rules_for(&gvk.group_kind());
+        let rules = match conversion {
+            Conversion::AutoscalerV1 => RulesOf::Stored(ThroughStored { rules, conversion }),
+            _ => RulesOf::Own(rules),
+        };
         Self { gvk, rules, schema: OnceLock::new() }
     }
 }
 
 impl Core for Typed {
     fn rules(&self) -> &dyn Rules {
-        self.rules
+        match &self.rules {
+            RulesOf::Own(rules) => *rules,
+            RulesOf::Stored(rules) => rules,
+        }
     }
     fn schema(&self) -> Option<&KindSchema> {
         self.schema.get_or_init(|| skiff_api::facts::schema(&self.gvk)).as_ref()

@@ -17,6 +17,8 @@ pub(crate) enum Conversion {
         /// `apiVersion` as stored.
         stored: String,
     },
+    /// `autoscaling/v1`, which knows one target only, stored as `v2`.
+    AutoscalerV1,
     /// `apiVersion` and some members at the top: (served, stored).
     Members {
         /// `apiVersion` as served.
@@ -55,6 +57,7 @@ impl Conversion {
         match self {
             Self::Same => {}
             Self::Renamed { served, .. } => set_version(object, served),
+            Self::AutoscalerV1 => super::autoscaler::to_v1(object),
             Self::Members { served, members, .. } => {
                 for (outside, inside) in *members {
                     if let Some(value) = object.remove(*inside) {
@@ -72,6 +75,7 @@ impl Conversion {
         match self {
             Self::Same => {}
             Self::Renamed { stored, .. } => set_version(object, stored),
+            Self::AutoscalerV1 => super::autoscaler::to_v2(object),
             Self::Members { stored, members, .. } => {
                 for (outside, inside) in *members {
                     if let Some(value) = object.remove(*outside) {

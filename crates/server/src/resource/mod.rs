@@ -4,6 +4,7 @@
 //! schema and the rules that its objects obey; for built-in kinds these come from the tables and from `skiff-rules`,
 //! for custom kinds from their definition.
 
+mod autoscaler;
 pub(crate) mod builtin;
 pub(crate) mod catalog;
 pub(crate) mod convert;

@@ -1,6 +1,7 @@
 //! The verbs of the API, a file each. Every kind goes through the same ones.
 
 pub(crate) mod collection;
+mod components;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
@@ -41,6 +42,9 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
         *request.headers_mut() = call.headers.clone();
         *request.extensions_mut() = std::mem::take(&mut parts.extensions);
         return sub::connect::connect(call, request).await;
+    }
+    if call.served.id().group.is_empty() && call.served.id().resource == "componentstatuses" {
+        return components::read(call).await;
     }
     match call.target.verb {
         "list" => return list::list(call).await,

@@ -34,9 +34,11 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
     }
 
     let made_up = system::wants_name(&object);
+    let chooses = services::applies(call);
     let mut names_left = NAMES;
     for _ in 0..super::ATTEMPTS {
-        let mut fresh = object.clone();
+        // Most creates need one attempt and no copy.
+        let mut fresh = if made_up || chooses { object.clone() } else { std::mem::take(&mut object) };
         system::fill(&mut fresh, &*call.api.world);
         if made_up {
             system::generate_name(&mut fresh, &*call.api.world);
@@ -63,6 +65,7 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
             }
             Committed::Raced { .. } if made_up && names_left > 1 => names_left -= 1,
             Committed::Raced { .. } => return Err(taken(call, &name, made_up)),
+            Committed::Elsewhere if object.is_null() => object = fresh,
             Committed::Elsewhere => {}
         }
     }

@@ -32,11 +32,16 @@ struct Claims {
     ports: BTreeSet<i64>,
 }
 
+/// Whether the request writes Services.
+pub(crate) fn applies(call: &Call) -> bool {
+    let id = call.served.id();
+    id.group.is_empty() && id.resource == "services"
+}
+
 /// Fills in addresses and ports of a Service that is about to be written, and says what must hold and happen with it.
 /// For all other resources: nothing.
 pub(crate) async fn reserve(call: &Call, old: Option<&Value>, new: Option<&mut Value>) -> Result<Extra, Status> {
-    let id = call.served.id();
-    if !id.group.is_empty() || id.resource != "services" {
+    if !applies(call) {
         return Ok(Extra::default());
     }
     let before = old.map(claims).unwrap_or_default();

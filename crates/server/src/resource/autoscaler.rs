@@ -1,0 +1,181 @@
+//! `autoscaling/v1`: an autoscaler with one target, the CPU; everything else it has rides in annotations, so that
+//! nothing is lost on the way through the old version (upstream: `pkg/apis/autoscaling/v1/conversion.go`).
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use skiff_meta::field::FieldErrors;
+use skiff_rules::{Column, Part, Rules};
+
+use super::convert::Conversion;
+use crate::tree;
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+fn is_cpu(metric: &Value) -> bool {
+    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
+}
+
+/// Takes the CPU's share in percent out of a list of metrics (`target` or `current`).
+fn take_cpu(list: &mut Vec<Value>, side: &str) -> Option<Value> {
+    let found = list.iter().position(|m| is_cpu(m) && m["resource"][side]["averageUtilization"].is_i64())?;
+    Some(list.remove(found)["resource"][side]["averageUtilization"].take())
+}
+
+fn stash(object: &mut Map<String, Value>, key: &str, value: Value) {
+    let metadata = tree::map(object.entry("metadata").or_insert(Value::Null));
+    let annotations = tree::map(metadata.entry("annotations").or_insert(Value::Null));
+    annotations.insert(key.to_owned(), Value::from(value.to_string()));
+}
+
+fn unstash(object: &mut Map<String, Value>, key: &str) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
+    let text = annotations.remove(key)?;
+    if annotations.is_empty() {
+        metadata.remove("annotations");
+    }
+    serde_json::from_str(text.as_str()?).ok()
+}
+
+fn part<'a>(object: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
+    object.get_mut(name)?.as_object_mut()
+}
+
+/// From `v2`.
+pub(super) fn to_v1(object: &mut Map<String, Value>) {
+    object.insert("apiVersion".to_owned(), json!("autoscaling/v1"));
+    if let Some(spec) = part(object, "spec") {
+        let behavior = spec.remove("behavior");
+        let metrics = spec.remove("metrics");
+        let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
+        tree::put(spec, "targetCPUUtilizationPercentage", take_cpu(&mut list, "target"));
+        if !list.is_empty() {
+            stash(object, METRICS, Value::Array(list));
+        }
+        if let Some(behavior) = behavior.filter(|b| !b.is_null()) {
+            stash(object, BEHAVIOR, behavior);
+        }
+    }
+    if let Some(status) = part(object, "status") {
+        let conditions = status.remove("conditions");
+        let metrics = status.remove("currentMetrics");
+        let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
+        tree::put(status, "currentCPUUtilizationPercentage", take_cpu(&mut list, "current"));
+        if !list.is_empty() {
+            stash(object, CURRENT, Value::Array(list));
+        }
+        if let Some(conditions) = conditions.filter(|c| c.as_array().is_some_and(|c| !c.is_empty())) {
+            stash(object, CONDITIONS, conditions);
+        }
+    }
+}
+
+/// To `v2`.
+pub(super) fn to_v2(object: &mut Map<String, Value>) {
+    object.insert("apiVersion".to_owned(), json!("autoscaling/v2"));
+    let stashed = [METRICS, CURRENT].map(|key| unstash(object, key));
+    let [metrics, current] = stashed.map(|s| s.and_then(|m| m.as_array().cloned()).unwrap_or_default());
+    let (behavior, conditions) = (unstash(object, BEHAVIOR), unstash(object, CONDITIONS));
+    if let Some(spec) = part(object, "spec") {
+        let mut list = metrics;
+        if let Some(percent) = spec.remove("targetCPUUtilizationPercentage").filter(|p| !p.is_null()) {
+            let target = json!({"type": "Utilization", "averageUtilization": percent});
+            list.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+        }
+        tree::put(spec, "metrics", (!list.is_empty()).then_some(Value::Array(list)));
+        if behavior.is_some() {
+            tree::put(spec, "behavior", behavior);
+        }
+    }
+    if let Some(status) = part(object, "status") {
+        let mut list = current;
+        if let Some(percent) = status.remove("currentCPUUtilizationPercentage").filter(|p| !p.is_null()) {
+            let current = json!({"averageUtilization": percent});
+            list.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "current": current}}));
+        }
+        status.insert("currentMetrics".to_owned(), if list.is_empty() { Value::Null } else { Value::Array(list) });
+        if conditions.is_some() {
+            tree::put(status, "conditions", conditions);
+        }
+    }
+}
+
+/// Rules of the stored version, for objects of another one.
+pub(super) struct ThroughStored {
+    pub(super) rules: &'static dyn Rules,
+    pub(super) conversion: Conversion,
+}
+
+impl ThroughStored {
+    fn stored(&self, object: &Value) -> Value {
+        let mut copy = object.clone();
+        self.conversion.to_stored(&mut copy);
+        copy
+    }
+    fn within(&self, object: &mut Value, change: impl FnOnce(&mut Value)) {
+        self.conversion.to_stored(object);
+        change(object);
+        self.conversion.to_served(object);
+    }
+}
+
+impl Rules for ThroughStored {
+    fn default(&self, object: &mut Value) {
+        self.within(object, |o| self.rules.default(o));
+    }
+    fn prepare_create(&self, object: &mut Value) {
+        self.within(object, |o| self.rules.prepare_create(o));
+    }
+    fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        self.within(new, |n| self.rules.prepare_update(n, &self.stored(old), part));
+    }
+    fn validate_create(&self, object: &Value) -> FieldErrors {
+        self.rules.validate_create(&self.stored(object))
+    }
+    fn validate_update(&self, new: &Value, old: &Value, part: Part) -> FieldErrors {
+        self.rules.validate_update(&self.stored(new), &self.stored(old), part)
+    }
+    fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
+        self.rules.reset_fields(part)
+    }
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        self.rules.warnings(&self.stored(object))
+    }
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        self.rules.selectable_fields(&self.stored(object))
+    }
+    fn columns(&self) -> Vec<Column> {
+        self.rules.columns()
+    }
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        self.rules.cells(&self.stored(object), now)
+    }
+    fn name_faults(&self, name: &str, prefix: bool) -> Vec<String> {
+        self.rules.name_faults(name, prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_on_the_way() {
+        let v2 = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+            "spec": {"maxReplicas": 3, "behavior": {"scaleDown": {"selectPolicy": "Max"}}, "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+                {"type": "Pods", "pods": {"metric": {"name": "q"}}}]},
+            "status": {"currentMetrics": null, "desiredReplicas": 1},
+        });
+        let mut object = v2.clone();
+        Conversion::AutoscalerV1.to_served(&mut object);
+        assert_eq!(object["spec"]["targetCPUUtilizationPercentage"], 50);
+        assert_eq!(object["spec"].get("metrics"), None);
+        Conversion::AutoscalerV1.to_stored(&mut object);
+        assert_eq!(object, v2);
+    }
+}
