@@ -7,6 +7,7 @@
 mod deployment;
 mod endpoint;
 mod endpointslice;
+mod gc;
 mod namespace;
 mod nodes;
 mod pod_gc;
@@ -66,6 +67,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment-controller", deployment::start),
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
+    ("generic-garbage-collector", gc::start),
     ("namespace-controller", namespace::start),
     ("node-controller", nodes::start),
     ("pod-garbage-collector", pod_gc::start),

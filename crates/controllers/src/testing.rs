@@ -31,6 +31,8 @@ struct State {
     watchers: Vec<(ListTarget, mpsc::UnboundedSender<Event>)>,
     written: Vec<String>,
     revision: u64,
+    /// What discovery says is served in `v1`.
+    served: Vec<String>,
 }
 
 /// The fake server; clones share it.
@@ -119,6 +121,18 @@ impl Fake {
         panic!("it never became true; written so far: {:#?}", self.written());
     }
 
+    /// Lets the others run until they have nothing left to do now.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..2_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Kinds that discovery tells of, all in `v1`.
+    pub(crate) fn serve(&self, kinds: &[&str]) {
+        self.state.lock().served = kinds.iter().map(|&kind| kind.to_owned()).collect();
+    }
+
     pub(crate) fn context(&self) -> Context {
         let world: WorldRef = self.clock.clone();
         Context::new(world.clone(), Informers::new(self.client(), world), Options::default())
@@ -200,7 +214,20 @@ impl State {
         }
     }
 
+    fn discovery(&self, path: &str) -> Value {
+        let resource = |kind: &String| {
+            json!({"resource": resource_of(kind), "responseKind": {"kind": kind}, "scope": "Namespaced",
+                "verbs": ["get", "list", "watch", "delete", "patch"]})
+        };
+        let resources: Vec<Value> = self.served.iter().map(resource).collect();
+        let core = json!({"metadata": {}, "versions": [{"version": "v1", "resources": resources}]});
+        json!({"items": if path == "/api" { vec![core] } else { vec![] }})
+    }
+
     fn answer(&mut self, request: &Request<Bytes>) -> Result<Value, Status> {
+        if matches!(request.uri().path(), "/api" | "/apis") {
+            return Ok(self.discovery(request.uri().path()));
+        }
         let path = Path::parse(request.uri().path());
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let resource = GroupResource::new("", &*path.resource);

@@ -146,7 +146,11 @@ impl Controller {
     async fn execute(&self, node: &Node, plan: Plan) -> Result<(), ClientError> {
         let api = self.client.all::<Node>();
         if let Some(conditions) = plan.conditions {
-            self.recorder.normal(&involved(node), "NodeNotReady", format!("Node {} status is now: NodeNotReady", node.name()));
+            self.recorder.normal(
+                &involved(node),
+                "NodeNotReady",
+                format!("Node {} status is now: NodeNotReady", node.name()),
+            );
             api.patch_status(node.name(), &Patch::Strategic(json!({"status": {"conditions": conditions}}))).await?;
         }
         if let Some(taints) = plan.taints {
@@ -163,13 +167,21 @@ impl Controller {
         }
         for pod in plan.unready {
             let now = self.world.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let condition = json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now});
-            let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}}));
+            let condition =
+                json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now});
+            let patch =
+                Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}}));
             ignore_gone(self.client.namespaced::<Pod>(pod.namespace()).patch_status(pod.name(), &patch).await)?;
         }
         for pod in plan.evict {
-            self.recorder.normal(&involved(&*pod), "TaintManagerEviction", format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name()));
-            ignore_gone(self.client.namespaced::<Pod>(pod.namespace()).delete(pod.name(), &DeleteOptions::uid(pod.uid())).await)?;
+            self.recorder.normal(
+                &involved(&*pod),
+                "TaintManagerEviction",
+                format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name()),
+            );
+            ignore_gone(
+                self.client.namespaced::<Pod>(pod.namespace()).delete(pod.name(), &DeleteOptions::uid(pod.uid())).await,
+            )?;
         }
         Ok(())
     }

@@ -91,7 +91,10 @@ fn unknown(before: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
         };
         match conditions.iter_mut().find(|c| c.type_ == type_) {
             Some(known) if known.status == "Unknown" => {}
-            Some(known) => *known = lost(known.last_heartbeat_time.clone(), "NodeStatusUnknown", "Kubelet stopped posting node status."),
+            Some(known) => {
+                *known =
+                    lost(known.last_heartbeat_time.clone(), "NodeStatusUnknown", "Kubelet stopped posting node status.")
+            }
             None => conditions.push(lost(None, "NodeStatusNeverUpdated", "Kubelet never posted node status.")),
         }
     }
@@ -113,7 +116,8 @@ fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Tain
     if spec.and_then(|s| s.unschedulable).unwrap_or(false) {
         wanted.push(("node.kubernetes.io/unschedulable", "NoSchedule"));
     }
-    let ours: BTreeSet<&str> = TAINTS.iter().map(|(_, _, key, _)| *key).chain(["node.kubernetes.io/unschedulable"]).collect();
+    let ours: BTreeSet<&str> =
+        TAINTS.iter().map(|(_, _, key, _)| *key).chain(["node.kubernetes.io/unschedulable"]).collect();
     let keeps = |taint: &&Taint| !ours.contains(&*taint.key) || wanted.contains(&(&*taint.key, &*taint.effect));
     let mut taints: Vec<Taint> = before.iter().filter(keeps).cloned().collect();
     for (key, effect) in wanted {
@@ -126,7 +130,9 @@ fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Tain
 }
 
 fn same(a: &[Taint], b: &[Taint]) -> bool {
-    let keys = |taints: &[Taint]| taints.iter().map(|t| (t.key.clone(), t.effect.clone(), t.value.clone())).collect::<BTreeSet<_>>();
+    let keys = |taints: &[Taint]| {
+        taints.iter().map(|t| (t.key.clone(), t.effect.clone(), t.value.clone())).collect::<BTreeSet<_>>()
+    };
     keys(a) == keys(b)
 }
 
@@ -183,8 +189,13 @@ mod tests {
     }
 
     fn pod(name: &str, tolerations: serde_json::Value) -> Arc<Pod> {
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"containers": [], "tolerations": tolerations},
-            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap())
+        Arc::new(
+            serde_json::from_value(
+                json!({"metadata": {"name": name}, "spec": {"containers": [], "tolerations": tolerations},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+            )
+            .unwrap(),
+        )
     }
 
     fn look(node: &Node, pods: &[Arc<Pod>], silent: u64, now: i64) -> Plan {
@@ -199,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_silent_node_is_unreachable_and_pods_leave_in_time() {
-        let tolerant = json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]);
+        let tolerant =
+            json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]);
         let pods = [pod("stays", tolerant), pod("goes", json!([]))];
         let first = look(&node("True", json!([])), &pods, 50, 1000);
         let conditions = first.conditions.unwrap();

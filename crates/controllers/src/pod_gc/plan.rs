@@ -41,8 +41,10 @@ mod tests {
     #[test]
     fn verdicts() {
         let pod = |node: &str, leaving: bool| -> Pod {
-            let mut pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "nodeName": node}})).unwrap();
-            pod.metadata.deletion_timestamp = leaving.then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+            let mut pod: Pod =
+                serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "nodeName": node}})).unwrap();
+            pod.metadata.deletion_timestamp =
+                leaving.then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
             pod
         };
         for (node, leaving, exists, expected) in [
