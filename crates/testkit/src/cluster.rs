@@ -1,0 +1,190 @@
+//! A whole cluster in one process and one world: API server on the memory store, controllers, scheduler, hollow nodes.
+//!
+//! Each part acts as the user it is in a real cluster, so that every right it lacks shows (see [`Cluster::refused`]).
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use skiff_client::{Client, Event, Kind, ListTarget, Selection};
+use skiff_meta::WorldRef;
+use skiff_meta::world::Task;
+use skiff_server::chain::User;
+use skiff_server::pki::{Pki, PkiError};
+use skiff_server::{Api, ServerConfig, ServerError};
+use skiff_store::{MemoryStore, Store};
+
+use crate::hollow;
+use crate::witness::Notes;
+
+/// How large a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of nodes, named `node-0` and on.
+    pub nodes: u8,
+    /// How many pods each takes.
+    pub pods_per_node: u32,
+    /// The longest a container takes to start or stop; how long it does take is drawn.
+    pub slowest_container: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, pods_per_node: 110, slowest_container: Duration::from_secs(2) }
+    }
+}
+
+/// Why a cluster did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// Its API server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// A running cluster; its tasks end with it.
+pub struct Cluster {
+    api: Arc<Api>,
+    store: Arc<dyn Store>,
+    notes: Notes,
+    tasks: Vec<Task>,
+}
+
+/// What there is of one kind, by namespace and name.
+pub type Seen<K> = BTreeMap<(String, String), Arc<K>>;
+
+impl Cluster {
+    /// Starts everything, and returns as soon as all nodes take pods and namespace `default` can have some.
+    ///
+    /// # Errors
+    /// When the API server cannot be made.
+    pub async fn start(world: WorldRef, options: &Options) -> Result<Self, StartError> {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(world.clone()));
+        let pki = Pki::in_memory(world.now())?;
+        let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
+        let mut cluster = Self { api, store, notes: Notes::default(), tasks: Vec::new() };
+        cluster.start_controllers(&world, &pki);
+        let scheduler = cluster.client(User::new("system:kube-scheduler", AUTHENTICATED));
+        let work = skiff_scheduler::run(scheduler, world.clone(), skiff_scheduler::Options::default());
+        cluster.tasks.push(world.spawn("scheduler", Box::pin(work)));
+        for number in 0..options.nodes {
+            cluster.start_node(&world, number, options);
+        }
+        cluster.ready(options.nodes.into()).await;
+        Ok(cluster)
+    }
+
+    fn start_controllers(&mut self, world: &WorldRef, pki: &Pki) {
+        let client = |name: &str| {
+            self.client(match name {
+                skiff_controllers::SHARED_INFORMERS => User::new("system:kube-controller-manager", AUTHENTICATED),
+                account => service_account(account),
+            })
+        };
+        let mut options = skiff_controllers::Options::default();
+        options.root_ca = Some(pki.ca_pem().to_owned());
+        let tasks = skiff_controllers::start(&client, world.clone(), options);
+        self.tasks.extend(tasks);
+    }
+
+    fn start_node(&mut self, world: &WorldRef, number: u8, options: &Options) {
+        let name = format!("node-{number}");
+        let user = User::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
+        let (pods, slowest) = (options.pods_per_node, options.slowest_container);
+        let work = hollow::run(self.client(user), world.clone(), hollow::Options { name, number, pods, slowest });
+        self.tasks.push(world.spawn("hollow", Box::pin(work)));
+    }
+
+    async fn ready(&self, nodes: usize) {
+        let takes_pods = |node: &Arc<Node>| {
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+            taints.is_none_or(Vec::is_empty)
+        };
+        self.until::<Node>("", |seen| seen.values().filter(|node| takes_pods(node)).count() == nodes).await;
+        let account = ("default".to_owned(), "default".to_owned());
+        self.until::<ServiceAccount>("default", |seen| seen.contains_key(&account)).await;
+    }
+
+    /// The API as `user`.
+    pub fn client(&self, user: User) -> Client {
+        let name = user.name.clone();
+        Client::new(self.notes.watch(self.api.backend(user), &name))
+    }
+
+    /// The API with all rights.
+    pub fn admin(&self) -> Client {
+        Client::new(self.api.backend(User::new("admin", &["system:masters", "system:authenticated"])))
+    }
+
+    /// What is behind the API.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What was forbidden to parts of the cluster, or is not answered.
+    pub fn refused(&self) -> Vec<String> {
+        [self.notes.refused(), self.notes.waiting()].concat()
+    }
+
+    /// Looks at all objects of a kind in a namespace (empty: all) at every change, until told to stop.
+    pub async fn follow<K: Kind, B>(
+        &self,
+        namespace: &str,
+        mut look: impl FnMut(&Seen<K>) -> ControlFlow<B>,
+    ) -> Option<B> {
+        let resource = K::gvr();
+        let target = ListTarget { resource, namespace: namespace.to_owned(), selection: Selection::default() };
+        let mut events = self.admin().list_watch(target);
+        let mut seen = Seen::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Replace(objects) => {
+                    seen.clear();
+                    objects.iter().for_each(|object| put(&mut seen, object));
+                }
+                Event::Apply(object) => put(&mut seen, &object),
+                Event::Delete(object) => drop(seen.remove(&key(&object))),
+            }
+            if let ControlFlow::Break(result) = look(&seen) {
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    /// Waits until what is there of a kind suits.
+    pub async fn until<K: Kind>(&self, namespace: &str, mut suits: impl FnMut(&Seen<K>) -> bool) {
+        let look = |seen: &Seen<K>| if suits(seen) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        self.follow(namespace, look).await;
+    }
+}
+
+const AUTHENTICATED: &[&str] = &["system:authenticated"];
+
+fn service_account(name: &str) -> User {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+    User::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
+}
+
+fn key(object: &skiff_meta::Object) -> (String, String) {
+    (object.meta().namespace.to_string(), object.meta().name.to_string())
+}
+
+fn put<K: Kind>(seen: &mut Seen<K>, object: &skiff_meta::Object) {
+    match object.typed::<K>() {
+        Ok(typed) => drop(seen.insert(key(object), typed)),
+        Err(error) => panic!("the server sent what is no {}: {error}", K::KIND),
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(Task::abort);
+    }
+}

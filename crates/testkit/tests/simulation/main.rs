@@ -1,0 +1,4 @@
+//! Whole clusters in a simulated world.
+
+mod cost;
+mod support;
