@@ -197,7 +197,10 @@ impl Object {
 /// # Errors
 /// Never for trees parsed from JSON.
 pub fn canonical_bytes(value: &Value) -> Result<Bytes, ObjectError> {
-    Ok(serde_json::to_vec(value)?.into())
+    let mut bytes = serde_json::to_vec(value)?;
+    // These bytes stay for as long as the object does.
+    bytes.shrink_to_fit();
+    Ok(bytes.into())
 }
 
 /// Where `"resourceVersion":"N",` belongs: right before `"uid":"<this uid>"` in the metadata. The UID's text also

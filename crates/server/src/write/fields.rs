@@ -29,7 +29,8 @@ pub(crate) fn note(call: &Call, live: Option<&Value>, new: &mut Value, manager: 
     apply::update(live, new, call.served.version.root(), &writer(call, &manager, &reset));
 }
 
-/// Whether two objects differ in nothing but the times in their managed fields: then nothing was changed.
+/// Whether two objects differ in nothing but the times in their managed fields and the old one's resourceVersion: then
+/// nothing was changed.
 pub(crate) fn same_but_for_times(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     let elsewhere = new.len() == old.len() && new.iter().all(|(k, v)| k == "metadata" || old.get(k) == Some(v));
@@ -38,6 +39,7 @@ pub(crate) fn same_but_for_times(new: &Value, old: &Value) -> bool {
 
 fn without_times(metadata: Option<&Value>) -> Option<Value> {
     let mut metadata = metadata?.clone();
+    metadata.as_object_mut()?.remove("resourceVersion");
     let entries = metadata.get_mut("managedFields").and_then(Value::as_array_mut);
     for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
         entry.remove("time");

@@ -116,8 +116,9 @@ async fn change(
         _ => Default::default(),
     };
     check(call, &new, &old, name, intent.part)?;
-    if fields::same_but_for_times(&new, &without_version(&old)) {
-        new = without_version(&old);
+    if fields::same_but_for_times(&new, &old) {
+        new = old.clone();
+        tree::metadata(&mut new).remove("resourceVersion");
     }
     let mut extra = admitted.validate(call, Some(&new)).await?;
     extra.compare.append(&mut own.compare);
@@ -140,12 +141,6 @@ async fn change(
         Committed::At(revision) => Step::Done(Written::Updated(Done::Stored(call.written(bytes, revision)?))),
         Committed::Raced { .. } | Committed::Elsewhere => Step::Again,
     })
-}
-
-fn without_version(object: &Value) -> Value {
-    let mut copy = object.clone();
-    tree::metadata(&mut copy).remove("resourceVersion");
-    copy
 }
 
 /// The body's name and namespace are those of the path.

@@ -57,8 +57,7 @@ pub async fn start() -> Server {
     let store = Arc::new(MemoryStore::new(world.clone()));
     let pki = Pki::in_memory(world.now()).unwrap();
     let api = Api::new(ServerConfig::default(), &pki, store.clone(), world).await.unwrap();
-    let backend = api.backend(admin());
-    Server { api, store, backend }
+    Server::of(api, store)
 }
 
 /// Another server on the same store.
@@ -66,8 +65,7 @@ pub async fn restart(old: &Server) -> Server {
     let world = RealWorld::shared();
     let pki = Pki::in_memory(world.now()).unwrap();
     let api = Api::new(ServerConfig::default(), &pki, old.store.clone(), world).await.unwrap();
-    let backend = api.backend(admin());
-    Server { api, store: old.store.clone(), backend }
+    Server::of(api, old.store.clone())
 }
 
 pub fn admin() -> User {
@@ -75,6 +73,10 @@ pub fn admin() -> User {
 }
 
 impl Server {
+    pub fn of(api: Arc<Api>, store: Arc<MemoryStore>) -> Self {
+        let backend = api.backend(admin());
+        Self { api, store, backend }
+    }
     pub async fn send(&self, method: Method, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
