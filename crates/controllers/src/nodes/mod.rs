@@ -52,13 +52,23 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         world: context.world.clone(),
         nodes: nodes.store(),
         leases: leases.store(),
-        pods_on: pods.index(|pod| pod.spec.as_ref().and_then(|s| s.node_name.clone()).into_iter().collect()),
+        pods_on: context.pods_by_node.clone(),
         heartbeats: Mutex::default(),
         cluster_cidr: context.options.cluster_cidr.clone(),
         giving: futures::lock::Mutex::default(),
     });
     let to_queue = queue.clone();
-    nodes.on(move |change| to_queue.add(change.key(), change.trace));
+    let all = nodes.store();
+    nodes.on(move |change| {
+        to_queue.add(change.key(), change.trace);
+        let ready = |node: Option<&Arc<Node>>| node.is_some_and(|node| plan::says_ready(node));
+        if ready(change.old) != ready(change.new) {
+            // Whether pods must leave a lost node depends on whether there is any other.
+            for lost in all.list().iter().filter(|node| !plan::says_ready(node)) {
+                to_queue.add(Key::of(&**lost), change.trace);
+            }
+        }
+    });
     let (to_queue, lives) = (queue.clone(), controller.clone());
     leases.on(move |change| {
         // A beating heart is noted, not worked on; only a node that was silent is looked at again.
@@ -95,7 +105,9 @@ impl Controller {
         self.give_range(&node).await?;
         let pods = self.pods_on.get(&key.name);
         let silent = self.silent(&key.name);
-        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, now: self.world.now() });
+        let some_ready = plan::says_ready(&node) || self.nodes.list().iter().any(|node| plan::says_ready(node));
+        let now = self.world.now();
+        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, some_ready, now });
         let again = plan.again;
         self.execute(&node, plan).await?;
         Ok(again.map_or(After::Change, After::Delay))

@@ -31,6 +31,9 @@ pub(super) struct Snapshot<'a> {
     pub(super) pods: &'a [Arc<Pod>],
     /// How long ago the last sign of life was.
     pub(super) silent: Duration,
+    /// Whether some node of the cluster is ready. Where none is, the fault is more likely ours than theirs, and there is
+    /// nowhere to go either: nobody has to leave.
+    pub(super) some_ready: bool,
     pub(super) now: Timestamp,
 }
 
@@ -55,7 +58,7 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let before = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let silent = snapshot.silent >= GRACE;
     let conditions = if silent { unknown(&before, snapshot.now) } else { before.clone() };
-    let taints = taints(node, &conditions, snapshot.now);
+    let taints = taints(node, &conditions, snapshot);
     let unready = if silent || !is_ready(&conditions) {
         snapshot.pods.iter().filter(|pod| pods::is_ready(pod) && !pods::is_terminating(pod)).cloned().collect()
     } else {
@@ -71,6 +74,11 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
         evict,
         again: [sleep, next].into_iter().flatten().min(),
     }
+}
+
+/// Whether the node says that it is ready.
+pub(super) fn says_ready(node: &Node) -> bool {
+    is_ready(node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default())
 }
 
 fn is_ready(conditions: &[NodeCondition]) -> bool {
@@ -102,14 +110,14 @@ fn unknown(before: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
 }
 
 /// The taints that the conditions ask for, beside those of others.
-fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Taint> {
+fn taints(node: &Node, conditions: &[NodeCondition], snapshot: &Snapshot<'_>) -> Vec<Taint> {
     let spec = node.spec.as_ref();
     let before = spec.and_then(|s| s.taints.clone()).unwrap_or_default();
     let holds = |type_: &str, status: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == status);
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for (_, _, key, leave) in TAINTS.iter().filter(|(type_, status, ..)| holds(type_, status)) {
         wanted.push((key, "NoSchedule"));
-        if *leave {
+        if *leave && snapshot.some_ready {
             wanted.push((key, "NoExecute"));
         }
     }
@@ -122,7 +130,7 @@ fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Tain
     let mut taints: Vec<Taint> = before.iter().filter(keeps).cloned().collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|t| t.key == key && t.effect == effect) {
-            let added = (effect == "NoExecute").then_some(Time(now));
+            let added = (effect == "NoExecute").then_some(Time(snapshot.now));
             taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), time_added: added, value: None });
         }
     }
@@ -199,7 +207,21 @@ mod tests {
     }
 
     fn look(node: &Node, pods: &[Arc<Pod>], silent: u64, now: i64) -> Plan {
-        plan(&Snapshot { node, pods, silent: Duration::from_secs(silent), now: Timestamp::from_second(now).unwrap() })
+        let (silent, now) = (Duration::from_secs(silent), Timestamp::from_second(now).unwrap());
+        plan(&Snapshot { node, pods, silent, some_ready: true, now })
+    }
+
+    #[test]
+    fn nobody_leaves_when_no_node_is_left() {
+        let evicting =
+            json!([{"key": UNREACHABLE, "effect": "NoExecute"}, {"key": UNREACHABLE, "effect": "NoSchedule"}]);
+        let lost = node("Unknown", evicting);
+        let now = Timestamp::from_second(1000).unwrap();
+        let pods = [pod("a", json!([]))];
+        let plan = plan(&Snapshot { node: &lost, pods: &pods, silent: GRACE, some_ready: false, now });
+        let taints = plan.taints.unwrap();
+        assert_eq!(taints.iter().map(|t| &*t.effect).collect::<Vec<_>>(), ["NoSchedule"]);
+        assert!(plan.evict.is_empty());
     }
 
     #[test]
