@@ -36,6 +36,8 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// Where nodes' ranges of pod addresses come from, such as `10.42.0.0/16`; empty: nobody gets one.
     pub cluster_cidr: String,
+    /// The node that the control plane runs on, which a role label tells; empty: none. Nodes may not say so themselves.
+    pub control_plane_node: String,
 }
 
 /// What all controllers share.

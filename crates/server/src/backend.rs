@@ -94,6 +94,10 @@ impl Backend for InProcess {
 
 /// Authorizes and begins a list-watch.
 async fn begin(api: &Arc<Api>, user: &User, target: &ListTarget) -> Result<(Selection, Subscription), Status> {
+    let selector = |e: skiff_meta::selector::SelectorError| Status::bad_request(e.to_string());
+    let fields = skiff_meta::selector::FieldSelector::parse(&target.selection.fields).map_err(selector)?;
+    // As over HTTP: who selects one object by its name asks for that object.
+    let name = fields.exact("metadata.name").unwrap_or_default().to_owned();
     for verb in ["list", "watch"] {
         api.allow(&Attributes {
             user,
@@ -103,7 +107,7 @@ async fn begin(api: &Arc<Api>, user: &User, target: &ListTarget) -> Result<(Sele
             resource: &target.resource.resource,
             subresource: "",
             namespace: &target.namespace,
-            name: "",
+            name: &name,
             fields: &target.selection.fields,
             path: "",
         })
@@ -113,9 +117,8 @@ async fn begin(api: &Arc<Api>, user: &User, target: &ListTarget) -> Result<(Sele
     let served = api.catalog.registry().find(&target.resource).cloned().ok_or_else(Status::no_such_path)?;
     let cache = served.cache()?.clone();
     let mut options = ListOptions::parse(&Query::default())?;
-    let selector = |e: skiff_meta::selector::SelectorError| Status::bad_request(e.to_string());
     options.labels = skiff_meta::selector::LabelSelector::parse(&target.selection.labels).map_err(selector)?;
-    options.fields = skiff_meta::selector::FieldSelector::parse(&target.selection.fields).map_err(selector)?;
+    options.fields = fields;
     let selection = Selection::new(&served, &cache, &target.namespace, &options)?;
     let started = cache.watch(Start::State, selection.lane(&cache));
     let subscription = started.map_err(|_| Status::expired("the watch cannot begin"))?;

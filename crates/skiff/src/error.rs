@@ -10,7 +10,9 @@ pub(crate) enum StartError {
     #[error("the data directory {0} cannot be used: {1}; choose another with --data-dir")]
     DataDir(String, std::io::Error),
     /// The node part needs root.
-    #[error("the node agent runs containers and needs root; run as root, or leave it out with --disable agent,proxy,dns")]
+    #[error(
+        "the node agent runs containers and needs root; run as root, or leave it out with --disable agent,proxy,dns"
+    )]
     NotRoot,
     /// The port is taken.
     #[error("port {0} is in use; stop what listens there, or choose another with --secure-port")]

@@ -6,6 +6,7 @@
 mod error;
 mod flags;
 mod log;
+mod node;
 mod place;
 mod server;
 
@@ -23,13 +24,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let mut words = std::env::args();
+    let variable = |name: &str| std::env::var(name).ok();
     let called = words.next().unwrap_or_default();
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("kubectl") => kubectl(words.collect()),
-        Some("skiff-cni") => {
-            let code = skiff_net::cni::main(|name| std::env::var(name).ok(), std::io::stdin(), std::io::stdout());
-            exit_code(code)
-        }
+        Some("skiff-cni") => exit_code(skiff_net::cni::main(variable, std::io::stdin(), std::io::stdout())),
+        Some("loopback") => exit_code(skiff_net::cni::loopback::main(variable, std::io::stdin(), std::io::stdout())),
         _ => skiff(Skiff::parse()),
     }
 }

@@ -16,7 +16,11 @@ impl DataDir {
     pub(crate) fn open(path: &Path, ephemeral: bool, chosen: bool) -> Result<Self, StartError> {
         use std::os::unix::fs::DirBuilderExt;
         let temporary = ephemeral && !chosen;
-        let path = if temporary { std::env::temp_dir().join(format!("skiff-{}", std::process::id())) } else { path.to_path_buf() };
+        let path = if temporary {
+            std::env::temp_dir().join(format!("skiff-{}", std::process::id()))
+        } else {
+            path.to_path_buf()
+        };
         let failed = |e| StartError::DataDir(path.display().to_string(), e);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
@@ -58,7 +62,8 @@ pub(crate) fn own_address() -> IpAddr {
 /// The machine's name, as node names must be.
 pub(crate) fn host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let name: String = name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name: String =
+        name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let name = name.trim_matches(['-', '.']).to_owned();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
@@ -70,7 +75,9 @@ mod tests {
     #[test]
     fn names_are_fit_for_nodes() {
         let name = host_name();
-        assert!(!name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c)));
+        assert!(
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
+        );
     }
 
     #[test]

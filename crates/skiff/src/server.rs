@@ -19,6 +19,7 @@ use skiff_store::{EmbeddedStore, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
+use crate::node::{self, Node};
 use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
@@ -33,15 +34,26 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let make = |user: User| Client::new(server.backend(user));
     let mut tasks = Vec::new();
     if flags.runs(Part::ControllerManager) {
-        tasks.extend(controllers(&make, controller_options(flags, &pki), &world));
+        tasks.extend(controllers(&make, controller_options(flags, &place, &pki), &world));
     }
     if flags.runs(Part::Scheduler) {
-        tasks.push(scheduler(make(User::new("system:kube-scheduler", AUTHENTICATED)), &world));
+        tasks.push(scheduler(
+            make(User::new("system:kube-scheduler", AUTHENTICATED)).with_manager("kube-scheduler"),
+            &world,
+        ));
     }
 
-    let ended = stopped().await;
+    let node = match flags.runs(Part::Agent) {
+        true => Some(Node::start(flags, &place, &pki, &make, &world).await?),
+        false => None,
+    };
+
+    let ended = stopped(node.as_ref()).await;
     tracing::info!("stopping");
     tasks.iter().for_each(Task::abort);
+    if let Some(node) = node {
+        node.stop(flags.ephemeral, &place).await;
+    }
     server.shutdown().await;
     store.close().await?;
     ended
@@ -108,7 +120,8 @@ fn write_kubeconfigs(
     server: &Server,
     world: &WorldRef,
 ) -> Result<(), StartError> {
-    let host = if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
+    let host =
+        if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
     let url = format!("https://{host}:{}", server.address().port());
     pki.write_kubeconfigs(place.data.path(), &url, &place.node, world.now())?;
     if let Some(path) = &flags.write_kubeconfig {
@@ -119,8 +132,12 @@ fn write_kubeconfigs(
     Ok(())
 }
 
-fn controller_options(flags: &flags::Server, pki: &Pki) -> skiff_controllers::Options {
-    skiff_controllers::Options { root_ca: Some(pki.ca_pem().to_owned()), cluster_cidr: flags.cluster_cidr.clone() }
+fn controller_options(flags: &flags::Server, place: &Place, pki: &Pki) -> skiff_controllers::Options {
+    skiff_controllers::Options {
+        root_ca: Some(pki.ca_pem().to_owned()),
+        cluster_cidr: flags.cluster_cidr.clone(),
+        control_plane_node: if flags.runs(Part::Agent) { place.node.clone() } else { String::new() },
+    }
 }
 
 /// Each controller acts as the service account that upstream gives it.
@@ -130,6 +147,7 @@ fn controllers(make: &dyn Fn(User) -> Client, options: skiff_controllers::Option
             skiff_controllers::SHARED_INFORMERS => User::new("system:kube-controller-manager", AUTHENTICATED),
             account => service_account(account),
         })
+        .with_manager("kube-controller-manager")
     };
     skiff_controllers::start(&client, world.clone(), options)
 }
@@ -154,7 +172,7 @@ fn remote(kubeconfig: &Path, agent: &str, world: &WorldRef) -> Result<Client, St
 pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let client = remote(kubeconfig, "kube-controller-manager", &world)?;
     let tasks = skiff_controllers::start(&|_| client.clone(), world, skiff_controllers::Options::default());
-    stopped().await?;
+    stopped(None).await?;
     tasks.iter().for_each(Task::abort);
     Ok(())
 }
@@ -162,14 +180,14 @@ pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Res
 /// `skiff scheduler`: against any Kubernetes API.
 pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
     let task = scheduler(remote(kubeconfig, "kube-scheduler", &world)?, &world);
-    stopped().await?;
+    stopped(None).await?;
     task.abort();
     Ok(())
 }
 
 /// `skiff cleanup`.
 pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
-    drop(world);
+    node::cleanup(data, world).await;
     if purge && data.exists() {
         std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
     }
@@ -177,12 +195,20 @@ pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result
 }
 
 /// Returns when the process is asked to end, or with the reason why it must.
-async fn stopped() -> Result<(), StartError> {
+async fn stopped(node: Option<&Node>) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e| StartError::Io("signals cannot be received".to_owned(), e);
-    let (mut term, mut int) = (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let (mut term, mut int) =
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let fault = async {
+        match node {
+            Some(node) => node.failed().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = term.recv() => Ok(()),
         _ = int.recv() => Ok(()),
+        error = fault => Err(error),
     }
 }

@@ -37,6 +37,7 @@ struct Controller {
     pods_on: Index<Pod>,
     heartbeats: Mutex<BTreeMap<String, Heartbeat>>,
     cluster_cidr: String,
+    control_plane_node: String,
     /// One range is given out at a time: each next choice must see the last one.
     giving: futures::lock::Mutex<BTreeMap<String, String>>,
 }
@@ -55,6 +56,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         pods_on: context.pods_by_node.clone(),
         heartbeats: Mutex::default(),
         cluster_cidr: context.options.cluster_cidr.clone(),
+        control_plane_node: context.options.control_plane_node.clone(),
         giving: futures::lock::Mutex::default(),
     });
     let to_queue = queue.clone();
@@ -103,6 +105,7 @@ impl Controller {
             return Ok(After::Change);
         };
         self.give_range(&node).await?;
+        self.give_role(&node).await?;
         let pods = self.pods_on.get(&key.name);
         let silent = self.silent(&key.name);
         let some_ready = plan::says_ready(&node) || self.nodes.list().iter().any(|node| plan::says_ready(node));
@@ -153,6 +156,17 @@ impl Controller {
         self.client.all::<Node>().patch(node.name(), &Patch::Merge(patch)).await?;
         giving.insert(node.name().to_owned(), range);
         Ok(())
+    }
+
+    /// Labels the node that the control plane runs on.
+    async fn give_role(&self, node: &Node) -> Result<(), ClientError> {
+        const ROLE: &str = "node-role.kubernetes.io/control-plane";
+        let has = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE));
+        if has || node.name() != self.control_plane_node {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"uid": node.uid(), "labels": {ROLE: ""}}});
+        self.client.all::<Node>().patch(node.name(), &Patch::Merge(patch)).await.map(drop)
     }
 
     async fn execute(&self, node: &Node, plan: Plan) -> Result<(), ClientError> {

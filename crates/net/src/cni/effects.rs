@@ -154,6 +154,16 @@ fn in_pod<T>(
     work(&mut socket)
 }
 
+/// Brings up `lo` in a network namespace.
+pub(super) fn loopback_up(path: &Path) -> Result<(), PluginError> {
+    let namespace = open_namespace(path)?;
+    in_pod(&namespace, path, |pod| {
+        let missing = || PluginError::Check("device lo is missing in the pod".to_owned());
+        let device = pod.link("lo")?.ok_or_else(missing)?;
+        Ok(pod.set_up(device.index)?)
+    })
+}
+
 fn pod_end(pod: &mut Netlink, link: &PodLink) -> Result<Link, PluginError> {
     let missing = |name: &str| PluginError::Check(format!("device {name} is missing in the pod"));
     let loopback = pod.link("lo")?.ok_or_else(|| missing("lo"))?;

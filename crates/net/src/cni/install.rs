@@ -10,6 +10,8 @@ use super::protocol::{PluginConfig, VERSIONS};
 
 /// The plugin's file name; the binary answers to it.
 pub(super) const PLUGIN: &str = "skiff-cni";
+/// What containerd calls first, by this name.
+const LOOPBACK: &str = "loopback";
 /// First in the directory's order, so that the runtime takes ours.
 const CONFIG: &str = "00-skiff.conflist";
 
@@ -30,10 +32,11 @@ pub struct InstallError {
 /// When a directory cannot be made or written.
 pub fn install(bin_dir: &Path, conf_dir: &Path, config: &PluginConfig) -> Result<(), InstallError> {
     let program = std::env::current_exe().map_err(at(Path::new("/proc/self/exe")))?;
-    let plugin = bin_dir.join(PLUGIN);
     fs::create_dir_all(bin_dir).map_err(at(bin_dir))?;
     fs::create_dir_all(conf_dir).map_err(at(conf_dir))?;
-    put(&plugin, |temporary| std::os::unix::fs::symlink(&program, temporary))?;
+    for plugin in [PLUGIN, LOOPBACK] {
+        put(&bin_dir.join(plugin), |temporary| std::os::unix::fs::symlink(&program, temporary))?;
+    }
     let text = format!("{:#}\n", config_list(config));
     put(&conf_dir.join(CONFIG), |temporary| fs::write(temporary, &text))
 }
@@ -43,7 +46,7 @@ pub fn install(bin_dir: &Path, conf_dir: &Path, config: &PluginConfig) -> Result
 /// # Errors
 /// When a file is there and cannot be removed.
 pub fn uninstall(bin_dir: &Path, conf_dir: &Path) -> Result<(), InstallError> {
-    for path in [conf_dir.join(CONFIG), bin_dir.join(PLUGIN)] {
+    for path in [conf_dir.join(CONFIG), bin_dir.join(PLUGIN), bin_dir.join(LOOPBACK)] {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(InstallError { path, source }),
             _ => {}

@@ -7,6 +7,7 @@
 mod address;
 mod effects;
 mod install;
+pub mod loopback;
 mod protocol;
 
 use std::collections::HashSet;

@@ -1,0 +1,271 @@
+//! The node's share of `skiff server`: containerd, the agent, the network.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use skiff_client::Client;
+use skiff_cri::containerd::{Containerd, ContainerdOptions};
+use skiff_cri::{GrpcRuntime, Runtime};
+use skiff_meta::WorldRef;
+use skiff_meta::world::Task;
+use skiff_net::{Clients, NetConfig, NetworkMode};
+use skiff_node::NodeConfig;
+use skiff_node::os::Os;
+use skiff_server::chain::User;
+use skiff_server::pki::{Pki, ServingNames};
+use tokio::sync::watch;
+
+use crate::error::StartError;
+use crate::flags::{self, Network, Part};
+use crate::place::host_name;
+use crate::server::{AUTHENTICATED, Place, service_account};
+
+/// What serves on a node says who calls it.
+const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
+
+/// A running node.
+pub(crate) struct Node {
+    containerd: Option<Containerd>,
+    stop: watch::Sender<bool>,
+    failure: watch::Receiver<Option<String>>,
+    tasks: Vec<Task>,
+    net: NetConfig,
+}
+
+impl Node {
+    /// Starts containerd (unless another runtime is given), the network and the agent.
+    pub(crate) async fn start(
+        flags: &flags::Server,
+        place: &Place,
+        pki: &Pki,
+        make: &dyn Fn(User) -> Client,
+        world: &WorldRef,
+    ) -> Result<Self, StartError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(StartError::NotRoot);
+        }
+        let net = net_config(flags, place)?;
+        let (containerd, runtime) = runtime(flags, place, &net, world).await?;
+        let (stop, stopped) = watch::channel(false);
+        let (fail, failure) = watch::channel(None);
+        let fail = Arc::new(fail);
+        let until = || {
+            let mut stopped = stopped.clone();
+            async move { drop(stopped.wait_for(|stop| *stop).await) }.boxed()
+        };
+        let identity = User::new(format!("system:node:{}", place.node), &["system:nodes", "system:authenticated"]);
+        let clients = Clients {
+            node: make(identity.clone()),
+            proxy: make(User::new("system:kube-proxy", AUTHENTICATED)),
+            dns: make(service_account("kube-dns")).with_manager("kube-dns"),
+        };
+        let network = skiff_net::run(net.clone(), clients, world.clone(), until());
+        let agent =
+            skiff_node::run(agent_config(flags, place, pki, world)?, make(identity), runtime, world.clone(), until());
+        let (fails, told) = (fail.clone(), fail);
+        let tasks = vec![
+            world.spawn("network", async move { report(&fails, network.await) }.boxed()),
+            world.spawn("agent", async move { report(&told, agent.await) }.boxed()),
+        ];
+        Ok(Self { containerd, stop, failure, tasks, net })
+    }
+
+    /// Completes when the node cannot go on.
+    pub(crate) async fn failed(&self) -> StartError {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(why) => StartError::Node(why.clone().unwrap_or_default()),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops the agent. Containers run on, unless everything is to go.
+    pub(crate) async fn stop(self, everything: bool, place: &Place) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            task.await;
+        }
+        if !everything {
+            // Dropping the keeper leaves containerd running.
+            return;
+        }
+        drop(self.containerd);
+        cleanup(place.data.path(), skiff_meta::world::RealWorld::shared()).await;
+        let _ = skiff_net::network::cleanup(&self.net.data_dir, &self.net.cni_bin_dir, &self.net.cni_conf_dir);
+    }
+}
+
+fn report<E: std::fmt::Display>(fail: &watch::Sender<Option<String>>, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::error!("{error}");
+        fail.send_replace(Some(error.to_string()));
+    }
+}
+
+/// The user's runtime, or a private containerd.
+async fn runtime(
+    flags: &flags::Server,
+    place: &Place,
+    net: &NetConfig,
+    world: &WorldRef,
+) -> Result<(Option<Containerd>, Arc<dyn Runtime>), StartError> {
+    if let Some(endpoint) = &flags.container_runtime_endpoint {
+        let socket = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        return Ok((None, Arc::new(GrpcRuntime::new(Path::new(socket)))));
+    }
+    let options = ContainerdOptions {
+        directory: place.data.join("containerd"),
+        cni_conf_dir: net.cni_conf_dir.clone(),
+        cni_bin_dir: net.cni_bin_dir.clone(),
+    };
+    let containerd = Containerd::start(options, world.clone()).await?;
+    let runtime = containerd.runtime();
+    Ok((Some(containerd), runtime))
+}
+
+fn net_config(flags: &flags::Server, place: &Place) -> Result<NetConfig, StartError> {
+    let range = |flag, text: &str| {
+        let why = "is no range of IPv4 addresses, such as 10.42.0.0/16".to_owned();
+        text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
+    };
+    let ours = flags.network == Network::Bridge;
+    let v4 = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
+    };
+    Ok(NetConfig {
+        data_dir: place.data.path().to_path_buf(),
+        node_name: place.node.clone(),
+        node_ip: v4(place.config.advertise),
+        mode: if ours { NetworkMode::Bridge } else { NetworkMode::None },
+        cluster_cidr: range("cluster-cidr", &flags.cluster_cidr)?,
+        service_cidr: range("service-cidr", &flags.service_cidr)?,
+        cluster_dns: v4(flags.cluster_dns),
+        cluster_domain: flags.cluster_domain.clone(),
+        cni_bin_dir: if ours { place.data.join("cni/bin") } else { flags.cni_bin_dir.clone() },
+        cni_conf_dir: if ours { place.data.join("cni/net.d") } else { flags.cni_conf_dir.clone() },
+        proxy: flags.runs(Part::Proxy),
+        dns: flags.runs(Part::Dns),
+    })
+}
+
+fn agent_config(flags: &flags::Server, place: &Place, pki: &Pki, world: &WorldRef) -> Result<NodeConfig, StartError> {
+    let directory = place.data.join("agent");
+    let failed = |e| StartError::Io("the machine cannot be read".to_owned(), e);
+    std::fs::create_dir_all(&directory).map_err(failed)?;
+    let address = place.config.advertise;
+    let names = ServingNames::of([address.to_string(), place.node.clone(), host_name()]);
+    let pair = pki.issue_serving(&names, world.now())?;
+    Ok(NodeConfig {
+        name: place.node.clone(),
+        hostname: host_name(),
+        addresses: vec![address],
+        labels: labels(flags)?,
+        taints: taints(flags)?,
+        log_directory: place.data.join("logs"),
+        image_directory: Some(place.data.join("images")),
+        cluster_dns: flags.runs(Part::Dns).then_some(flags.cluster_dns),
+        cluster_domain: flags.cluster_domain.clone(),
+        max_pods: 110,
+        version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
+        server: Some(skiff_node::ServerConfig {
+            bind: SocketAddr::new(flags.bind_address, flags.kubelet_port),
+            certificate: pair.certificate.into_bytes(),
+            key: pair.key.into_bytes(),
+            client_ca: pki.ca_pem().as_bytes().to_vec(),
+            clients: vec![API_SERVER.to_owned()],
+        }),
+        os: Os::real(&cgroup_root(place.data.path()), &directory).map_err(failed)?,
+        directory,
+    })
+}
+
+/// Clusters side by side have cgroups side by side: `/kubepods` is the standard data directory's.
+fn cgroup_root(data: &Path) -> String {
+    if data == Path::new(flags::DATA_DIR) {
+        return "/kubepods".to_owned();
+    }
+    let name: String =
+        data.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("/kubepods{name}")
+}
+
+fn labels(flags: &flags::Server) -> Result<BTreeMap<String, String>, StartError> {
+    let mut labels = BTreeMap::new();
+    for text in &flags.node_label {
+        let why = || "is not of the form KEY=VALUE".to_owned();
+        let (key, value) = text.split_once('=').ok_or_else(|| StartError::Flag {
+            flag: "node-label",
+            value: text.clone(),
+            why: why(),
+        })?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(labels)
+}
+
+fn taints(flags: &flags::Server) -> Result<Vec<k8s_openapi::api::core::v1::Taint>, StartError> {
+    let read = |text: &String| {
+        let (pair, effect) = text.rsplit_once(':')?;
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = Some(value.to_owned()).filter(|v| !v.is_empty());
+        Some(k8s_openapi::api::core::v1::Taint {
+            key: key.to_owned(),
+            value,
+            effect: effect.to_owned(),
+            time_added: None,
+        })
+    };
+    let wrong = |text: &String| StartError::Flag {
+        flag: "node-taint",
+        value: text.clone(),
+        why: "is not of the form KEY=VALUE:EFFECT".to_owned(),
+    };
+    flags.node_taint.iter().map(|text| read(text).ok_or_else(|| wrong(text))).collect()
+}
+
+/// Ends what still runs from a data directory, and removes its devices and rules.
+pub(crate) async fn cleanup(data: &Path, world: WorldRef) {
+    let (cni_bin_dir, cni_conf_dir) = (data.join("cni/bin"), data.join("cni/net.d"));
+    let directory = data.join("containerd");
+    if directory.exists() {
+        let options =
+            ContainerdOptions { directory, cni_conf_dir: cni_conf_dir.clone(), cni_bin_dir: cni_bin_dir.clone() };
+        match Containerd::start(options, world).await {
+            Ok(containerd) => {
+                if let Err(error) = remove_pods(&*containerd.runtime()).await {
+                    tracing::warn!("pods were not removed: {error}");
+                }
+                containerd.stop().await;
+            }
+            Err(error) => tracing::warn!("pods were not looked for: {error}"),
+        }
+    }
+    unmount(data);
+    if let Err(error) = skiff_net::network::cleanup(data, &cni_bin_dir, &cni_conf_dir) {
+        tracing::warn!("the network was not removed: {error}");
+    }
+}
+
+async fn remove_pods(runtime: &dyn Runtime) -> Result<(), skiff_cri::RuntimeError> {
+    let sandboxes = runtime.list_pod_sandboxes(skiff_cri::v1::PodSandboxFilter::default()).await?;
+    let gone = sandboxes.iter().map(|sandbox| async {
+        runtime.stop_pod_sandbox(&sandbox.id).await?;
+        runtime.remove_pod_sandbox(&sandbox.id).await
+    });
+    futures::future::join_all(gone).await.into_iter().collect()
+}
+
+/// Unmounts what is mounted below the directory, the innermost first.
+fn unmount(data: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(data)).collect::<Vec<_>>().into_iter().rev() {
+        if let Err(error) = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
+            tracing::warn!("{point} was not unmounted: {error}");
+        }
+    }
+}
