@@ -122,8 +122,12 @@ async fn a_definition_takes_its_objects_with_it() {
     server.post(BOATS, &boat("a", 1)).await.ok();
     let mut lines = server.watch(&format!("{DEFINITIONS}?watch=1"), "*/*").await;
     assert_eq!(lines.told().await, "ADDED boats.sea.example.com");
+    let services = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let mut announced = server.watch(&format!("{services}?watch=1"), "*/*").await;
+    while announced.told().await != "ADDED v1.sea.example.com" {}
     server.delete(&format!("{DEFINITIONS}/boats.sea.example.com")).await.ok();
     while lines.told().await != "DELETED boats.sea.example.com" {}
+    while announced.told().await != "DELETED v1.sea.example.com" {}
     assert_eq!(server.get(BOATS).await.refusal().0, 404);
     // Defined again, it begins empty.
     server.post(DEFINITIONS, &definition()).await.ok();

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use skiff_client::{Event, ListTarget, Selection};
 use skiff_meta::GroupVersionResource;
+use skiff_store::Store;
 use support::{CONFIG_MAPS, Server, config_map, first, start};
 
 const MADE: &str = "/api/v1/namespaces/made/configmaps";
@@ -71,6 +72,20 @@ async fn pages_are_of_one_moment() {
     let rest = server.get(&format!("{MADE}?limit=5&labelSelector=app%3Dy&continue={token}")).await.ok();
     assert_eq!(names(&rest), "d");
     assert_eq!(server.get(&format!("{MADE}?continue=nonsense")).await.refusal().0, 400);
+}
+
+#[tokio::test]
+async fn a_list_goes_on_inconsistently_once_its_version_is_forgotten() {
+    let server = with_five().await;
+    let one = server.get(&format!("{MADE}?limit=2")).await.ok();
+    let token = one["metadata"]["continue"].as_str().unwrap();
+    server.delete(&format!("{MADE}/c")).await.ok();
+    let newest = server.store.revision().await.unwrap();
+    server.store.compact(newest).await.unwrap();
+    let expired = server.get(&format!("{MADE}?limit=2&continue={token}")).await;
+    assert_eq!((expired.code, &expired.json()["reason"]), (410, &json!("Expired")));
+    let token = expired.json()["metadata"]["continue"].as_str().unwrap().to_owned();
+    assert_eq!(names(&server.get(&format!("{MADE}?limit=2&continue={token}")).await.ok()), "de");
 }
 
 #[tokio::test]

@@ -184,3 +184,58 @@ pub(crate) fn namespace_range(items: &Sorted<Entry>, namespaced: bool, namespace
     // '0' follows '/' in ASCII.
     (items.place(&format!("{namespace}/")), items.place(&format!("{namespace}0")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> ResourceCache {
+        ResourceCache::new("/registry/things/", Arc::new(|_| Box::default()), None)
+    }
+
+    fn put(name: &str, revision: Revision) -> Update {
+        let bytes = format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\"uid\":\"u-{name}\"}}}}");
+        let object = Object::from_canonical(bytes.into(), revision, None).unwrap();
+        Update { key: format!("n/{name}").into(), revision, object: Some(object) }
+    }
+
+    #[test]
+    fn events_reach_the_lanes_they_concern() {
+        let cache = cache();
+        let lane = |lane| cache.watch(Start::After(0), lane).unwrap().events;
+        let (mut all, mut here) = (lane(Lane::All), lane(Lane::Namespace("n".into())));
+        let (mut one, mut other) = (lane(Lane::One("n/a".into())), lane(Lane::One("n/b".into())));
+        cache.apply(vec![put("a", 1), put("a", 2), Update { key: "n/a".into(), revision: 3, object: None }]);
+        for events in [&mut all, &mut here, &mut one] {
+            let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|e| e.revision()).collect();
+            assert_eq!(told, [1, 2, 3]);
+        }
+        assert!(other.try_recv().is_err());
+        assert_eq!((cache.len(), cache.changed()), (0, 3));
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_read_is_cut_off() {
+        let cache = cache();
+        let mut watch = cache.watch(Start::State, Lane::All).unwrap();
+        for revision in 1..=5_000 {
+            cache.apply(vec![put("a", revision)]);
+        }
+        let mut told = 0;
+        while watch.events.try_recv().is_ok() {
+            told += 1;
+        }
+        assert!(told < 5_000 && watch.events.is_closed(), "{told}");
+        assert_eq!(cache.watcher_count(), 0);
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_for_all() {
+        let cache = cache();
+        let mut watches: Vec<_> = (0..3).map(|_| cache.watch(Start::State, Lane::All).unwrap()).collect();
+        cache.apply(vec![put("a", 1)]);
+        let frames: Vec<_> = watches.iter_mut().map(|w| w.events.try_recv().unwrap().json(EventType::Added)).collect();
+        assert!(frames.iter().all(|f| f.as_ptr() == frames[0].as_ptr()));
+        assert!(frames[0].starts_with(b"{\"type\":\"ADDED\",\"object\":{") && frames[0].ends_with(b"}\n"));
+    }
+}

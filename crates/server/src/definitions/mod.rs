@@ -22,9 +22,10 @@ use crate::api::Api;
 use crate::bootstrap::send;
 use crate::cache::{Lane, ResourceCache, Start};
 use crate::tree;
-use plan::{Step, plan};
+use plan::{Step, plan, plan_services};
 
 const URI: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 /// Pause before a failed plan is made again.
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -60,23 +61,35 @@ async fn follow(api: Weak<Api>, definitions: Arc<ResourceCache>) {
 async fn act(api: &Arc<Api>, definitions: &ResourceCache, running: &Running) -> bool {
     let (entries, _) = definitions.snapshot();
     let all: Vec<Value> = entries.iter().filter_map(|e| e.object().to_value().ok()).collect();
+    let services: Vec<Value> = api
+        .view
+        .list(&GroupResource::new("apiregistration.k8s.io", "apiservices"), "")
+        .iter()
+        .filter_map(|o| o.to_value().ok())
+        .collect();
     let now = tree::timestamp(api.world.now());
     let mut fine = true;
-    for step in plan(&all, &now) {
-        match step {
+    for step in plan(&all, &now).into_iter().chain(plan_services(&all, &services)) {
+        let sent = match step {
             Step::Status(definition) => {
                 let uri = format!("{URI}/{}/status", tree::text(&definition, &["metadata", "name"]));
-                match send(api, Method::PUT, &uri, &definition).await {
-                    Ok(_) => {}
-                    // Changed meanwhile: the change wakes us.
-                    Err(status) if status.is("Conflict") || status.is("NotFound") => {}
-                    Err(status) => {
-                        tracing::warn!("status of a definition cannot be written: {status}");
-                        fine = false;
-                    }
-                }
+                send(api, Method::PUT, &uri, &definition).await
             }
-            Step::Cleanup(definition) => cleanup::start(api, definition, running),
+            Step::Announce(service) => send(api, Method::POST, SERVICES, &service).await,
+            Step::Withdraw(name) => send(api, Method::DELETE, &format!("{SERVICES}/{name}"), &Value::Null).await,
+            Step::Cleanup(definition) => {
+                cleanup::start(api, definition, running);
+                continue;
+            }
+        };
+        match sent {
+            Ok(_) => {}
+            // Somebody was faster; the change wakes us, or has done what we wanted.
+            Err(status) if ["Conflict", "NotFound", "AlreadyExists"].iter().any(|r| status.is(r)) => {}
+            Err(status) => {
+                tracing::warn!("what definitions want cannot be written: {status}");
+                fine = false;
+            }
         }
     }
     fine

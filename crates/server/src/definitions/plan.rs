@@ -13,6 +13,41 @@ pub(super) enum Step {
     Status(Value),
     /// Remove the objects of this definition, which is going.
     Cleanup(Value),
+    /// Say in an APIService that this group version is served.
+    Announce(Value),
+    /// Take the APIService with this name back.
+    Withdraw(String),
+}
+
+/// Marks APIServices that follow definitions.
+const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "true");
+
+/// What there is to do so that APIServices tell the group versions that definitions serve.
+pub(super) fn plan_services(definitions: &[Value], services: &[Value]) -> Vec<Step> {
+    let mut wanted: Vec<(String, &str, &str)> = Vec::new();
+    for definition in definitions {
+        let group = tree::text(definition, &["spec", "group"]);
+        let versions = tree::at(definition, &["spec", "versions"]).and_then(Value::as_array);
+        for version in versions.into_iter().flatten().filter(|v| v["served"] == true) {
+            let version = tree::text(version, &["name"]);
+            wanted.push((format!("{version}.{group}"), group, version));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    let name = |service: &Value| tree::text(service, &["metadata", "name"]).to_owned();
+    let ours = |service: &&Value| tree::text(service, &["metadata", "labels", AUTOMANAGED.0]) == AUTOMANAGED.1;
+    let gone = services.iter().filter(ours).map(name).filter(|n| !wanted.iter().any(|(w, ..)| w == n));
+    let mut steps: Vec<Step> = gone.map(Step::Withdraw).collect();
+    let missing = wanted.iter().filter(|(w, ..)| !services.iter().any(|s| name(s) == *w));
+    steps.extend(missing.map(|(name, group, version)| {
+        Step::Announce(json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": name, "labels": {AUTOMANAGED.0: AUTOMANAGED.1}},
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": 1000, "versionPriority": 100},
+        }))
+    }));
+    steps
 }
 
 /// What there is to do for all definitions.
@@ -116,6 +151,18 @@ mod tests {
         assert!(plan(std::slice::from_ref(&going), "now").is_empty(), "held by others");
         going["metadata"]["finalizers"] = json!([CLEANUP]);
         assert_eq!(plan(std::slice::from_ref(&going), "now"), [Step::Cleanup(going.clone())]);
+    }
+
+    #[test]
+    fn services_follow_definitions() {
+        let definitions = [definition("as", "A"), definition("bs", "B")];
+        let steps = plan_services(&definitions, &[]);
+        let [Step::Announce(service)] = &steps[..] else { panic!("one group version: {steps:?}") };
+        assert_eq!(service["metadata"]["name"], "v1.x.io");
+        assert!(plan_services(&definitions, std::slice::from_ref(service)).is_empty());
+        let others = json!({"metadata": {"name": "v1.apps"}});
+        let steps = plan_services(&[], &[service.clone(), others]);
+        assert_eq!(steps, [Step::Withdraw("v1.x.io".into())]);
     }
 
     #[test]

@@ -133,7 +133,11 @@ fn choose(text: &str, offer: Offer) -> Option<(Encoding, Shape)> {
     if clauses.is_empty() {
         return Some((Encoding::Json, Shape::Whole));
     }
-    clauses.iter().find_map(|clause| Some((encoding_of(clause.media, offer)?, shape_of(clause, offer)?)))
+    clauses.iter().find_map(|clause| {
+        let chosen = (encoding_of(clause.media, offer)?, shape_of(clause, offer)?);
+        // Tables have no protobuf form.
+        (chosen != (Encoding::Protobuf, Shape::Table)).then_some(chosen)
+    })
 }
 
 fn encoding_of(media: &str, offer: Offer) -> Option<Encoding> {
@@ -200,6 +204,7 @@ mod tests {
             (protobuf, custom, Some((Encoding::Json, Shape::Whole))),
             (table, list, Some((Encoding::Json, Shape::Table))),
             (table, Offer { shapes: false, ..list }, Some((Encoding::Json, Shape::Whole))),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", list, None),
             (metadata, object, Some((Encoding::Json, Shape::Metadata))),
             (metadata, list, None),
             (metadata, watch, Some((Encoding::Json, Shape::Metadata))),
