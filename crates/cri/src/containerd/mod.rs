@@ -74,7 +74,8 @@ pub struct ContainerdOptions {
     pub cni_bin_dir: PathBuf,
 }
 
-/// A private containerd that is kept running until [`Containerd::stop`].
+/// A private containerd that is kept running until [`Containerd::stop`]. Dropping this leaves it running, for the next
+/// process to adopt.
 pub struct Containerd {
     socket: PathBuf,
     runtime: Arc<GrpcRuntime>,
@@ -235,13 +236,15 @@ impl Keeper {
     /// Starts containerd again whenever it ends, with growing pauses while it does not come up.
     async fn keep(self, mut process: Process, mut stopped: watch::Receiver<bool>) {
         loop {
-            let asked = tokio::select! {
-                () = process.ended() => false,
-                // A sender that is gone means that nobody wants containerd any longer to be looked after.
-                _ = stopped.wait_for(|stop| *stop) => true,
-            };
-            if asked {
-                return process.stop().await;
+            tokio::select! {
+                () = process.ended() => {}
+                asked = async { stopped.wait_for(|stop| *stop).await.is_ok() } => {
+                    if asked {
+                        process.stop().await;
+                    }
+                    // Otherwise nobody looks after it any longer; it runs on until somebody adopts it.
+                    return;
+                }
             }
             let mut pause = Duration::from_millis(50);
             process = loop {

@@ -181,10 +181,13 @@ impl Manager {
         self.state.lock().workers.len()
     }
 
-    /// The pod of this name as the API last had it, with its worker's mailbox.
+    /// The pod of this name as the API last had it.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let state = self.state.lock();
-        let pods = state.workers.values().map(|entry| entry.mailbox.pod().0);
-        pods.filter(|pod| facts::namespace(pod) == namespace && facts::name(pod) == name).next()
+        self.pods().into_iter().find(|pod| facts::namespace(pod) == namespace && facts::name(pod) == name)
+    }
+
+    /// The pods as the API last had them.
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.state.lock().workers.values().map(|entry| entry.mailbox.pod().0).collect()
     }
 }

@@ -1,145 +1,204 @@
-//! The little of SPDY/3.1 that remote commands need: opening streams and sending data on them
-//! (<https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/>).
+//! As much of SPDY/3.1 as it takes to be the client of a runtime's streaming server.
 //!
-//! We are always the client, and the answers' headers say nothing that we need, so that frames are written here and
-//! read only by their type, stream and payload. Header blocks are one zlib stream over the connection; it may, but need
-//! not, begin from the protocol's dictionary, and ours does not.
+//! A connection carries streams, each with headers and bytes in both directions that end independently, which is what
+//! a command's input needs and the WebSocket side of these servers lacks. The servers (Go's `spdystream`) use no flow
+//! control. Headers travel compressed by zlib with a dictionary; ours are sent as stored blocks, which any inflater
+//! reads and which need no dictionary, and theirs (the empty replies to our streams) are skipped unread.
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use std::io;
 
-/// What arrives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
-    /// Data on a stream, and whether it is the last.
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The largest data frame sent.
+const MAX_DATA: usize = 32 * 1024;
+/// No frame of a sane peer is larger.
+const MAX_FRAME: usize = 1 << 24;
+
+const CONTROL: u8 = 0x80;
+const VERSION: u8 = 3;
+const FIN: u8 = 1;
+
+const SYN_STREAM: u8 = 1;
+const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const GO_AWAY: u8 = 7;
+
+/// What the other side says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Bytes on a stream; whether they are its last.
     Data { stream: u32, bytes: Vec<u8>, last: bool },
-    /// A ping, to be sent back.
+    /// A stream was broken off.
+    Reset { stream: u32 },
+    /// It is to be echoed.
     Ping(u32),
-    /// A stream was ended by force.
-    Reset(u32),
-    /// The connection ends.
-    GoAway,
-    /// Something that needs no answer.
+    /// Nothing more will come.
+    Gone,
+    /// Nothing that matters.
     Other,
 }
 
-const CONTROL: u16 = 0x8003;
-const SYN_STREAM: u16 = 1;
-const RST_STREAM: u16 = 3;
-const PING: u16 = 6;
-const GOAWAY: u16 = 7;
-const FIN: u8 = 1;
-
-/// The writing side of a connection.
-pub(super) struct Writer {
-    headers: Compress,
+/// The sending half.
+pub(super) struct Sender<W> {
+    io: W,
     next: u32,
+    begun: bool,
 }
 
-impl Writer {
-    pub(super) fn new() -> Self {
-        Self { headers: Compress::new(Compression::fast(), true), next: 1 }
+impl<W: AsyncWrite + Unpin> Sender<W> {
+    pub(super) fn new(io: W) -> Self {
+        Self { io, next: 1, begun: false }
     }
 
-    /// Opens a stream with these headers; its id and the frame to send.
-    pub(super) fn open(&mut self, headers: &[(&str, &str)]) -> std::io::Result<(u32, Vec<u8>)> {
+    /// Opens a stream with these headers (names in lower case); returns its number.
+    pub(super) async fn open(&mut self, headers: &[(&str, &str)]) -> io::Result<u32> {
         let stream = self.next;
         self.next += 2;
-        let mut block = u32::try_from(headers.len()).unwrap_or(0).to_be_bytes().to_vec();
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            block.extend(u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
-            block.extend(text.as_bytes());
-        }
-        let mut body = stream.to_be_bytes().to_vec();
-        body.extend([0; 6]);
-        body.extend(self.compress(&block)?);
-        Ok((stream, control(SYN_STREAM, 0, &body)))
+        let mut payload = Vec::new();
+        payload.extend(stream.to_be_bytes());
+        payload.extend([0; 6]); // no other stream it belongs to, no priority
+        payload.extend(self.header_block(headers));
+        self.control(SYN_STREAM, 0, &payload).await?;
+        Ok(stream)
     }
 
-    fn compress(&mut self, block: &[u8]) -> std::io::Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(block.len() + 64);
-        let before = self.headers.total_in();
-        loop {
-            let taken = usize::try_from(self.headers.total_in() - before).unwrap_or(block.len());
-            let status = self.headers.compress_vec(&block[taken..], &mut out, FlushCompress::Sync)?;
-            let done = self.headers.total_in() - before == block.len() as u64;
-            if done && out.len() < out.capacity() || status == Status::StreamEnd {
-                return Ok(out);
+    /// The zlib header once per connection, then each block stored as it is.
+    fn header_block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
+        let mut plain = size(headers.len()).to_vec();
+        for (name, value) in headers {
+            for text in [name, value] {
+                plain.extend(size(text.len()));
+                plain.extend(text.as_bytes());
             }
-            out.reserve(64);
+        }
+        let mut block = if self.begun { Vec::new() } else { vec![0x78, 0x01] };
+        self.begun = true;
+        for part in plain.chunks(usize::from(u16::MAX)) {
+            let length = u16::try_from(part.len()).unwrap_or(u16::MAX);
+            block.push(0);
+            block.extend(length.to_le_bytes());
+            block.extend((!length).to_le_bytes());
+            block.extend(part);
+        }
+        block
+    }
+
+    async fn control(&mut self, kind: u8, flags: u8, payload: &[u8]) -> io::Result<()> {
+        let [_, a, b, c] = size(payload.len());
+        let mut frame = vec![CONTROL, VERSION, 0, kind, flags, a, b, c];
+        frame.extend(payload);
+        self.io.write_all(&frame).await?;
+        self.io.flush().await
+    }
+
+    /// Sends bytes on a stream; `last` closes it in this direction.
+    pub(super) async fn data(&mut self, stream: u32, bytes: &[u8], last: bool) -> io::Result<()> {
+        let mut rest = bytes;
+        loop {
+            let (part, more) = rest.split_at(rest.len().min(MAX_DATA));
+            let [_, a, b, c] = size(part.len());
+            let [d, e, f, g] = stream.to_be_bytes();
+            let fin = if last && more.is_empty() { FIN } else { 0 };
+            let mut frame = vec![d, e, f, g, fin, a, b, c];
+            frame.extend(part);
+            self.io.write_all(&frame).await?;
+            rest = more;
+            if rest.is_empty() {
+                return self.io.flush().await;
+            }
         }
     }
-}
 
-fn control(kind: u16, flags: u8, body: &[u8]) -> Vec<u8> {
-    let mut frame = CONTROL.to_be_bytes().to_vec();
-    frame.extend(kind.to_be_bytes());
-    frame.push(flags);
-    frame.extend(&u32::try_from(body.len()).unwrap_or(0).to_be_bytes()[1..]);
-    frame.extend(body);
-    frame
-}
-
-/// Data on a stream; the last of it ends our side.
-pub(super) fn data(stream: u32, bytes: &[u8], last: bool) -> Vec<u8> {
-    let mut frame = stream.to_be_bytes().to_vec();
-    frame.push(if last { FIN } else { 0 });
-    frame.extend(&u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes()[1..]);
-    frame.extend(bytes);
-    frame
-}
-
-/// The answer to a ping.
-pub(super) fn pong(id: u32) -> Vec<u8> {
-    control(PING, 0, &id.to_be_bytes())
-}
-
-/// Takes the next whole frame out of `buffer`; `None` when more bytes are needed.
-pub(super) fn next(buffer: &mut Vec<u8>) -> Option<Frame> {
-    let head: [u8; 8] = buffer.get(..8)?.try_into().ok()?;
-    let word = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-    let size = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
-    if buffer.len() < 8 + size {
-        return None;
+    /// Echoes a ping.
+    pub(super) async fn pong(&mut self, id: u32) -> io::Result<()> {
+        self.control(PING, 0, &id.to_be_bytes()).await
     }
-    let body: Vec<u8> = buffer.drain(..8 + size).skip(8).collect();
-    if word >> 31 == 0 {
-        return Some(Frame::Data { stream: word, bytes: body, last: head[4] & FIN != 0 });
+}
+
+fn size(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// Reads the next frame; `Gone` at the end of the connection.
+pub(super) async fn receive<R: AsyncRead + Unpin>(io: &mut R) -> io::Result<Said> {
+    let mut head = [0; 8];
+    match io.read_exact(&mut head).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Said::Gone),
+        other => other?,
+    };
+    let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
+    if length > MAX_FRAME {
+        return Err(io::Error::other("the runtime's streaming server sent an impossible frame"));
     }
-    let first = body.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-    Some(match (word as u16, first) {
-        (PING, Some(id)) => Frame::Ping(id),
-        (RST_STREAM, Some(stream)) => Frame::Reset(stream & 0x7fff_ffff),
-        (GOAWAY, _) => Frame::GoAway,
-        _ => Frame::Other,
+    let mut payload = vec![0; length];
+    io.read_exact(&mut payload).await?;
+    let first_word = payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word) & 0x7fff_ffff);
+    if head[0] & CONTROL == 0 {
+        let stream = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        return Ok(Said::Data { stream, bytes: payload, last: head[4] & FIN != 0 });
+    }
+    Ok(match head[3] {
+        RST_STREAM => Said::Reset { stream: first_word },
+        PING => Said::Ping(first_word),
+        GO_AWAY => Said::Gone,
+        _ => Said::Other,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
-    #[test]
-    fn frames_are_taken_whole() {
-        let mut buffer = data(5, b"hello", true);
-        buffer.extend(pong(7));
-        buffer.extend(&data(1, b"cut", false)[..6]);
-        assert_eq!(next(&mut buffer), Some(Frame::Data { stream: 5, bytes: b"hello".to_vec(), last: true }));
-        assert_eq!(next(&mut buffer), Some(Frame::Ping(7)));
-        assert_eq!(next(&mut buffer), None);
-        assert_eq!(buffer.len(), 6);
+    #[tokio::test]
+    async fn frames_are_written_as_the_standard_has_them() {
+        let mut wire = Vec::new();
+        let mut sender = Sender::new(&mut wire);
+        let first = sender.open(&[("streamtype", "stdin")]).await.expect("opened");
+        let second = sender.open(&[]).await.expect("opened");
+        assert_eq!((first, second), (1, 3));
+        sender.data(1, b"hi", true).await.expect("sent");
+        sender.pong(7).await.expect("sent");
+        let plain = [&[0, 0, 0, 1, 0, 0, 0, 10][..], b"streamtype", &[0, 0, 0, 5], b"stdin"].concat();
+        let stored = [&[0x78, 1, 0, 27, 0, !27, 0xff][..], &plain].concat();
+        let expected = [
+            &[0x80, 3, 0, 1, 0, 0, 0, 44, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+            &stored,
+            &[0x80, 3, 0, 1, 0, 0, 0, 19, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, !4, 0xff, 0, 0, 0, 0],
+            &[0, 0, 0, 1, 1, 0, 0, 2, b'h', b'i'],
+            &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7],
+        ]
+        .concat();
+        assert_eq!(wire, expected);
     }
 
-    #[test]
-    fn header_blocks_are_one_zlib_stream() {
-        let mut writer = Writer::new();
-        let (first, one) = writer.open(&[("streamtype", "error")]).expect("a frame");
-        let (second, two) = writer.open(&[("streamtype", "stdin"), ("port", "80")]).expect("a frame");
-        assert_eq!((first, second), (1, 3));
-        let zlib = [&one[18..], &two[18..]].concat();
-        let mut plain = vec![0; 30 + 48];
-        let mut decoder = flate2::read::ZlibDecoder::new(&*zlib);
-        decoder.read_exact(&mut plain[..27]).expect("the first block");
-        assert_eq!(&plain[..27], b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error");
+    /// What is written can be inflated by an ordinary library.
+    #[tokio::test]
+    async fn headers_are_a_valid_zlib_stream() {
+        let mut sender = Sender::new(Vec::new());
+        let mut block = sender.header_block(&[("a", "b")]);
+        block.extend(sender.header_block(&[("c", "d")]));
+        let mut inflate = flate2::Decompress::new(true);
+        let mut plain = Vec::with_capacity(256);
+        inflate.decompress_vec(&block, &mut plain, flate2::FlushDecompress::Sync).expect("inflated");
+        let pair = |name: u8, value: u8| [0, 0, 0, 1, 0, 0, 0, 1, name, 0, 0, 0, 1, value];
+        assert_eq!(plain, [pair(b'a', b'b'), pair(b'c', b'd')].concat());
+    }
+
+    #[tokio::test]
+    async fn frames_are_read() {
+        let wire = [
+            &[0x80, 3, 0, 2, 0, 0, 0, 5, 0, 0, 0, 1, 9][..],
+            &[0, 0, 0, 3, 1, 0, 0, 1, b'x'],
+            &[0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 5, 0, 0, 0, 1],
+            &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 2],
+        ]
+        .concat();
+        let mut wire = &wire[..];
+        let mut said = Vec::new();
+        for _ in 0..5 {
+            said.push(receive(&mut wire).await.expect("a frame"));
+        }
+        let data = Said::Data { stream: 3, bytes: b"x".to_vec(), last: true };
+        assert_eq!(said, [Said::Other, data, Said::Reset { stream: 5 }, Said::Ping(2), Said::Gone]);
     }
 }
