@@ -5,6 +5,7 @@
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
 mod deployment;
+mod disruption;
 mod endpoint;
 mod endpointslice;
 mod gc;
@@ -12,6 +13,7 @@ mod namespace;
 mod nodes;
 mod pod_gc;
 mod replicaset;
+mod roles;
 #[cfg(test)]
 mod rollout_tests;
 mod rootca;
@@ -19,6 +21,7 @@ mod serviceaccount;
 mod shared;
 #[cfg(test)]
 mod testing;
+mod ttl;
 
 use k8s_openapi::api::core::v1::Pod;
 use skiff_client::{Client, Index, Informers, Kind};
@@ -66,7 +69,9 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("clusterrole-aggregation-controller", roles::start),
     ("deployment-controller", deployment::start),
+    ("disruption-controller", disruption::start),
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
     ("generic-garbage-collector", gc::start),
@@ -77,6 +82,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replication-controller", replicaset::start_replication_controllers),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),
+    ("ttl-after-finished-controller", ttl::start),
 ];
 
 /// Starts all controllers. `make_client` makes a client that acts as the service account of that name in `kube-system`
