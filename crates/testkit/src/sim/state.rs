@@ -31,6 +31,8 @@ struct State {
     random: Dice,
     count: u64,
     tasks: BTreeMap<TaskId, Slot>,
+    /// In order of their numbers, so that the order in which they were woken, which is left to chance by the channels
+    /// they wait on, does not matter.
     ready: Vec<TaskId>,
     timers: BTreeMap<TimerId, Waker>,
     digest: u64,
@@ -74,7 +76,8 @@ impl State {
             && !slot.queued
         {
             slot.queued = true;
-            self.ready.push(id);
+            let place = self.ready.partition_point(|&other| other < id);
+            self.ready.insert(place, id);
         }
     }
 
@@ -191,7 +194,7 @@ impl Shared {
             }
             let ready = state.ready.len() as u64;
             let place = state.order.below(ready) as usize;
-            let id = state.ready.swap_remove(place);
+            let id = state.ready.remove(place);
             let Some(slot) = state.tasks.get_mut(&id) else { continue };
             slot.queued = false;
             let now = state.now.as_micros() as u64;

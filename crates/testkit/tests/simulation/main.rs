@@ -1,4 +1,5 @@
 //! Whole clusters in a simulated world.
 
 mod cost;
+mod rollout;
 mod support;

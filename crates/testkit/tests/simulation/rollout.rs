@@ -1,0 +1,132 @@
+//! A Deployment's life, once per seed. `SKIFF_SEEDS` raises their number, `SKIFF_SEED` tries a single one.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{Either, join, select};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use skiff_client::{DeleteOptions, Selection};
+use skiff_testkit::cluster::Seen;
+use skiff_testkit::writes::Writes;
+use skiff_testkit::{Cluster, Options, Sim};
+
+use crate::support::{LIMIT, apply, available, cluster};
+
+const SEEDS: u64 = 200;
+const REPLICAS: i32 = 5;
+/// 25% of the replicas, rounded up.
+const SURGE: i32 = 2;
+/// 25% of the replicas, rounded down.
+const UNAVAILABLE: i32 = 1;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn a_deployment_lives_and_dies_under_every_seed() {
+    if let Some(seed) = setting("SKIFF_SEED") {
+        return live(seed);
+    }
+    let (next, seeds) = (AtomicU64::new(0), setting("SKIFF_SEEDS").unwrap_or(SEEDS));
+    let work = || {
+        let mut failed = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return failed;
+            }
+            if catch_unwind(AssertUnwindSafe(|| live(seed))).is_err() {
+                failed.push(seed);
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let failed: Vec<u64> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        started.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(failed.is_empty(), "{} of {seeds} seeds fail; try SKIFF_SEED={} of {failed:?}", failed.len(), failed[0]);
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let trace = || {
+        let (sim, cluster) = cluster(11, &Options::default());
+        run(&sim, 11, "rollout", async {
+            apply(&cluster, REPLICAS, "web:1").await;
+            available(&cluster, REPLICAS).await;
+        });
+        let pods = cluster.admin().namespaced::<Pod>("default");
+        let pods = run(&sim, 11, "list", pods.list(&Selection::default())).unwrap();
+        (pods.metadata.resource_version, pods.items, sim.digest())
+    };
+    assert_eq!(trace(), trace());
+}
+
+fn run<F: Future>(sim: &Sim, seed: u64, what: &str, work: F) -> F::Output {
+    sim.run_until(work, LIMIT).unwrap_or_else(|stuck| panic!("seed {seed}: {what}: {stuck}"))
+}
+
+fn live(seed: u64) {
+    let (sim, cluster) = cluster(seed, &Options::default());
+    run(&sim, seed, "first rollout", async {
+        apply(&cluster, REPLICAS, "web:1").await;
+        available(&cluster, REPLICAS).await;
+    });
+    let update = async {
+        apply(&cluster, REPLICAS, "web:2").await;
+        available(&cluster, REPLICAS).await;
+    };
+    let bounds = join(enough_pods(&cluster), few_replicas(&cluster));
+    run(&sim, seed, "rolling update", async {
+        futures::pin_mut!(update, bounds);
+        if let Either::Right((never, _)) = select(update, bounds).await {
+            panic!("seed {seed}: the bounds were left: {never:?}");
+        }
+    });
+    run(&sim, seed, "scaling to nothing", async {
+        let deployments = cluster.admin().namespaced::<Deployment>("default");
+        deployments.set_scale("web", 0).await.unwrap_or_else(|error| panic!("seed {seed}: scale: {error}"));
+        available(&cluster, 0).await;
+        cluster.until::<Pod>("default", Seen::is_empty).await;
+    });
+    run(&sim, seed, "deletion", async {
+        let deployments = cluster.admin().namespaced::<Deployment>("default");
+        let deleted = deployments.delete("web", &DeleteOptions::default()).await;
+        deleted.unwrap_or_else(|error| panic!("seed {seed}: delete: {error}"));
+        cluster.until::<Deployment>("default", Seen::is_empty).await;
+    });
+    sim.run_for(Duration::from_secs(5));
+    let before = run(&sim, seed, "revision", cluster.store().revision()).unwrap();
+    sim.run_for(Duration::from_secs(60));
+    let writes = run(&sim, seed, "writes", Writes::since(&**cluster.store(), before)).unwrap();
+    assert_eq!(writes.total(), 0, "seed {seed}: an idle cluster writes nothing:\n{writes}");
+    assert_eq!(cluster.refused(), Vec::<String>::new(), "seed {seed}");
+}
+
+/// Returns how many pods can serve when they are too few.
+async fn enough_pods(cluster: &Cluster) -> Option<usize> {
+    let serves = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        pod.metadata.deletion_timestamp.is_none()
+            && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    let look = |seen: &Seen<Pod>| {
+        let count = seen.values().filter(|pod| serves(pod)).count();
+        if count < (REPLICAS - UNAVAILABLE) as usize { ControlFlow::Break(count) } else { ControlFlow::Continue(()) }
+    };
+    cluster.follow("default", look).await
+}
+
+/// Returns how many pods are asked for when they are too many.
+async fn few_replicas(cluster: &Cluster) -> Option<i32> {
+    let look = |seen: &Seen<ReplicaSet>| {
+        let count = seen.values().filter_map(|set| set.spec.as_ref()?.replicas).sum();
+        if count > REPLICAS + SURGE { ControlFlow::Break(count) } else { ControlFlow::Continue(()) }
+    };
+    cluster.follow("default", look).await
+}
