@@ -31,12 +31,17 @@ pub(crate) enum Lane {
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     lanes: HashMap<Lane, Vec<mpsc::Sender<Arc<Event>>>>,
+    /// Lanes by trigger; without any, events are not even looked at for it.
+    triggers: usize,
 }
 
 impl Watchers {
     /// A new watcher. Its stream ends when it falls too far behind.
     pub(crate) fn add(&mut self, lane: Lane) -> mpsc::Receiver<Arc<Event>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        if matches!(lane, Lane::Trigger(_)) && !self.lanes.contains_key(&lane) {
+            self.triggers += 1;
+        }
         let lane = self.lanes.entry(lane).or_default();
         lane.retain(|s| !s.is_closed());
         lane.push(sender);
@@ -51,6 +56,7 @@ impl Watchers {
     /// Ends all streams.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
+        self.triggers = 0;
     }
 
     /// Hands an event to all it may concern.
@@ -65,7 +71,7 @@ impl Watchers {
             self.tell_lane(&Lane::Namespace(meta.namespace.as_str().into()), event);
         }
         self.tell_lane(&Lane::One(super::sorted::Keyed::key(&**entry).into()), event);
-        if let Some((field, reader)) = trigger {
+        if let Some((field, reader)) = trigger.filter(|_| self.triggers > 0) {
             let value = |e: Option<&Arc<Entry>>| e.map(|e| e.field(field, reader).to_owned());
             let (now, before) = (value(event.current()), value(event.previous()));
             if let Some(before) = before.as_deref().filter(|b| now.as_deref() != Some(*b)) {
@@ -83,6 +89,7 @@ impl Watchers {
         senders.retain(|s| s.try_send(event.clone()).is_ok());
         if senders.is_empty() {
             self.lanes.remove(lane);
+            self.triggers -= usize::from(matches!(lane, Lane::Trigger(_)));
         }
     }
 }
