@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn watchers_that_have_gone_leave_nothing_behind() {
+        let cache = cache();
+        for i in 0..1_000 {
+            drop(cache.watch(Start::State, Lane::One(format!("n/{i}").into())).unwrap());
+        }
+        assert!(cache.watchers.lock().lanes() < 200);
+    }
+
+    #[test]
     fn an_event_is_encoded_once_for_all() {
         let cache = cache();
         let mut watches: Vec<_> = (0..3).map(|_| cache.watch(Start::State, Lane::All).unwrap()).collect();

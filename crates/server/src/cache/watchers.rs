@@ -33,11 +33,21 @@ pub(crate) struct Watchers {
     lanes: HashMap<Lane, Vec<mpsc::Sender<Arc<Event>>>>,
     /// Lanes by trigger; without any, events are not even looked at for it.
     triggers: usize,
+    /// Watchers added since lanes were last looked through.
+    added: usize,
 }
+
+/// Lanes are looked through for watchers that have gone after this many new ones at least.
+const SWEEP: usize = 64;
 
 impl Watchers {
     /// A new watcher. Its stream ends when it falls too far behind.
     pub(crate) fn add(&mut self, lane: Lane) -> mpsc::Receiver<Arc<Event>> {
+        self.added += 1;
+        // As many as there are lanes, so that a new watcher pays for one lane.
+        if self.added >= self.lanes.len().max(SWEEP) {
+            self.sweep();
+        }
         let (sender, receiver) = mpsc::channel(QUEUE);
         if matches!(lane, Lane::Trigger(_)) && !self.lanes.contains_key(&lane) {
             self.triggers += 1;
@@ -48,9 +58,25 @@ impl Watchers {
         receiver
     }
 
+    /// Forgets watchers that have gone from lanes in which nothing happens.
+    fn sweep(&mut self) {
+        self.added = 0;
+        self.lanes.retain(|_, senders| {
+            senders.retain(|s| !s.is_closed());
+            !senders.is_empty()
+        });
+        self.triggers = self.lanes.keys().filter(|l| matches!(l, Lane::Trigger(_))).count();
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.lanes.values().flatten().filter(|s| !s.is_closed()).count()
+    }
+
+    /// How many lanes there are.
+    #[cfg(test)]
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Ends all streams.
