@@ -1,5 +1,6 @@
 //! Whole clusters in a simulated world.
 
 mod cost;
+mod custom;
 mod rollout;
 mod support;
