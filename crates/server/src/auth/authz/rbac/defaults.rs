@@ -153,9 +153,9 @@ mod tests {
     fn the_table_is_whole() {
         let objects = default_objects();
         let count = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).count();
-        // 31 roles and 12 bindings for people and components, and one of each for 39 controllers.
-        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 39, 12 + 39));
-        assert_eq!((count("Role"), count("RoleBinding")), (7, 7));
+        // 31 roles and 12 bindings for people and components, one of each for 38 controllers and for the cluster's DNS.
+        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 38 + 1, 12 + 38 + 1));
+        assert_eq!((count("Role"), count("RoleBinding")), (7 + 1, 7 + 1));
         for role in objects.iter().filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("Role"))) {
             let rules = role["rules"].as_array().unwrap();
             assert!(!rules.is_empty(), "{role}");
