@@ -4,6 +4,7 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoint;
@@ -19,6 +20,7 @@ mod rollout_tests;
 mod rootca;
 mod serviceaccount;
 mod shared;
+mod statefulset;
 #[cfg(test)]
 mod testing;
 mod ttl;
@@ -70,6 +72,7 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("clusterrole-aggregation-controller", roles::start),
+    ("daemon-set-controller", daemonset::start),
     ("deployment-controller", deployment::start),
     ("disruption-controller", disruption::start),
     ("endpoint-controller", endpoint::start),
@@ -82,6 +85,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replication-controller", replicaset::start_replication_controllers),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),
+    ("statefulset-controller", statefulset::start),
     ("ttl-after-finished-controller", ttl::start),
 ];
 

@@ -24,6 +24,7 @@ use crate::shared::{
     namespace_terminating, revision_of, selector,
 };
 use plan::{Plan, Snapshot};
+pub(crate) use revision::template_hash;
 
 const WORKERS: usize = 5;
 

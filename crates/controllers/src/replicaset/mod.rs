@@ -139,8 +139,8 @@ impl<R: Replicated> Controller<R> {
         let Some(template) = set.template() else { return Ok(()) };
         let api = self.client.namespaced::<Pod>(&key.namespace);
         let pod = pod_from_template(template, set);
-        let (api, pod) = (&api, &pod);
-        let (made, failure) = slow_start(count, |_| async move { api.create(pod).await }).await;
+        let (api, pods) = (&api, vec![&pod; count]);
+        let (made, failure) = slow_start(&pods, |pod| async move { api.create(pod).await }).await;
         let about = involved(set);
         for pod in &made {
             self.expectations.wrote(key, revision_of(pod), self.world.elapsed());

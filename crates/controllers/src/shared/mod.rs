@@ -3,6 +3,7 @@
 
 mod claim;
 mod expect;
+pub(crate) mod history;
 mod labels;
 mod owners;
 mod pods;

@@ -3,17 +3,17 @@
 
 use std::future::Future;
 
-/// Calls `make(0..count)` in growing batches; answers with what succeeded, and the first failure.
-pub(crate) async fn slow_start<T, E, F: Future<Output = Result<T, E>>>(
-    count: usize,
-    make: impl Fn(usize) -> F,
+/// Makes one of each item in growing batches; answers with what succeeded, and the first failure.
+pub(crate) async fn slow_start<'a, I, T, E, F: Future<Output = Result<T, E>>>(
+    items: &'a [I],
+    make: impl Fn(&'a I) -> F,
 ) -> (Vec<T>, Option<E>) {
-    let mut made = Vec::with_capacity(count);
-    let (mut next, mut size) = (0, 1);
-    while next < count {
-        let end = (next + size).min(count);
+    let mut made = Vec::with_capacity(items.len());
+    let (mut rest, mut size) = (items, 1);
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(size.min(rest.len()));
         let mut failure = None;
-        for outcome in futures::future::join_all((next..end).map(&make)).await {
+        for outcome in futures::future::join_all(batch.iter().map(&make)).await {
             match outcome {
                 Ok(value) => made.push(value),
                 Err(error) => failure = failure.or(Some(error)),
@@ -22,7 +22,7 @@ pub(crate) async fn slow_start<T, E, F: Future<Output = Result<T, E>>>(
         if failure.is_some() {
             return (made, failure);
         }
-        (next, size) = (end, size * 2);
+        (rest, size) = (later, size * 2);
     }
     (made, None)
 }
@@ -36,13 +36,16 @@ mod tests {
     #[test]
     fn stops_after_the_batch_with_a_failure() {
         let called = RefCell::new(Vec::new());
-        let make = |n: usize| {
-            called.borrow_mut().push(n);
+        let make = |n: &usize| {
+            called.borrow_mut().push(*n);
+            let n = *n;
             async move { if n == 4 { Err("no") } else { Ok(n) } }
         };
-        let (made, failure) = slow_start(20, make).now_or_never().unwrap();
+        let items: Vec<usize> = (0..20).collect();
+        let (made, failure) = slow_start(&items, make).now_or_never().unwrap();
         assert_eq!((made, failure), (vec![0, 1, 2, 3, 5, 6], Some("no")));
         assert_eq!(*called.borrow(), (0..7).collect::<Vec<_>>());
-        assert_eq!(slow_start(3, |n| async move { Ok::<_, ()>(n) }).now_or_never().unwrap(), (vec![0, 1, 2], None));
+        let all = slow_start(&items[..3], |n| async move { Ok::<_, ()>(*n) }).now_or_never().unwrap();
+        assert_eq!(all, (vec![0, 1, 2], None));
     }
 }
