@@ -138,6 +138,10 @@ impl FieldError {
     pub fn invalid(path: &FieldPath, value: impl Into<Value>, detail: &str) -> Self {
         Self::valued(FaultKind::Invalid, path, &value.into(), detail)
     }
+    /// A value that does not fit its form and is not to be shown.
+    pub fn invalid_unshown(path: &FieldPath, detail: &str) -> Self {
+        Self::plain(FaultKind::Invalid, path, detail)
+    }
     /// A value of the wrong type.
     pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: &str) -> Self {
         Self::valued(FaultKind::TypeInvalid, path, &value.into(), detail)

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
-use skiff_meta::names;
 
 use crate::tree::{is_empty, text};
 
@@ -34,9 +33,6 @@ impl<'a> At<'a> {
     pub(crate) fn text(&self) -> &'a str {
         text(self.value)
     }
-    pub(crate) fn number(&self) -> Option<i64> {
-        self.value.as_i64()
-    }
     pub(crate) fn is_empty(&self) -> bool {
         is_empty(self.value)
     }
@@ -56,22 +52,6 @@ impl<'a> At<'a> {
             faults.push(FieldError::not_supported(&self.path, self.value.clone(), supported));
         }
     }
-    /// No less than zero, where something is said.
-    pub(crate) fn not_negative(&self, faults: &mut FieldErrors) {
-        if self.number().is_some_and(|n| n < 0) {
-            self.invalid(faults, "must be greater than or equal to 0");
-        }
-    }
-    /// A port number.
-    pub(crate) fn port(&self, faults: &mut FieldErrors) {
-        if let Some(port) = self.number() {
-            names::port_number(port).iter().for_each(|fault| self.invalid(faults, fault));
-        }
-    }
-    /// Text that keeps a rule from [`names`].
-    pub(crate) fn named(&self, faults: &mut FieldErrors, rule: fn(&str) -> Vec<String>) {
-        rule(self.text()).iter().for_each(|fault| self.invalid(faults, fault));
-    }
     pub(crate) fn invalid(&self, faults: &mut FieldErrors, detail: &str) {
         faults.push(FieldError::invalid(&self.path, self.value.clone(), detail));
     }
@@ -83,37 +63,5 @@ impl<'a> At<'a> {
         if self.value != old.value && !(self.is_empty() && old.is_empty()) {
             self.invalid(faults, "field is immutable");
         }
-    }
-}
-
-/// Labels' or annotations' keys (and, for labels, values).
-pub(crate) fn labels(at: &At<'_>, faults: &mut FieldErrors) {
-    for (key, value) in at.value.as_object().into_iter().flatten() {
-        for fault in names::qualified_name(key) {
-            faults.push(FieldError::invalid(&at.path, key.clone(), &fault));
-        }
-        for fault in names::label_value(text(value)) {
-            faults.push(FieldError::invalid(&at.path, text(value), &fault));
-        }
-    }
-}
-
-/// A LabelSelector.
-pub(crate) fn label_selector(at: &At<'_>, faults: &mut FieldErrors) {
-    labels(&at.get("matchLabels"), faults);
-    for expression in at.get("matchExpressions").items() {
-        let (operator, values) = (expression.get("operator"), expression.get("values"));
-        match operator.text() {
-            "In" | "NotIn" if values.is_empty() => {
-                values.required(faults, "must be specified when `operator` is 'In' or 'NotIn'");
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                values.forbidden(faults, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => operator.invalid(faults, "not a valid selector operator"),
-        }
-        let key = expression.get("key");
-        key.named(faults, names::qualified_name);
     }
 }

@@ -1,4 +1,4 @@
-//! The shape that the rules of every built-in kind have: one value of [`KindRules`], a row in [`crate::kinds`].
+//! The shape of the rules of definitions of custom kinds, which stand beside the rows of [`crate::row`].
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -46,9 +46,6 @@ pub(crate) struct KindRules {
 pub(crate) const NAME: ColumnFacts =
     ("Name", "string", 0, "Name of the object, unique among its kind in its namespace");
 pub(crate) const AGE: ColumnFacts = ("Age", "string", 0, "Time since the object was created");
-/// Name and age.
-pub(crate) const PLAIN_COLUMNS: &[ColumnFacts] =
-    &[NAME, ("Created At", "date", 0, "Time at which the object was created")];
 
 impl KindRules {
     /// A kind about which nothing more is to be said; rows override what is.
@@ -69,11 +66,6 @@ impl KindRules {
             name: NameForm::Subdomain,
         }
     }
-}
-
-/// The status of a kind whose status begins empty.
-pub(crate) fn empty_status() -> Value {
-    json!({})
 }
 
 impl Rules for KindRules {

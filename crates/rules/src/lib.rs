@@ -3,14 +3,21 @@
 //! Only the server calls in here (and the node agent, to default static pods). There is one [`Rules`] implementation
 //! per built-in kind and one, driven by schema, for all custom kinds; the pipeline does not know which it holds.
 
+mod age;
+mod at;
+mod cells;
+mod cron;
 pub mod custom;
 mod faults;
 mod kind;
 mod kinds;
 pub mod metadata;
+mod podspec;
+mod row;
 mod show;
 mod tree;
 mod view;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::Value;

@@ -1,147 +1,201 @@
-//! Kinds that hold data for pods.
+//! What containers are told: config maps, secrets, service accounts.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
-use skiff_meta::field::{FieldError, FieldErrors};
+use serde_json::Value;
+use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
-use crate::faults::At;
-use crate::kind::{AGE, ColumnFacts, KindRules, NAME};
-use crate::show::{created, name};
-use crate::tree::{fill, items, members, object, put, text};
+use crate::age;
+use crate::row::{Row, name_and_age, name_cell};
+use crate::view::{Change, View};
 
-/// All values together, in bytes.
-const MOST: usize = 1024 * 1024;
-const DATA: ColumnFacts = ("Data", "string", 0, "Number of keys");
+/// Most bytes of all values together.
+const MAX_SIZE: usize = 1 << 20;
 
-pub(crate) static CONFIG_MAP: KindRules = KindRules {
-    validate: |at, faults| {
-        let (data, binary) = (at.get("data"), at.get("binaryData"));
-        let mut total = 0;
-        for list in [&data, &binary] {
-            total += keys(list, faults);
+pub(crate) const CONFIG_MAP: Row = Row {
+    validate: |object, out| {
+        let binary = object.get_or_null("binaryData");
+        let mut size = 0;
+        for (key, value) in object.entries("data") {
+            let path = keys(key, "data", out);
+            if binary.has(key) {
+                out.push(FieldError::invalid(&path, key, "duplicate of key present in binaryData"));
+            }
+            size += value.as_str().map_or(0, str::len);
         }
-        for (key, _) in members(binary.value).filter(|(key, _)| data.value.get(key.as_str()).is_some()) {
-            faults.push(FieldError::invalid(
-                &data.path.key(key),
-                key.clone(),
-                "duplicate of key present in binaryData",
-            ));
+        for (key, value) in object.entries("binaryData") {
+            keys(key, "binaryData", out);
+            size += decoded_size(value);
         }
-        if total > MOST {
-            faults.push(FieldError::too_long(&at.path, MOST));
+        if size > MAX_SIZE {
+            out.push(FieldError::too_long(&FieldPath::root(), MAX_SIZE));
         }
     },
-    validate_change: frozen,
-    columns: &[NAME, DATA, AGE],
+    validate_update: |new, old, out| immutable(new, old, &["data", "binaryData"], out),
+    columns: "Name,Data,Age",
     cells: |object, now| {
-        let count = members(&object["data"]).count() + members(&object["binaryData"]).count();
-        vec![name(object), count.into(), created(object, now)]
+        let count = object.count("data") + object.count("binaryData");
+        vec![name_cell(object), count.into(), age::cell(object, now)]
     },
-    ..KindRules::new("", "ConfigMap")
+    ..Row::new("", "ConfigMap")
 };
 
-/// Checks keys; the size of the values.
-fn keys(at: &At<'_>, faults: &mut FieldErrors) -> usize {
-    let mut total = 0;
-    for (key, value) in members(at.value) {
-        for fault in names::config_key(key) {
-            faults.push(FieldError::invalid(&at.path.key(key), key.clone(), &fault));
+pub(crate) const SECRET: Row = Row {
+    default: |object| {
+        object.default_text("type", "Opaque");
+        // Clients may send text; it is kept as data only.
+        let Some(texts) = object.get_or_null("stringData").as_object().cloned() else { return };
+        for (key, text) in texts {
+            object.child("data").put(&key, encode(text.as_str().unwrap_or_default()).into());
         }
-        total += text(value).len();
-    }
-    total
+        object.drop_member("stringData");
+    },
+    validate: validate_secret,
+    validate_update: |new, old, out| {
+        immutable(new, old, &["data"], out);
+        let path = FieldPath::new("type");
+        crate::metadata::immutable(new.get_or_null("type"), old.get_or_null("type"), &path, out);
+    },
+    selectable: |object| vec![("type", object.text("type").to_owned())],
+    columns: "Name,Type,Data,Age",
+    cells: |object, now| {
+        vec![name_cell(object), object.text("type").into(), object.count("data").into(), age::cell(object, now)]
+    },
+    ..Row::new("", "Secret")
+};
+
+pub(crate) const SERVICE_ACCOUNT: Row =
+    Row { columns: "Name,Age", cells: name_and_age, ..Row::new("", "ServiceAccount") };
+
+fn keys(key: &str, list: &str, out: &mut FieldErrors) -> FieldPath {
+    let path = FieldPath::new(list).key(key);
+    out.extend(names::config_key(key).iter().map(|why| FieldError::invalid(&path, key, why)));
+    path
 }
 
-/// What was declared immutable stays, and stays immutable.
-fn frozen(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
-    if old.value["immutable"] != true {
+fn decoded_size(value: &Value) -> usize {
+    value.as_str().map_or(0, |text| text.trim_end_matches('=').len() * 3 / 4)
+}
+
+/// Base64 with padding.
+fn encode(text: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(text.len().div_ceil(3) * 4);
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            let index = (bits >> (18 - 6 * i)) as usize & 63;
+            out.push(if i <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
+        }
+    }
+    out
+}
+
+fn immutable(new: &Value, old: &Value, fields: &[&str], out: &mut FieldErrors) {
+    if !old.flag("immutable") {
         return;
     }
-    if new.value["immutable"] != true {
-        new.get("immutable").forbidden(faults, "field is immutable when `immutable` is set");
-    }
-    for field in ["data", "binaryData"] {
-        if new.get(field).value != old.get(field).value {
-            new.get(field).forbidden(faults, "field is immutable when `immutable` is set");
+    let why = "field is immutable when `immutable` is set";
+    for field in ["immutable"].iter().chain(fields) {
+        if new.get_or_null(field) != old.get_or_null(field) {
+            out.push(FieldError::forbidden(&FieldPath::new(*field), why));
         }
     }
 }
 
-pub(crate) static SECRET: KindRules = KindRules {
-    default: |secret| {
-        fill(secret, "type", "Opaque");
-        let plain: Vec<(String, String)> =
-            members(&secret["stringData"]).map(|(k, v)| (k.clone(), STANDARD.encode(text(v)))).collect();
-        if !plain.is_empty() {
-            let data = object(secret, "data");
-            for (key, value) in plain {
-                data[key] = json!(value);
+fn validate_secret(object: &Value, out: &mut FieldErrors) {
+    let data = object.get_or_null("data");
+    let path = FieldPath::new("data");
+    let mut size = 0;
+    for (key, value) in object.entries("data") {
+        keys(key, "data", out);
+        size += decoded_size(value);
+    }
+    if size > MAX_SIZE {
+        out.push(FieldError::too_long(&path, MAX_SIZE));
+    }
+    let mut require = |key: &str| {
+        if data.get(key).is_none() {
+            out.push(FieldError::required(&path.key(key), ""));
+        }
+    };
+    match object.text("type") {
+        "kubernetes.io/service-account-token" => {
+            let name = "kubernetes.io/service-account.name";
+            if object.at("metadata").get_or_null("annotations").text(name).is_empty() {
+                out.push(FieldError::required(&FieldPath::new("metadata.annotations").key(name), ""));
             }
         }
-        put(secret, "stringData", Value::Null);
-    },
-    validate: |at, faults| {
-        let data = at.get("data");
-        if keys(&data, faults) > MOST * 4 / 3 {
-            faults.push(FieldError::too_long(&data.path, MOST));
+        "kubernetes.io/dockercfg" => require(".dockercfg"),
+        "kubernetes.io/dockerconfigjson" => require(".dockerconfigjson"),
+        "kubernetes.io/basic-auth" if data.get("username").is_none() && data.get("password").is_none() => {
+            require("username");
+            require("password");
         }
-        let needed: &[&str] = match at.get("type").text() {
-            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-            "kubernetes.io/dockercfg" => &[".dockercfg"],
-            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-            _ => &[],
-        };
-        for key in needed.iter().filter(|key| data.value.get(**key).is_none()) {
-            faults.push(FieldError::required(&data.path.key(key), ""));
+        "kubernetes.io/ssh-auth" if data.text("ssh-privatekey").is_empty() => {
+            out.push(FieldError::required(&path.key("ssh-privatekey"), ""));
         }
-        if at.get("type").text() == "kubernetes.io/service-account-token"
-            && at.value["metadata"]["annotations"]["kubernetes.io/service-account.name"].is_null()
-        {
-            faults.push(FieldError::required(
-                &at.walk("metadata.annotations").path.key("kubernetes.io/service-account.name"),
-                "",
-            ));
+        "kubernetes.io/tls" => {
+            require("tls.crt");
+            require("tls.key");
         }
-    },
-    validate_change: |new, old, faults| {
-        new.get("type").immutable(&old.get("type"), faults);
-        frozen(new, old, faults);
-    },
-    columns: &[NAME, ("Type", "string", 0, "What the secret is for"), DATA, AGE],
-    cells: |object, now| {
-        vec![name(object), object["type"].clone(), members(&object["data"]).count().into(), created(object, now)]
-    },
-    fields: |object| vec![("type", text(&object["type"]).to_owned())],
-    ..KindRules::new("", "Secret")
-};
-
-pub(crate) static SERVICE_ACCOUNT: KindRules = KindRules {
-    columns: &[NAME, ("Secrets", "string", 0, "Number of secrets"), AGE],
-    cells: |object, now| vec![name(object), items(&object["secrets"]).len().into(), created(object, now)],
-    ..KindRules::new("", "ServiceAccount")
-};
+        _ => {}
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Part, Rules};
+    use serde_json::json;
 
     #[test]
-    fn plain_text_becomes_data() {
-        let mut object = json!({"stringData": {"a": "hello"}, "data": {"b": "eA=="}});
-        Rules::default(&SECRET, &mut object);
-        assert_eq!(object, json!({"type": "Opaque", "data": {"a": "aGVsbG8=", "b": "eA=="}}));
+    fn config_maps() {
+        let object = json!({"metadata": {"name": "a"}, "data": {"a/b": "x", "c": "y"}, "binaryData": {"c": "eA=="}});
+        let found: Vec<_> = CONFIG_MAP.validate_create(&object).iter().map(ToString::to_string).collect();
+        assert!(
+            found[0].starts_with("data[a/b]: Invalid value: \"a/b\": a valid config key must consist"),
+            "{found:?}"
+        );
+        assert_eq!(found[1], "data[c]: Invalid value: \"c\": duplicate of key present in binaryData");
+        let large = json!({"data": {"a": "x".repeat(MAX_SIZE + 1)}});
+        assert_eq!(
+            CONFIG_MAP.validate_create(&large)[0].to_string(),
+            "<nil>: Too long: may not be more than 1048576 bytes"
+        );
+        assert_eq!(CONFIG_MAP.cells(&object, jiff::Timestamp::UNIX_EPOCH)[1], 3);
     }
 
     #[test]
-    fn immutable_data_stays() {
+    fn immutability() {
         let old = json!({"immutable": true, "data": {"a": "1"}});
-        let new = json!({"immutable": true, "data": {"a": "2"}});
-        assert_eq!(CONFIG_MAP.validate_update(&new, &old, Part::Main).len(), 1);
-        assert!(CONFIG_MAP.validate_update(&old, &old, Part::Main).is_empty());
-        assert_eq!(CONFIG_MAP.validate_create(&json!({"data": {"a b": ""}})).len(), 1);
+        let new = json!({"data": {"a": "2"}});
+        let found: Vec<_> =
+            CONFIG_MAP.validate_update(&new, &old, Part::Main).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "immutable: Forbidden: field is immutable when `immutable` is set",
+                "data: Forbidden: field is immutable when `immutable` is set"
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets() {
+        let mut object = json!({"stringData": {"a": "x", "b": "é!", "c": ""}, "data": {"a": "b2xk"}});
+        SECRET.default(&mut object);
+        assert_eq!(object, json!({"type": "Opaque", "data": {"a": "eA==", "b": "w6kh", "c": ""}}));
+        for (kind, missing) in [
+            ("kubernetes.io/tls", vec!["data[tls.crt]", "data[tls.key]"]),
+            ("kubernetes.io/basic-auth", vec!["data[username]", "data[password]"]),
+            ("kubernetes.io/dockerconfigjson", vec!["data[.dockerconfigjson]"]),
+            ("my/own", vec![]),
+        ] {
+            let found = SECRET.validate_create(&json!({"type": kind, "data": {}}));
+            let paths: Vec<_> = found.iter().map(|f| f.path.as_str()).collect();
+            assert_eq!(paths, missing, "{kind}");
+        }
+        let found = SECRET.validate_update(&json!({"type": "a"}), &json!({"type": "b"}), Part::Main);
+        assert_eq!(found[0].to_string(), "type: Invalid value: \"a\": field is immutable");
     }
 }

@@ -1,204 +1,504 @@
-//! Pods and pod templates.
+//! Pods, and templates of pods kept as objects.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use skiff_meta::field::FieldErrors;
+use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 
-use super::pod_cells::{COLUMNS, cells};
-use super::{pod_defaults, pod_spec};
-use crate::Part;
-use crate::faults::At;
-use crate::kind::{KindRules, NAME};
-use crate::show;
-use crate::tree::{items, items_mut, put, text};
+use crate::at::At;
+use crate::cells::{self, or_none};
+use crate::podspec::{self, Context, qos};
+use crate::row::{EMPTY, Row, name_cell};
+use crate::view::{Change, View};
+use crate::workload::name_warnings;
+use crate::{Part, age};
 
-/// Pods.
-pub(crate) static POD: KindRules = KindRules {
+pub(crate) const POD: Row = Row {
+    status: EMPTY,
+    status_keeps: &["deletionTimestamp", "ownerReferences"],
+    generation: &["spec"],
     default,
-    first_status: Some(|| json!({"phase": "Pending"})),
-    counts_generation: true,
+    prepare_create,
+    prepare_update,
     validate,
-    validate_change,
-    carry,
-    columns: COLUMNS,
+    validate_create,
+    validate_update,
+    validate_part,
+    warnings: |pod| name_warnings(pod, "the Pod's hostname"),
+    selectable,
+    columns: "Name,Ready,Status,Restarts,Age,+IP,+Node,+Nominated Node,+Readiness Gates",
     cells,
-    fields,
-    ..KindRules::new("", "Pod")
+    ..Row::new("", "Pod")
 };
 
-/// PodTemplates.
-pub(crate) static POD_TEMPLATE: KindRules = KindRules {
-    default: |object| template(object),
-    counts_generation: true,
-    columns: &[
-        NAME,
-        ("Containers", "string", 0, "Names of the containers"),
-        ("Images", "string", 0, "Images of the containers"),
-        ("Pod Labels", "string", 0, "Labels of the pods"),
-    ],
-    cells: |object, _| {
-        let [names, images] = show::containers(&object["template"]["spec"]);
-        vec![show::name(object), names, images, show::labels(&object["template"]["metadata"]["labels"])]
+pub(crate) const POD_TEMPLATE: Row = Row {
+    generation: &["template"],
+    default: |object| {
+        if let Some(spec) = object.existing("template").and_then(|t| t.existing("spec")) {
+            podspec::default_spec(spec);
+        }
     },
-    ..KindRules::new("", "PodTemplate")
+    validate: |object, out| podspec::validate_template(&At::member(object, "template"), out),
+    columns: "Name,Containers,Images,Pod Labels",
+    cells: |object, _| {
+        let template = object.get_or_null("template");
+        let [names, images] = cells::containers(template.get_or_null("spec"));
+        vec![name_cell(object), names, images, cells::labels(template.get_or_null("metadata"), "labels")]
+    },
+    ..Row::new("", "PodTemplate")
 };
-
-/// Fills in `template` of an object or of a spec.
-pub(crate) fn template(parent: &mut Value) {
-    if let Some(spec) = parent.pointer_mut("/template/spec") {
-        pod_defaults::spec(spec);
-    }
-}
 
 fn default(pod: &mut Value) {
-    if let Some(spec) = pod.get_mut("spec") {
-        pod_defaults::spec(spec);
-        // Only for pods, not for templates: links are on unless said otherwise.
-        crate::tree::fill(spec, "enableServiceLinks", true);
+    if let Some(spec) = pod.existing("spec") {
+        podspec::default_spec(spec);
     }
+    podspec::default_pod(pod);
 }
 
-fn validate(pod: &At<'_>, faults: &mut FieldErrors) {
-    let spec = pod.get("spec");
-    pod_spec::validate(&spec, faults);
-    for container in spec.get("ephemeralContainers").items() {
-        if container.get("ports").exists() {
-            container.get("ports").forbidden(faults, "cannot be set for an Ephemeral Container");
-        }
+fn prepare_create(pod: &mut Value) {
+    let spec = pod.get_or_null("spec");
+    let mut status = json!({"phase": "Pending", "qosClass": qos::class(spec)});
+    if spec.count("schedulingGates") > 0 {
+        let message = "Scheduling is blocked due to non-empty scheduling gates";
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message});
+        status.put("conditions", json!([condition]));
     }
+    pod.put("status", status);
 }
 
-/// A running pod is what it is, but for images, deadlines, more tolerations, and gates that open.
-fn validate_change(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
-    let (mut wanted, before) = (new.value["spec"].clone(), &old.value["spec"]);
-    for list in ["containers", "initContainers"] {
-        if items(&wanted[list]).len() != items(&before[list]).len() {
-            let at = new.get("spec").get(list);
-            at.forbidden(faults, "pod updates may not add or remove containers");
-            return;
-        }
-        for (container, was) in items_mut(&mut wanted[list]).zip(items(&before[list])) {
-            put(container, "image", was["image"].clone());
-        }
-        if before.get(list).is_none() {
-            put(&mut wanted, list, Value::Null);
-        }
-    }
-    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
-        let may = field == "activeDeadlineSeconds" || before[field].as_i64().is_some_and(|n| n < 0);
-        if may {
-            put(&mut wanted, field, before[field].clone());
-        }
-    }
-    let kept = items(&before["tolerations"]);
-    if kept.iter().all(|t| items(&wanted["tolerations"]).contains(t)) {
-        put(&mut wanted, "tolerations", before["tolerations"].clone());
-    }
-    let gates = items(&before["schedulingGates"]);
-    if items(&wanted["schedulingGates"]).iter().all(|g| gates.contains(g)) {
-        put(&mut wanted, "schedulingGates", before["schedulingGates"].clone());
-    }
-    if wanted != *before {
-        new.get("spec").forbidden(
-            faults,
-            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
-        );
-    }
-}
-
-fn carry(new: &mut Value, old: &Value, part: Part) {
+fn prepare_update(new: &mut Value, old: &Value, part: Part) {
     match part {
-        Part::Status => put(&mut new["status"], "qosClass", old["status"]["qosClass"].clone()),
+        Part::Main => {}
+        Part::Status => {
+            let class = old.at("status.qosClass").as_str().unwrap_or_default().to_owned();
+            new.child("status").default_text("qosClass", &class);
+        }
         Part::Other("ephemeralcontainers") => {
-            let added = new["spec"]["ephemeralContainers"].clone();
-            let mut spec = old["spec"].clone();
-            put(&mut spec, "ephemeralContainers", added);
-            new["spec"] = spec;
-            put(new, "status", old["status"].clone());
+            let containers = new.at("spec.ephemeralContainers").clone();
+            restore(new, old);
+            new.child("spec").put("ephemeralContainers", containers);
         }
         Part::Other("resize") => {
-            let wanted = new["spec"].clone();
-            let mut spec = old["spec"].clone();
-            for list in ["containers", "initContainers"] {
-                for container in spec.get_mut(list).into_iter().flat_map(items_mut) {
-                    if let Some(change) = items(&wanted[list]).iter().find(|c| c["name"] == container["name"]) {
-                        put(container, "resources", change["resources"].clone());
-                        put(container, "resizePolicy", change["resizePolicy"].clone());
-                    }
-                }
+            let sent = new.get_or_null("spec").clone();
+            restore(new, old);
+            resize(new.child("spec"), &sent);
+        }
+        Part::Other(_) => {}
+    }
+}
+
+/// Puts back everything but the metadata.
+fn restore(new: &mut Value, old: &Value) {
+    new.put("spec", old.get_or_null("spec").clone());
+    new.put("status", old.get_or_null("status").clone());
+}
+
+/// Takes over resources and resize policies, of the containers that are there.
+fn resize(spec: &mut Value, sent: &Value) {
+    for list in ["containers", "initContainers"] {
+        for container in spec.items_mut(list) {
+            let Some(from) = sent.find(list, "name", container.text("name")) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                container.put(field, from.get_or_null(field).clone());
             }
-            new["spec"] = spec;
-            put(new, "status", old["status"].clone());
+        }
+    }
+    if sent.has("resources") {
+        spec.put("resources", sent.get_or_null("resources").clone());
+    }
+}
+
+fn validate(pod: &Value, out: &mut FieldErrors) {
+    let spec = At::member(pod, "spec");
+    let metadata = At::member(pod, "metadata");
+    annotations(pod, &metadata, out);
+    podspec::validate(&spec, Context { pod: Some(metadata.value) }, out);
+    if spec.text("serviceAccountName").is_empty() {
+        let projected = spec.items("volumes").map(|volume| volume.get("projected"));
+        for source in projected.flat_map(|p| p.items("sources").collect::<Vec<_>>()) {
+            if source.has("serviceAccountToken") {
+                let why = "must not be specified when serviceAccountName is not set";
+                source.forbidden("serviceAccountToken", why, out);
+            }
+        }
+    }
+    for container in spec.items("containers").chain(spec.items("initContainers")) {
+        podspec::untrimmed_image(&container, out);
+    }
+}
+
+fn annotations(pod: &Value, metadata: &At<'_>, out: &mut FieldErrors) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    let (all, path) = (metadata.get("annotations"), metadata.path("annotations"));
+    if all.has(MIRROR) && pod.at("spec").text("nodeName").is_empty() {
+        let why = "must set spec.nodeName if mirror pod annotation is set";
+        out.push(FieldError::invalid(&path.key(MIRROR), all.text(MIRROR), why));
+    }
+    if all.has(COST) && all.text(COST).parse::<i32>().is_err() {
+        out.push(FieldError::invalid(&path.key(COST), all.text(COST), "must be a 32bit integer"));
+    }
+}
+
+fn validate_create(pod: &Value, out: &mut FieldErrors) {
+    let spec = At::member(pod, "spec");
+    if spec.value.count("ephemeralContainers") > 0 {
+        spec.forbidden("ephemeralContainers", "cannot be set on create", out);
+    }
+    if !spec.text("nodeName").is_empty() && spec.value.count("schedulingGates") > 0 {
+        spec.forbidden("nodeName", "cannot be set until all schedulingGates have been cleared", out);
+    }
+}
+
+/// What an update of a pod may change, as the message lists it.
+const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+                         `spec.tolerations` (only additions to existing tolerations),\
+                         `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let (spec, old_spec) = (At::member(new, "spec"), old.get_or_null("spec"));
+    for list in ["containers", "initContainers"] {
+        if spec.value.count(list) != old_spec.count(list) {
+            return spec.forbidden(list, "pod updates may not add or remove containers", out);
+        }
+    }
+    let deadline = (old_spec.int("activeDeadlineSeconds"), spec.int("activeDeadlineSeconds"));
+    match deadline {
+        (Some(before), Some(now)) if before < now => {
+            return spec.invalid("activeDeadlineSeconds", "must be less than or equal to previous value", out);
+        }
+        (Some(_), None) => {
+            spec.invalid("activeDeadlineSeconds", "must not update from a positive integer to nil value", out);
         }
         _ => {}
     }
+    only_added_tolerations(&spec, old_spec, out);
+    only_removed_gates(&spec, old_spec, out);
+    let mut changed = spec.value.clone();
+    for list in ["containers", "initContainers"] {
+        for (container, before) in changed.items_mut(list).iter_mut().zip(old_spec.items(list)) {
+            container.put("image", before.get_or_null("image").clone());
+        }
+    }
+    for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
+        changed.put(field, old_spec.get_or_null(field).clone());
+    }
+    let grace = "terminationGracePeriodSeconds";
+    if old_spec.int(grace).is_some_and(|s| s < 0) && changed.int(grace) == Some(1) {
+        changed.put(grace, old_spec.get_or_null(grace).clone());
+    }
+    if old_spec.count("schedulingGates") > 0 {
+        gated(&spec, &mut changed, old_spec, out);
+    }
+    if changed != *old_spec {
+        let fields = difference(&changed, old_spec).join(", ");
+        let why = format!("pod updates may not change fields other than {UPDATABLE}\nchanged: {fields}");
+        out.push(FieldError::forbidden(&spec.path, &why));
+    }
 }
 
-fn fields(pod: &Value) -> Vec<(&'static str, String)> {
-    let (spec, status) = (&pod["spec"], &pod["status"]);
-    let on = spec["hostNetwork"] == true;
+/// Top-level fields in which two specs differ.
+fn difference(new: &Value, old: &Value) -> Vec<String> {
+    let keys = |v: &Value| v.as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let mut all = [keys(new), keys(old)].concat();
+    all.sort();
+    all.dedup();
+    all.retain(|field| new.get_or_null(field) != old.get_or_null(field));
+    all
+}
+
+/// A pod behind gates may still narrow down where it runs.
+fn gated(spec: &At<'_>, changed: &mut Value, old: &Value, out: &mut FieldErrors) {
+    for (key, value) in old.entries("nodeSelector") {
+        if spec.value.get_or_null("nodeSelector").get(key) != Some(value) {
+            spec.invalid(
+                "nodeSelector",
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+                out,
+            );
+            break;
+        }
+    }
+    changed.put("nodeSelector", old.get_or_null("nodeSelector").clone());
+    let before = old.at("affinity.nodeAffinity").clone();
+    if changed.at("affinity.nodeAffinity") != &before {
+        changed.child("affinity").put("nodeAffinity", before);
+        if !old.has("affinity") && changed.at("affinity").as_object().is_some_and(serde_json::Map::is_empty) {
+            changed.drop_member("affinity");
+        }
+    }
+}
+
+fn only_added_tolerations(spec: &At<'_>, old: &Value, out: &mut FieldErrors) {
+    let timeless = |toleration: &Value| {
+        let mut toleration = toleration.clone();
+        toleration.drop_member("tolerationSeconds");
+        toleration
+    };
+    let now: Vec<Value> = spec.value.items("tolerations").iter().map(timeless).collect();
+    if old.items("tolerations").iter().any(|before| !now.contains(&timeless(before))) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        spec.forbidden("tolerations", why, out);
+    }
+}
+
+fn only_removed_gates(spec: &At<'_>, old: &Value, out: &mut FieldErrors) {
+    for gate in spec.items("schedulingGates") {
+        let name = gate.text("name");
+        if old.find("schedulingGates", "name", name).is_none() {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            gate.forbidden("name", &why, out);
+        }
+    }
+}
+
+fn validate_part(new: &Value, old: &Value, part: Part, out: &mut FieldErrors) {
+    match part {
+        Part::Status => validate_status(new, old, out),
+        Part::Other("ephemeralcontainers") => {
+            validate(new, out);
+            ephemeral_containers_stay(new, old, out);
+        }
+        Part::Other("resize") => {
+            validate(new, out);
+            validate_resize(new, old, out);
+        }
+        Part::Main | Part::Other(_) => {}
+    }
+}
+
+fn ephemeral_containers_stay(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let path = FieldPath::new("spec.ephemeralContainers");
+    for before in old.at("spec").items("ephemeralContainers") {
+        let name = before.text("name");
+        match new.at("spec").find("ephemeralContainers", "name", name) {
+            None => {
+                let why = format!("existing ephemeral containers {name:?} may not be removed\n");
+                out.push(FieldError::forbidden(&path, &why));
+            }
+            Some(now) if now != before => {
+                let why = format!("existing ephemeral containers {name:?} may not be changed\n");
+                out.push(FieldError::forbidden(&path, &why));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn validate_resize(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let spec = At::member(new, "spec");
+    if qos::class(spec.value) != qos::class(old.get_or_null("spec")) {
+        let class = new.at("status.qosClass").clone();
+        out.push(FieldError::invalid(&spec.path, class, "Pod QOS Class may not change as a result of resizing"));
+    }
+    for list in ["containers", "initContainers"] {
+        for (container, before) in spec.items(list).zip(old.at("spec").items(list)) {
+            for (kind, shown) in [("requests", "resource requests"), ("limits", "resource limits")] {
+                let resources = container.get("resources");
+                let before = before.get_or_null("resources").get_or_null(kind);
+                let removed = |name: &String| resources.value.get_or_null(kind).get(name).is_none();
+                if before.as_object().is_some_and(|all| all.keys().any(removed)) {
+                    resources.forbidden(kind, &format!("{shown} cannot be removed"), out);
+                }
+            }
+        }
+    }
+}
+
+fn validate_status(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let status = At::member(new, "status");
+    let known = ["PodScheduled", "Ready", "Initialized"];
+    for condition in status.items("conditions").filter(|c| !known.contains(&c.text("type"))) {
+        for why in skiff_meta::names::qualified_name(condition.text("type")) {
+            out.push(FieldError::invalid(&condition.path("Type"), condition.text("type"), &why));
+        }
+    }
+    status.immutable("qosClass", old.get_or_null("status"), out);
+    for (list, stays_up) in [("containerStatuses", false), ("initContainerStatuses", true)] {
+        no_resurrection(&status, old, list, stays_up, out);
+    }
+    for (list, _) in [("podIPs", ()), ("hostIPs", ())] {
+        for address in status.items(list) {
+            if !podspec::is_ip(address.text("ip")) {
+                let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                out.push(FieldError::invalid(&address.path, address.text("ip"), why));
+            }
+        }
+    }
+}
+
+/// Containers that ended for good do not run again.
+fn no_resurrection(status: &At<'_>, old: &Value, list: &str, init: bool, out: &mut FieldErrors) {
+    let spec = old.get_or_null("spec");
+    let containers = if init { "initContainers" } else { "containers" };
+    for (i, before) in old.at("status").items(list).iter().enumerate() {
+        let ended = before.at("state.terminated");
+        let name = before.text("name");
+        let policy = spec.find(containers, "name", name).map_or("", |c| c.text("restartPolicy"));
+        let policy = if policy.is_empty() { spec.text("restartPolicy") } else { policy };
+        let may_restart = policy == "Always"
+            || policy == "OnFailure" && ended.int("exitCode").unwrap_or_default() != 0
+            || spec.find(containers, "name", name).is_some_and(|c| c.count("restartPolicyRules") > 0);
+        let now = status.value.find(list, "name", name);
+        if !ended.is_null() && !may_restart && now.is_some_and(|now| now.at("state.terminated").is_null()) {
+            let path = status.path(list).index(i).child("state");
+            out.push(FieldError::forbidden(&path, "may not be transitioned to non-terminated state"));
+        }
+    }
+}
+
+fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
+    let (spec, status) = (pod.get_or_null("spec"), pod.get_or_null("status"));
+    let address = status.items("podIPs").first().map_or("", |ip| ip.text("ip"));
     vec![
-        ("spec.nodeName", text(&spec["nodeName"]).to_owned()),
-        ("spec.restartPolicy", text(&spec["restartPolicy"]).to_owned()),
-        ("spec.schedulerName", text(&spec["schedulerName"]).to_owned()),
-        ("spec.serviceAccountName", text(&spec["serviceAccountName"]).to_owned()),
-        ("spec.hostNetwork", on.to_string()),
-        ("status.phase", text(&status["phase"]).to_owned()),
-        ("status.podIP", text(&items(&status["podIPs"]).first().unwrap_or(&Value::Null)["ip"]).to_owned()),
-        ("status.nominatedNodeName", text(&status["nominatedNodeName"]).to_owned()),
+        ("spec.nodeName", spec.text("nodeName").to_owned()),
+        ("spec.restartPolicy", spec.text("restartPolicy").to_owned()),
+        ("spec.schedulerName", spec.text("schedulerName").to_owned()),
+        ("spec.serviceAccountName", spec.text("serviceAccountName").to_owned()),
+        ("spec.hostNetwork", spec.flag("hostNetwork").to_string()),
+        ("status.phase", status.text("phase").to_owned()),
+        ("status.podIP", address.to_owned()),
+        // Known as a selector, but told by no pod, as upstream.
+        ("status.podIPs", String::new()),
+        ("status.nominatedNodeName", status.text("nominatedNodeName").to_owned()),
+    ]
+}
+
+/// What the statuses of containers add up to.
+#[derive(Default)]
+struct Summary {
+    ready: usize,
+    restarts: i64,
+    last_restart: Option<Timestamp>,
+    reason: String,
+}
+
+impl Summary {
+    fn count_restarts(&mut self, status: &Value) {
+        self.restarts += status.int("restartCount").unwrap_or_default();
+        self.last_restart = self.last_restart.max(age::timestamp(status.at("lastState.terminated.finishedAt")));
+    }
+}
+
+fn is_sidecar(spec: &Value, name: &str) -> bool {
+    spec.find("initContainers", "name", name).is_some_and(|c| c.text("restartPolicy") == "Always")
+}
+
+fn ended_reason(ended: &Value) -> String {
+    let (reason, signal) = (ended.text("reason"), ended.int("signal").unwrap_or_default());
+    match (reason, signal) {
+        ("", 0) => format!("ExitCode:{}", ended.int("exitCode").unwrap_or_default()),
+        ("", signal) => format!("Signal:{signal}"),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+/// Init containers: adds up, and says whether they still keep the others from starting.
+fn summarize_init(pod: &Value, all: &mut Summary, sidecars: &mut Summary) -> bool {
+    let spec = pod.get_or_null("spec");
+    for (i, status) in pod.at("status").items("initContainerStatuses").iter().enumerate() {
+        let (ended, waiting) = (status.at("state.terminated"), status.at("state.waiting").text("reason"));
+        let sidecar = is_sidecar(spec, status.text("name"));
+        all.count_restarts(status);
+        if sidecar {
+            sidecars.count_restarts(status);
+        }
+        if !ended.is_null() && ended.int("exitCode").unwrap_or_default() == 0 {
+            continue;
+        }
+        if sidecar && status.flag("started") {
+            all.ready += usize::from(status.flag("ready"));
+            continue;
+        }
+        let reason = if !ended.is_null() {
+            ended_reason(ended)
+        } else if !waiting.is_empty() && waiting != "PodInitializing" {
+            waiting.to_owned()
+        } else {
+            format!("{i}/{}", spec.count("initContainers"))
+        };
+        all.reason = format!("Init:{reason}");
+        return true;
+    }
+    false
+}
+
+fn summarize(pod: &Value) -> Summary {
+    let status = pod.get_or_null("status");
+    let phase = if status.text("reason").is_empty() { status.text("phase") } else { status.text("reason") };
+    let mut all = Summary { reason: phase.to_owned(), ..Summary::default() };
+    if cells::condition(pod, "PodScheduled").is_some_and(|c| c.text("reason") == "SchedulingGated") {
+        all.reason = "SchedulingGated".to_owned();
+    }
+    let mut sidecars = Summary::default();
+    let initializing = summarize_init(pod, &mut all, &mut sidecars);
+    if !initializing || cells::is_true(pod, "Initialized") {
+        (all.restarts, all.last_restart) = (sidecars.restarts, sidecars.last_restart);
+        summarize_running(pod, &mut all);
+    }
+    if pod.at("metadata").has("deletionTimestamp") {
+        if status.text("reason") == "NodeLost" {
+            all.reason = "Unknown".to_owned();
+        } else if !matches!(status.text("phase"), "Succeeded" | "Failed") {
+            all.reason = "Terminating".to_owned();
+        }
+    }
+    all
+}
+
+fn summarize_running(pod: &Value, all: &mut Summary) {
+    let (mut running, mut failed) = (false, String::new());
+    for status in pod.at("status").items("containerStatuses").iter().rev() {
+        all.count_restarts(status);
+        let (waiting, ended) = (status.at("state.waiting").text("reason"), status.at("state.terminated"));
+        if !waiting.is_empty() {
+            all.reason = waiting.to_owned();
+        } else if !ended.is_null() {
+            all.reason = ended_reason(ended);
+            if ended.int("exitCode").unwrap_or_default() != 0 {
+                failed = all.reason.clone();
+            }
+        } else if status.flag("ready") && !status.at("state.running").is_null() {
+            running = true;
+            all.ready += 1;
+        }
+    }
+    if all.reason == "Completed" {
+        if running && cells::is_true(pod, "Ready") {
+            all.reason = "Running".to_owned();
+        } else if !failed.is_empty() {
+            all.reason = failed;
+        } else if running {
+            all.reason = "NotReady".to_owned();
+        }
+    }
+}
+
+fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (pod.get_or_null("spec"), pod.get_or_null("status"));
+    let sidecars = spec.items("initContainers").iter().filter(|c| c.text("restartPolicy") == "Always").count();
+    let summary = summarize(pod);
+    let restarts = match summary.last_restart {
+        Some(last) if summary.restarts != 0 => {
+            format!("{} ({} ago)", summary.restarts, age::human(age::seconds_between(last, now)))
+        }
+        _ => summary.restarts.to_string(),
+    };
+    let gates = spec.items("readinessGates");
+    let open = gates.iter().filter(|gate| cells::is_true(pod, gate.text("conditionType"))).count();
+    let gates = if gates.is_empty() { cells::NONE.to_owned() } else { format!("{open}/{}", gates.len()) };
+    vec![
+        name_cell(pod),
+        format!("{}/{}", summary.ready, spec.count("containers") + sidecars).into(),
+        summary.reason.into(),
+        restarts.into(),
+        age::cell(pod, now),
+        or_none(status.items("podIPs").first().map_or("", |ip| ip.text("ip"))).into(),
+        or_none(spec.text("nodeName")).into(),
+        or_none(status.text("nominatedNodeName")).into(),
+        gates.into(),
     ]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Rules;
-    use crate::tree::without;
-
-    fn pod(image: &str) -> Value {
-        let mut pod = json!({"metadata": {"name": "a", "namespace": "x"}, "spec": {"containers": [{"name": "c", "image": image}]}});
-        Rules::default(&POD, &mut pod);
-        pod
-    }
-
-    #[test]
-    fn faults_come_together() {
-        let bad = json!({"spec": {"restartPolicy": "Sometimes", "containers": [{"name": "A b", "image": ""}, {"name": "c", "image": "x", "ports": [{"containerPort": 70_000}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}]}});
-        let faults: Vec<String> = POD.validate_create(&bad).iter().map(|f| f.path.to_string()).collect();
-        for path in [
-            "spec.containers[0].name",
-            "spec.containers[0].image",
-            "spec.containers[1].ports[0].containerPort",
-            "spec.containers[1].volumeMounts[0].name",
-            "spec.restartPolicy",
-        ] {
-            assert!(faults.iter().any(|f| f == path), "{path} in {faults:?}");
-        }
-        assert!(POD.validate_create(&pod("x:1")).is_empty());
-    }
-
-    #[test]
-    fn only_some_fields_of_a_pod_change() {
-        let old = pod("x:1");
-        assert!(POD.validate_update(&pod("x:2"), &old, Part::Main).is_empty());
-        let mut moved = old.clone();
-        moved["spec"]["hostNetwork"] = json!(true);
-        assert_eq!(POD.validate_update(&moved, &old, Part::Main).len(), 1);
-    }
-
-    #[test]
-    fn status_and_spec_are_apart() {
-        let old = json!({"metadata": {"name": "a", "generation": 3}, "spec": {"nodeName": "n"}, "status": {"phase": "Running", "qosClass": "BestEffort"}});
-        let mut status = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}, "spec": {"nodeName": "other"}, "status": {"phase": "Failed"}});
-        POD.prepare_update(&mut status, &old, Part::Status);
-        assert_eq!(
-            status,
-            json!({"metadata": {"name": "a", "generation": 3}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed", "qosClass": "BestEffort"}})
-        );
-        let mut main =
-            json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "x": 1}, "status": {"phase": "Failed"}});
-        POD.prepare_update(&mut main, &old, Part::Main);
-        assert_eq!(main["status"]["phase"], "Running");
-        assert_eq!(main["metadata"]["generation"], 4);
-        assert_eq!(without(&main, &["metadata", "status"]).len(), 1);
-    }
-}
+mod tests;

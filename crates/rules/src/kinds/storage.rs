@@ -1,181 +1,364 @@
-//! Volumes that outlive pods.
+//! Classes of storage, and what drivers of storage tell.
 
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::{Quantity, names};
 
-use crate::kind::{AGE, ColumnFacts, KindRules, NAME};
-use crate::show::{created, name, or_none};
-use crate::tree::{fill, items, object, put, text, without};
+use crate::age;
+use crate::at::At;
+use crate::cells::{NONE, or_none};
+use crate::row::{METADATA, Row, name_cell};
+use crate::view::{Change, View};
 
-const MODE: ColumnFacts = ("VolumeMode", "string", 1, "Whether it holds files or is a bare device");
-const ATTRIBUTES: ColumnFacts = ("VolumeAttributesClass", "string", 0, "Class of its attributes");
+pub(crate) const STORAGE_CLASS: Row = Row {
+    default: |class| {
+        class.default_to("reclaimPolicy", "Delete");
+        class.default_to("volumeBindingMode", "Immediate");
+    },
+    validate: |class, out| {
+        let class = At::root(class);
+        driver(&class, "provisioner", out);
+        parameters(&class, out);
+        class.optional_one_of("reclaimPolicy", &["Delete", "Retain"], out);
+        class.one_of("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], out);
+        topologies(&class, out);
+    },
+    validate_update: |new, old, out| {
+        for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            At::root(new).immutable(name, old, out);
+        }
+    },
+    columns: "Name,Provisioner,ReclaimPolicy,VolumeBindingMode,AllowVolumeExpansion,Age",
+    cells: |class, now| {
+        vec![
+            marked_default(
+                class,
+                &["storageclass.kubernetes.io/", "storageclass.beta.kubernetes.io/"],
+                "is-default-class",
+            ),
+            class.text("provisioner").into(),
+            class.get_or_null("reclaimPolicy").as_str().unwrap_or("Delete").into(),
+            class.get_or_null("volumeBindingMode").as_str().unwrap_or("Immediate").into(),
+            class.flag("allowVolumeExpansion").into(),
+            age::cell(class, now),
+        ]
+    },
+    ..Row::new("storage.k8s.io", "StorageClass")
+};
 
-fn access_modes(value: &Value) -> String {
-    let short = |mode: &Value| match text(mode) {
-        "ReadWriteOnce" => "RWO",
-        "ReadOnlyMany" => "ROX",
-        "ReadWriteMany" => "RWX",
-        "ReadWriteOncePod" => "RWOP",
-        _ => "",
-    };
-    items(value).iter().map(short).collect::<Vec<_>>().join(",")
+pub(crate) const VOLUME_ATTRIBUTES_CLASS: Row = Row {
+    validate: |class, out| {
+        let class = At::root(class);
+        driver(&class, "driverName", out);
+        parameters(&class, out);
+        if class.value.count("parameters") == 0 {
+            class.missing("parameters", "must contain at least one key/value pair", out);
+        }
+    },
+    validate_update: |new, old, out| {
+        for name in ["driverName", "parameters"] {
+            if new.get_or_null(name) != old.get_or_null(name) {
+                At::root(new).forbidden(name, &format!("updates to {name} are forbidden."), out);
+            }
+        }
+    },
+    columns: "Name,DriverName,Age",
+    cells: |class, now| vec![name_cell(class), class.text("driverName").into(), age::cell(class, now)],
+    ..Row::new("storage.k8s.io", "VolumeAttributesClass")
+};
+
+pub(crate) const VOLUME_ATTACHMENT: Row = Row {
+    status: Some(|| json!({"attached": false})),
+    status_keeps: METADATA,
+    validate: validate_attachment,
+    validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
+    columns: "Name,Attacher,PV,Node,Attached,Age",
+    cells: |object, now| {
+        let spec = object.get_or_null("spec");
+        vec![
+            name_cell(object),
+            spec.text("attacher").into(),
+            spec.at("source").text("persistentVolumeName").into(),
+            spec.text("nodeName").into(),
+            object.at("status").flag("attached").into(),
+            age::cell(object, now),
+        ]
+    },
+    ..Row::new("storage.k8s.io", "VolumeAttachment")
+};
+
+pub(crate) const CSI_NODE: Row = Row {
+    validate: |node, out| {
+        let spec = At::member(node, "spec");
+        spec.items("drivers").for_each(|driver| node_driver(&driver, out));
+        spec.unique("drivers", "name", out);
+    },
+    validate_update: |new, old, out| {
+        let comparable = |driver: &Value| {
+            let mut driver = driver.clone();
+            driver.drop_member("allocatable");
+            driver
+        };
+        let spec = At::member(new, "spec");
+        for driver in spec.value.items("drivers") {
+            let before = old.at("spec").find("drivers", "name", driver.text("name"));
+            if before.is_some_and(|before| comparable(before) != comparable(driver)) {
+                out.push(FieldError::invalid(&spec.path("drivers"), comparable(driver), "field is immutable"));
+            }
+        }
+    },
+    columns: "Name,#Drivers,Age",
+    cells: |node, now| vec![name_cell(node), node.at("spec").count("drivers").into(), age::cell(node, now)],
+    ..Row::new("storage.k8s.io", "CSINode")
+};
+
+pub(crate) const CSI_DRIVER: Row = Row {
+    generation: &["spec"],
+    default: |driver| {
+        let spec = driver.child("spec");
+        spec.default_to("attachRequired", true);
+        for name in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            spec.default_to(name, false);
+        }
+        spec.default_to("fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if spec.count("volumeLifecycleModes") == 0 {
+            spec.put("volumeLifecycleModes", json!(["Persistent"]));
+        }
+    },
+    // Unlike other kinds, this one begins without a generation.
+    prepare_create: |driver| driver.child("metadata").drop_member("generation"),
+    validate: validate_driver,
+    validate_update: |new, old, out| {
+        let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
+        spec.immutable("attachRequired", before, out);
+        spec.immutable("volumeLifecycleModes", before, out);
+    },
+    columns: "Name,?AttachRequired,?PodInfoOnMount,?StorageCapacity,TokenRequests,?RequiresRepublish,Modes,Age",
+    cells: driver_cells,
+    ..Row::new("storage.k8s.io", "CSIDriver")
+};
+
+pub(crate) const CSI_STORAGE_CAPACITY: Row = Row {
+    validate: |capacity, out| {
+        let at = At::root(capacity);
+        at.get("nodeTopology").label_selector(out);
+        at.faults("storageClassName", &names::dns1123_subdomain(at.text("storageClassName")), out);
+        if Quantity::from_json(capacity.get_or_null("capacity")).is_ok_and(Quantity::is_negative) {
+            at.invalid("capacity", "must be greater than or equal to 0", out);
+        }
+    },
+    validate_update: |new, old, out| {
+        At::root(new).immutable("nodeTopology", old, out);
+        At::root(new).immutable("storageClassName", old, out);
+    },
+    columns: "Name,StorageClassName,Capacity",
+    cells: |object, _| {
+        let capacity = object.get_or_null("capacity").as_str().unwrap_or("<unset>");
+        vec![name_cell(object), object.text("storageClassName").into(), capacity.into()]
+    },
+    ..Row::new("storage.k8s.io", "CSIStorageCapacity")
+};
+
+/// The name, with a word added when an annotation makes the object the default of its kind.
+pub(super) fn marked_default(object: &Value, prefixes: &[&str], annotation: &str) -> Value {
+    let annotations = object.at("metadata.annotations");
+    let default = prefixes.iter().any(|prefix| annotations.text(&format!("{prefix}{annotation}")) == "true");
+    let name = object.at("metadata").text("name");
+    if default { format!("{name} (default)").into() } else { name.into() }
 }
 
-fn phase(object: &Value) -> Value {
-    if object["metadata"]["deletionTimestamp"].is_string() {
-        "Terminating".into()
-    } else {
-        object["status"]["phase"].clone()
+fn driver(at: &At<'_>, name: &str, out: &mut FieldErrors) {
+    if at.require(name, out) {
+        at.faults(name, &names::qualified_name(&at.text(name).to_lowercase()), out);
     }
 }
 
-fn unset(value: &Value) -> Value {
-    if text(value).is_empty() { "<unset>".into() } else { value.clone() }
+fn parameters(at: &At<'_>, out: &mut FieldErrors) {
+    const MOST: usize = 512;
+    const LARGEST: usize = 256 << 10;
+    if at.value.count("parameters") > MOST {
+        return out.push(FieldError::too_long(&at.path("parameters"), MOST));
+    }
+    let mut size = 0;
+    for (key, value) in at.value.entries("parameters") {
+        if key.is_empty() {
+            out.push(FieldError::invalid(&at.path("parameters"), key, "field can not be empty."));
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > LARGEST {
+        out.push(FieldError::too_long(&at.path("parameters"), LARGEST));
+    }
 }
 
-pub(crate) static PERSISTENT_VOLUME: KindRules = KindRules {
-    default: |volume| {
-        let spec = object(volume, "spec");
-        fill(spec, "persistentVolumeReclaimPolicy", "Retain");
-        fill(spec, "volumeMode", "Filesystem");
-    },
-    first_status: Some(|| json!({"phase": "Pending"})),
-    validate: |at, faults| {
-        let spec = at.get("spec");
-        spec.get("accessModes").required(faults, "");
-        spec.get("capacity").required(faults, "");
-        spec.get("persistentVolumeReclaimPolicy").one_of(faults, &["Delete", "Recycle", "Retain"]);
-    },
-    columns: &[
-        NAME,
-        ("Capacity", "string", 0, "Its size"),
-        ("Access Modes", "string", 0, "How it can be mounted"),
-        ("Reclaim Policy", "string", 0, "What becomes of it after its claim"),
-        ("Status", "string", 0, "Whether it is bound"),
-        ("Claim", "string", 0, "The claim it is bound to"),
-        ("StorageClass", "string", 0, "Its class"),
-        ATTRIBUTES,
-        ("Reason", "string", 0, "Why it failed"),
-        AGE,
-        MODE,
-    ],
-    cells: |volume, now| {
-        let spec = &volume["spec"];
-        let claim = &spec["claimRef"];
-        let claim = if claim.is_object() {
-            format!("{}/{}", text(&claim["namespace"]), text(&claim["name"]))
-        } else {
-            String::new()
-        };
-        vec![
-            name(volume),
-            spec["capacity"]["storage"].clone(),
-            access_modes(&spec["accessModes"]).into(),
-            spec["persistentVolumeReclaimPolicy"].clone(),
-            phase(volume),
-            claim.into(),
-            text(&spec["storageClassName"]).into(),
-            unset(&spec["volumeAttributesClassName"]),
-            text(&volume["status"]["reason"]).into(),
-            created(volume, now),
-            unset(&spec["volumeMode"]),
-        ]
-    },
-    ..KindRules::new("", "PersistentVolume")
-};
-
-/// Fills in a claim; also claims within a StatefulSet.
-pub(crate) fn default_claim(claim: &mut Value) {
-    fill(object(claim, "spec"), "volumeMode", "Filesystem");
-    fill(object(claim, "status"), "phase", "Pending");
+fn topologies(class: &At<'_>, out: &mut FieldErrors) {
+    let mut terms = BTreeSet::new();
+    for term in class.items("allowedTopologies") {
+        for expression in term.items("matchLabelExpressions") {
+            if expression.value.count("values") == 0 {
+                expression.missing("values", "", out);
+            }
+            let mut seen = BTreeSet::new();
+            for value in expression.items("values") {
+                let text = value.value.as_str().unwrap_or_default();
+                if !seen.insert(text) {
+                    out.push(FieldError::duplicate(&value.path, text));
+                }
+            }
+            expression.faults("key", &names::qualified_name(expression.text("key")), out);
+        }
+        term.unique("matchLabelExpressions", "key", out);
+        if !terms.insert(term.value.to_string()) {
+            out.push(FieldError::duplicate(&term.path("matchLabelExpressions"), ""));
+        }
+    }
 }
 
-pub(crate) static PERSISTENT_VOLUME_CLAIM: KindRules = KindRules {
-    default: |claim| fill(object(claim, "spec"), "volumeMode", "Filesystem"),
-    first_status: Some(|| json!({"phase": "Pending"})),
-    validate: |at, faults| {
-        let spec = at.get("spec");
-        spec.get("accessModes").required(faults, "at least 1 access mode is required");
-        spec.walk("resources.requests.storage").required(faults, "");
-    },
-    validate_change: |new, old, faults| {
-        let rest = |value: &Value| {
-            let mut spec = value["spec"].clone();
-            for free in ["volumeName", "volumeAttributesClassName"] {
-                put(&mut spec, free, Value::Null);
-            }
-            put(&mut spec["resources"], "requests", Value::Null);
-            without(&spec, &[])
-        };
-        if rest(new.value) != rest(old.value) {
-            new.get("spec").forbidden(faults, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+fn validate_attachment(object: &Value, out: &mut FieldErrors) {
+    let spec = At::member(object, "spec");
+    spec.driver_name("attacher", out);
+    let source = spec.get("source");
+    let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (source.has("inlineVolumeSpec"), source.has("persistentVolumeName")) {
+        (false, false) => out.push(FieldError::required(&source.path, why)),
+        (true, true) => out.push(FieldError::forbidden(&source.path, why)),
+        (false, true) if source.text("persistentVolumeName").is_empty() => {
+            source.missing("persistentVolumeName", "must specify non empty persistentVolumeName", out);
         }
-    },
-    columns: &[
-        NAME,
-        ("Status", "string", 0, "Whether it is bound"),
-        ("Volume", "string", 0, "The volume it is bound to"),
-        ("Capacity", "string", 0, "Size of that volume"),
-        ("Access Modes", "string", 0, "How it can be mounted"),
-        ("StorageClass", "string", 0, "Its class"),
-        ATTRIBUTES,
-        AGE,
-        MODE,
-    ],
-    cells: |claim, now| {
-        let (spec, status) = (&claim["spec"], &claim["status"]);
-        let bound = !text(&spec["volumeName"]).is_empty();
-        vec![
-            name(claim),
-            phase(claim),
-            text(&spec["volumeName"]).into(),
-            if bound { text(&status["capacity"]["storage"]).into() } else { "".into() },
-            if bound { access_modes(&status["accessModes"]).into() } else { "".into() },
-            text(&spec["storageClassName"]).into(),
-            unset(&spec["volumeAttributesClassName"]),
-            created(claim, now),
-            unset(&spec["volumeMode"]),
-        ]
-    },
-    ..KindRules::new("", "PersistentVolumeClaim")
-};
+        _ => {}
+    }
+    spec.faults("nodeName", &names::dns1123_subdomain(spec.text("nodeName")), out);
+    source.form("persistentVolumeName", names::dns1123_subdomain, out);
+}
 
-pub(crate) static STORAGE_CLASS: KindRules = KindRules {
-    default: |class| {
-        fill(class, "reclaimPolicy", "Delete");
-        fill(class, "volumeBindingMode", "Immediate");
-    },
-    validate: |at, faults| {
-        at.get("provisioner").required(faults, "");
-        at.get("reclaimPolicy").one_of(faults, &["Delete", "Retain"]);
-        at.get("volumeBindingMode").one_of(faults, &["Immediate", "WaitForFirstConsumer"]);
-    },
-    validate_change: |new, old, faults| {
-        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-            if new.get(field).value != old.get(field).value {
-                new.get(field).forbidden(faults, &format!("updates to {field} are forbidden."));
-            }
+fn node_driver(driver: &At<'_>, out: &mut FieldErrors) {
+    driver.driver_name("name", out);
+    if driver.require("nodeID", out) && driver.text("nodeID").len() > 256 {
+        driver.invalid("nodeID", "must be 256 characters or less", out);
+    }
+    driver.get("allocatable").not_negative("count", out);
+    let mut seen = BTreeSet::new();
+    for key in driver.value.texts("topologyKeys") {
+        if key.is_empty() {
+            out.push(FieldError::required(&driver.path, key));
         }
-    },
-    columns: &[
-        NAME,
-        ("Provisioner", "string", 0, "Who makes its volumes"),
-        ("ReclaimPolicy", "string", 0, "What becomes of volumes after their claims"),
-        ("VolumeBindingMode", "string", 0, "When claims are bound"),
-        ("AllowVolumeExpansion", "string", 0, "Whether volumes can grow"),
-        AGE,
-    ],
-    cells: |class, now| {
-        let default = class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true";
-        let shown =
-            if default { format!("{} (default)", text(&class["metadata"]["name"])).into() } else { name(class) };
-        vec![
-            shown,
-            class["provisioner"].clone(),
-            or_none(&class["reclaimPolicy"]),
-            or_none(&class["volumeBindingMode"]),
-            (class["allowVolumeExpansion"] == true).into(),
-            created(class, now),
-        ]
-    },
-    ..KindRules::new("storage.k8s.io", "StorageClass")
-};
+        if !seen.insert(key) {
+            out.push(FieldError::duplicate(&driver.path, key));
+        }
+        out.extend(names::qualified_name(key).iter().map(|why| FieldError::invalid(&driver.path, key, why)));
+    }
+}
+
+fn validate_driver(object: &Value, out: &mut FieldErrors) {
+    let spec = At::member(object, "spec");
+    spec.optional_one_of("fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], out);
+    let mut audiences = BTreeSet::new();
+    for request in spec.items("tokenRequests") {
+        if !audiences.insert(request.text("audience")) {
+            out.push(FieldError::duplicate(&request.path("audience"), request.text("audience")));
+            continue;
+        }
+        match request.int("expirationSeconds") {
+            Some(..600) => {
+                request.invalid("expirationSeconds", "may not specify a duration less than 10 minutes", out);
+            }
+            Some(seconds) if seconds > 1 << 32 => {
+                request.invalid("expirationSeconds", "may not specify a duration larger than 2^32 seconds", out);
+            }
+            _ => {}
+        }
+    }
+    for mode in spec.value.texts("volumeLifecycleModes").filter(|m| !matches!(*m, "Persistent" | "Ephemeral")) {
+        let path = spec.path("volumeLifecycleModes");
+        out.push(FieldError::not_supported(&path, mode, &["Ephemeral", "Persistent"]));
+    }
+    if spec.int("nodeAllocatableUpdatePeriodSeconds").is_some_and(|seconds| seconds < 10) {
+        let why = "must be greater than or equal to 10 seconds";
+        spec.invalid("nodeAllocatableUpdatePeriodSeconds", why, out);
+    }
+    if spec.has("serviceAccountTokenInSecrets") && spec.value.count("tokenRequests") == 0 {
+        let why = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        spec.invalid("serviceAccountTokenInSecrets", why, out);
+    }
+}
+
+fn driver_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = object.get_or_null("spec");
+    let modes: Vec<&str> = spec.texts("volumeLifecycleModes").collect();
+    let audiences: Vec<&str> = spec.items("tokenRequests").iter().map(|request| request.text("audience")).collect();
+    vec![
+        name_cell(object),
+        spec.get_or_null("attachRequired").as_bool().unwrap_or(true).into(),
+        spec.flag("podInfoOnMount").into(),
+        spec.flag("storageCapacity").into(),
+        if spec.has("tokenRequests") { audiences.join(",").into() } else { "<unset>".into() },
+        spec.flag("requiresRepublish").into(),
+        if modes.is_empty() { NONE.into() } else { or_none(&modes.join(",")).into() },
+        age::cell(object, now),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Part, Rules};
+
+    fn texts(faults: &FieldErrors) -> Vec<String> {
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn classes() {
+        let mut class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "example.com/disk"});
+        STORAGE_CLASS.default(&mut class);
+        assert_eq!(STORAGE_CLASS.validate_create(&class), []);
+        let cells = STORAGE_CLASS.cells(&class, Timestamp::UNIX_EPOCH);
+        assert_eq!(cells[..4], ["fast (default)", "example.com/disk", "Delete", "Immediate"].map(Value::from));
+        let mut other = class.clone();
+        other["provisioner"] = json!("");
+        other["volumeBindingMode"] = json!("Later");
+        assert_eq!(
+            texts(&STORAGE_CLASS.validate_create(&other)),
+            [
+                "provisioner: Required value",
+                "volumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \"WaitForFirstConsumer\""
+            ]
+        );
+        assert_eq!(STORAGE_CLASS.validate_update(&other, &class, Part::Main).len(), 4);
+    }
+
+    #[test]
+    fn drivers() {
+        let mut driver = json!({"metadata": {"name": "d.example.com"}, "spec": {"tokenRequests": [{"audience": "a"}, {"audience": "a"}]}});
+        CSI_DRIVER.default(&mut driver);
+        CSI_DRIVER.prepare_create(&mut driver);
+        assert_eq!(driver["metadata"].get("generation"), None);
+        assert_eq!(
+            texts(&CSI_DRIVER.validate_create(&driver)),
+            ["spec.tokenRequests[1].audience: Duplicate value: \"a\""]
+        );
+        let mut changed = driver.clone();
+        changed["spec"]["requiresRepublish"] = json!(true);
+        CSI_DRIVER.prepare_update(&mut changed, &driver, Part::Main);
+        assert_eq!(changed["metadata"]["generation"], 1);
+        let row = CSI_DRIVER.cells(&driver, Timestamp::UNIX_EPOCH);
+        assert_eq!(row[1..5], [json!(true), json!(false), json!(false), json!("a,a")]);
+        assert_eq!(row[6], "Persistent");
+    }
+
+    #[test]
+    fn attachments_and_nodes() {
+        let bad = json!({"spec": {"attacher": "x.y", "source": {}, "nodeName": "n"}});
+        assert_eq!(
+            texts(&VOLUME_ATTACHMENT.validate_create(&bad)),
+            ["spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"]
+        );
+        let node = |id: &str| json!({"spec": {"drivers": [{"name": "x.y", "nodeID": id}]}});
+        assert_eq!(CSI_NODE.validate_create(&node("n")), []);
+        assert_eq!(CSI_NODE.validate_update(&node("m"), &node("n"), Part::Main).len(), 1);
+    }
+}

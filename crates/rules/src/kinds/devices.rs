@@ -1,0 +1,329 @@
+//! Devices: what there is, what classes it falls into, and who claims it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::names;
+
+use crate::age;
+use crate::at::At;
+use crate::podspec::node_selector;
+use crate::row::{EMPTY, METADATA, Row, name_and_age, name_cell};
+use crate::view::{Change, View};
+
+const GROUP: &str = "resource.k8s.io";
+/// Most requests, constraints, configurations or selectors in one place.
+const MOST: usize = 32;
+/// Most alternatives of one request.
+const MOST_ALTERNATIVES: usize = 8;
+const MOST_DEVICES: usize = 128;
+
+pub(crate) const DEVICE_CLASS: Row = Row {
+    generation: &["spec"],
+    validate: |class, out| {
+        let spec = At::member(class, "spec");
+        selectors(&spec, out);
+        spec.at_most("config", MOST, out);
+        spec.items("config").for_each(|config| opaque(&config, out));
+    },
+    columns: "Name,Age",
+    cells: name_and_age,
+    ..Row::new(GROUP, "DeviceClass")
+};
+
+pub(crate) const RESOURCE_CLAIM: Row = Row {
+    status: EMPTY,
+    status_keeps: METADATA,
+    default: |claim| default_devices(claim.child("spec").child("devices")),
+    validate_create: |claim, out| devices(&At::member(claim, "spec").get("devices"), out),
+    validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
+    columns: "Name,State,Age",
+    cells: |claim, now| {
+        let going = claim.at("metadata").has("deletionTimestamp");
+        let status = claim.get_or_null("status");
+        let mut states = if going { vec!["deleted"] } else { Vec::new() };
+        if status.has("allocation") {
+            states.push("allocated");
+            if status.count("reservedFor") > 0 {
+                states.push("reserved");
+            }
+        } else if !going {
+            states.push("pending");
+        }
+        vec![name_cell(claim), states.join(",").into(), age::cell(claim, now)]
+    },
+    ..Row::new(GROUP, "ResourceClaim")
+};
+
+pub(crate) const RESOURCE_CLAIM_TEMPLATE: Row = Row {
+    default: |template| {
+        if let Some(spec) = template.child("spec").existing("spec") {
+            default_devices(spec.child("devices"));
+        }
+    },
+    validate_create: |template, out| devices(&At::member(template, "spec").get("spec").get("devices"), out),
+    validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
+    columns: "Name,Age",
+    cells: name_and_age,
+    ..Row::new(GROUP, "ResourceClaimTemplate")
+};
+
+pub(crate) const RESOURCE_SLICE: Row = Row {
+    generation: &["spec"],
+    validate: validate_slice,
+    validate_update: |new, old, out| {
+        let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
+        spec.get("pool").immutable("name", before.get_or_null("pool"), out);
+        spec.immutable("driver", before, out);
+        spec.immutable("nodeName", before, out);
+    },
+    selectable: |slice| {
+        let field = |name: &str| slice.at("spec").text(name).to_owned();
+        vec![("spec.nodeName", field("nodeName")), ("spec.driver", field("driver"))]
+    },
+    columns: "Name,Node,Driver,Pool,Age",
+    cells: |slice, now| {
+        let spec = slice.get_or_null("spec");
+        vec![
+            name_cell(slice),
+            spec.text("nodeName").into(),
+            spec.text("driver").into(),
+            spec.at("pool").text("name").into(),
+            age::cell(slice, now),
+        ]
+    },
+    ..Row::new(GROUP, "ResourceSlice")
+};
+
+fn default_devices(devices: &mut Value) {
+    for request in devices.items_mut("requests") {
+        if let Some(exactly) = request.existing("exactly") {
+            default_request(exactly);
+        }
+        request.items_mut("firstAvailable").iter_mut().for_each(default_request);
+    }
+}
+
+fn default_request(request: &mut Value) {
+    request.default_text("allocationMode", "ExactCount");
+    if request.text("allocationMode") == "ExactCount" && request.int("count").unwrap_or_default() == 0 {
+        request.put("count", 1.into());
+    }
+}
+
+fn devices(at: &At<'_>, out: &mut FieldErrors) {
+    at.at_most("requests", MOST, out);
+    at.items("requests").for_each(|at| request(&at, out));
+    at.unique("requests", "name", out);
+    let known = request_names(at.value);
+    at.at_most("constraints", MOST, out);
+    for constraint in at.items("constraints") {
+        known_requests(&constraint, &known, out);
+        if !constraint.has("matchAttribute") && !constraint.has("distinctAttribute") {
+            constraint.missing("matchAttribute", "", out);
+        }
+    }
+    at.at_most("config", MOST, out);
+    for config in at.items("config") {
+        known_requests(&config, &known, out);
+        opaque(&config, out);
+    }
+}
+
+/// Names by which requests, and alternatives within them, are referred to.
+fn request_names(devices: &Value) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for request in devices.items("requests") {
+        let name = request.text("name");
+        known.insert(name.to_owned());
+        known.extend(request.items("firstAvailable").iter().map(|sub| format!("{name}/{}", sub.text("name"))));
+    }
+    known
+}
+
+fn known_requests(at: &At<'_>, known: &BTreeSet<String>, out: &mut FieldErrors) {
+    for request in at.items("requests") {
+        if !request.value.as_str().is_some_and(|name| known.contains(name)) {
+            let why = "must be the name of a request in the claim or the name of a request and a subrequest separated \
+                       by '/'";
+            request.wrong(why, out);
+        }
+    }
+}
+
+fn request(at: &At<'_>, out: &mut FieldErrors) {
+    at.faults("name", &names::dns1123_label(at.text("name")), out);
+    match (at.has("exactly"), at.value.count("firstAvailable") > 0) {
+        (false, false) => {
+            let why = "exactly one of `exactly` or `firstAvailable` is required";
+            out.push(FieldError::required(&at.path, why));
+        }
+        (true, true) => {
+            let why = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+            out.push(FieldError::invalid(&at.path, Value::Null, why));
+        }
+        (true, false) => exact(&at.get("exactly"), out),
+        (false, true) => {
+            at.at_most("firstAvailable", MOST_ALTERNATIVES, out);
+            for sub in at.items("firstAvailable") {
+                sub.faults("name", &names::dns1123_label(sub.text("name")), out);
+                exact(&sub, out);
+            }
+            at.unique("firstAvailable", "name", out);
+        }
+    }
+}
+
+fn exact(at: &At<'_>, out: &mut FieldErrors) {
+    at.require_form("deviceClassName", names::dns1123_subdomain, out);
+    selectors(at, out);
+    let count = at.int("count").unwrap_or_default();
+    match at.text("allocationMode") {
+        "All" if count != 0 => {
+            at.invalid("count", "must not be specified when allocationMode is 'All'", out);
+        }
+        "ExactCount" if count <= 0 => {
+            out.push(FieldError::invalid(&at.path("count"), count, "must be greater than zero"));
+        }
+        "All" | "ExactCount" => {}
+        other => out.push(FieldError::not_supported(&at.path("allocationMode"), other, &["All", "ExactCount"])),
+    }
+}
+
+/// Expressions are only checked for being there: they are compiled where they run.
+fn selectors(at: &At<'_>, out: &mut FieldErrors) {
+    at.at_most("selectors", MOST, out);
+    for selector in at.items("selectors") {
+        if selector.has("cel") {
+            selector.get("cel").require("expression", out);
+        } else {
+            selector.missing("cel", "", out);
+        }
+    }
+}
+
+fn opaque(config: &At<'_>, out: &mut FieldErrors) {
+    if !config.has("opaque") {
+        return config.missing("opaque", "", out);
+    }
+    let opaque = config.get("opaque");
+    opaque.driver_name("driver", out);
+    match opaque.value.get_or_null("parameters") {
+        Value::Null => opaque.missing("parameters", "", out),
+        Value::Object(_) => {}
+        _ => opaque.invalid("parameters", "must be a valid JSON object", out),
+    }
+}
+
+fn validate_slice(slice: &Value, out: &mut FieldErrors) {
+    let spec = At::member(slice, "spec");
+    spec.driver_name("driver", out);
+    pool(&spec.get("pool"), out);
+    let mut given = Vec::new();
+    if spec.has("nodeName") {
+        if spec.text("nodeName").is_empty() {
+            spec.invalid("nodeName", "must be either unset or set to a non-empty string", out);
+        } else {
+            given.push("`nodeName`");
+            spec.form("nodeName", names::dns1123_subdomain, out);
+        }
+    }
+    let selector = spec.get("nodeSelector");
+    if selector.is_set() {
+        given.push("`nodeSelector`");
+        node_selector(&selector, out);
+        if selector.value.count("nodeSelectorTerms") != 1 {
+            selector.invalid("nodeSelectorTerms", "must have exactly one node selector term", out);
+        }
+    }
+    for (name, shown) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
+        if spec.flag(name) {
+            given.push(shown);
+        } else if spec.has(name) {
+            spec.invalid(name, "must be either unset or set to true", out);
+        }
+    }
+    let why = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    match given.len() {
+        0 => out.push(FieldError::required(&spec.path, why)),
+        1 => {}
+        _ => {
+            let given = format!("{{{}}}", given.join(", "));
+            out.push(FieldError::invalid(&spec.path, given, &format!("{why}, but multiple fields are set")));
+        }
+    }
+    if spec.has("sharedCounters") && spec.has("devices") {
+        out.push(FieldError::invalid(&spec.path, "", "only one of `sharedCounters` or `devices` is allowed"));
+    }
+    spec.at_most("devices", MOST_DEVICES, out);
+    for device in spec.items("devices") {
+        device.faults("name", &names::dns1123_label(device.text("name")), out);
+    }
+    spec.unique("devices", "name", out);
+}
+
+fn pool(at: &At<'_>, out: &mut FieldErrors) {
+    if at.require("name", out) {
+        if at.text("name").len() > 253 {
+            out.push(FieldError::too_long(&at.path("name"), 253));
+        }
+        for part in at.text("name").split('/') {
+            for why in names::dns1123_subdomain(part) {
+                out.push(FieldError::invalid(&at.path("name"), part, &why));
+            }
+        }
+    }
+    if at.int("resourceSliceCount").unwrap_or_default() <= 0 {
+        at.invalid("resourceSliceCount", "must be greater than zero", out);
+    }
+    at.not_negative("generation", out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Part, Rules};
+    use serde_json::json;
+
+    fn claim() -> Value {
+        let mut claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [
+            {"name": "gpu", "exactly": {"deviceClassName": "gpus"}}]}}});
+        RESOURCE_CLAIM.default(&mut claim);
+        claim
+    }
+
+    #[test]
+    fn claims() {
+        let claim = claim();
+        assert_eq!(RESOURCE_CLAIM.validate_create(&claim), []);
+        let exactly = &claim["spec"]["devices"]["requests"][0]["exactly"];
+        assert_eq!((&exactly["allocationMode"], &exactly["count"]), (&json!("ExactCount"), &json!(1)));
+        let mut other = claim.clone();
+        other["spec"]["devices"]["requests"][0] = json!({"name": "gpu"});
+        other["spec"]["devices"]["config"] = json!([{"requests": ["tpu"]}]);
+        assert_eq!(RESOURCE_CLAIM.validate_create(&other).len(), 3);
+        assert_eq!(RESOURCE_CLAIM.validate_update(&other, &claim, Part::Main).len(), 1);
+        let state = |claim: &Value| RESOURCE_CLAIM.cells(claim, jiff::Timestamp::UNIX_EPOCH)[1].clone();
+        assert_eq!(state(&claim), "pending");
+        let mut used = claim;
+        used["status"] = json!({"allocation": {}, "reservedFor": [{}]});
+        assert_eq!(state(&used), "allocated,reserved");
+    }
+
+    #[test]
+    fn slices() {
+        let slice = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
+        let pool = json!({"name": "p", "resourceSliceCount": 1});
+        let fine =
+            slice(json!({"driver": "gpu.example.com", "pool": pool, "nodeName": "n", "devices": [{"name": "d"}]}));
+        assert_eq!(RESOURCE_SLICE.validate_create(&fine), []);
+        let cells = RESOURCE_SLICE.cells(&fine, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(cells[1..4], ["n", "gpu.example.com", "p"].map(Value::from));
+        let bad = slice(json!({"driver": "gpu.example.com", "pool": pool, "nodeName": "n", "allNodes": true,
+            "devices": [{"name": "d"}, {"name": "d"}]}));
+        let found: Vec<_> = RESOURCE_SLICE.validate_create(&bad).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of"));
+    }
+}

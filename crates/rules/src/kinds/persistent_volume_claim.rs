@@ -1,0 +1,202 @@
+//! Claims to persistent volumes.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use skiff_meta::Quantity;
+use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::names;
+
+use crate::at::At;
+use crate::cells::or_unset;
+use crate::podspec::quantity;
+use crate::row::{Row, name_cell};
+use crate::view::{Change, View};
+use crate::workload::same_quantity;
+use crate::{Part, age};
+
+pub(super) const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+pub(crate) const PERSISTENT_VOLUME_CLAIM: Row = Row {
+    status: Some(|| json!({"phase": "Pending"})),
+    default,
+    validate: |claim, out| validate_spec(&At::member(claim, "spec"), out),
+    validate_update,
+    validate_part: |new, _, part, out| {
+        if part == Part::Status {
+            for (name, amount) in At::member(new, "status").entries("capacity") {
+                quantity(name, &amount, out);
+            }
+        }
+    },
+    columns: "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age,+VolumeMode",
+    cells,
+    ..Row::new("", "PersistentVolumeClaim")
+};
+
+/// Fills in a claim, or a template of claims.
+pub(super) fn default(claim: &mut Value) {
+    if !claim.at("status").has("phase") {
+        claim.child("status").put("phase", "Pending".into());
+    }
+    claim.child("spec").default_to("volumeMode", "Filesystem");
+}
+
+/// Faults of a claim's spec.
+pub(super) fn validate_spec(spec: &At<'_>, out: &mut FieldErrors) {
+    if spec.value.count("accessModes") == 0 {
+        spec.missing("accessModes", "at least 1 access mode is required", out);
+    }
+    spec.get("selector").label_selector(out);
+    access_modes(spec, out);
+    let storage = spec.value.at("resources.requests.storage");
+    let path = spec.path("resources").key("storage");
+    if storage.is_null() {
+        out.push(FieldError::required(&path, ""));
+    } else {
+        let at = At { value: storage, path };
+        match Quantity::from_json(storage) {
+            Ok(size) if size.is_zero() || size.is_negative() => at.wrong("must be greater than zero", out),
+            _ => quantity("storage", &at, out),
+        }
+    }
+    spec.form("storageClassName", names::dns1123_subdomain, out);
+    spec.optional_one_of("volumeMode", &["Block", "Filesystem"], out);
+    data_source(spec, out);
+    spec.form("volumeAttributesClassName", names::dns1123_subdomain, out);
+}
+
+pub(super) fn access_modes(spec: &At<'_>, out: &mut FieldErrors) {
+    for mode in spec.value.texts("accessModes") {
+        if !ACCESS_MODES.contains(&mode) {
+            out.push(FieldError::not_supported(&spec.path("accessModes"), mode, ACCESS_MODES));
+        }
+    }
+    let mut modes = spec.value.texts("accessModes");
+    if spec.value.count("accessModes") > 1 && modes.any(|m| m == "ReadWriteOncePod") {
+        let why = "may not use ReadWriteOncePod with other access modes";
+        spec.forbidden("accessModes", why, out);
+    }
+}
+
+fn data_source(spec: &At<'_>, out: &mut FieldErrors) {
+    for field in ["dataSource", "dataSourceRef"] {
+        let source = spec.get(field);
+        if !source.is_set() {
+            continue;
+        }
+        source.require("name", out);
+        source.require("kind", out);
+        if source.text("apiGroup").is_empty() && source.text("kind") != "PersistentVolumeClaim" {
+            source.wrong("must be 'PersistentVolumeClaim' when referencing the default apiGroup", out);
+        }
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
+    let bound = old.at("status").text("phase") == "Bound";
+    let mut rest = spec.value.clone();
+    if before.text("volumeName").is_empty() {
+        rest.put("volumeName", before.get_or_null("volumeName").clone());
+    }
+    let size = |spec: &Value| Quantity::from_json(spec.at("resources.requests.storage")).ok();
+    if let (Some(asked), Some(had)) = (size(spec.value), size(before)) {
+        if bound {
+            rest.child("resources").child("requests").put("storage", before.at("resources.requests.storage").clone());
+        }
+        let given = Quantity::from_json(old.at("status.capacity.storage"));
+        if asked < had && given.is_ok_and(|given| asked <= given) {
+            let path = spec.path("resources").child("requests").child("storage");
+            out.push(FieldError::forbidden(&path, "field can not be less than status.capacity"));
+        }
+    }
+    rest.put("volumeAttributesClassName", before.get_or_null("volumeAttributesClassName").clone());
+    if !same_quantity(rest.at("resources.requests.storage"), before.at("resources.requests.storage")) || rest != *before
+    {
+        let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
+                   claims";
+        out.push(FieldError::forbidden(&spec.path, why));
+    }
+}
+
+/// `RWO,ROX` and the like.
+pub(super) fn short_modes(holder: &Value) -> String {
+    let short =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let found = short.iter().filter(|(mode, _)| holder.texts("accessModes").any(|m| m == *mode));
+    found.map(|(_, short)| *short).collect::<Vec<_>>().join(",")
+}
+
+/// The storage class, from where it used to be told or from where it is told now.
+pub(super) fn class(object: &Value) -> &str {
+    match object.at("metadata").get_or_null("annotations").text(CLASS_ANNOTATION) {
+        "" => object.at("spec").text("storageClassName"),
+        class => class,
+    }
+}
+
+fn cells(claim: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (claim.get_or_null("spec"), claim.get_or_null("status"));
+    let going = claim.at("metadata").has("deletionTimestamp");
+    let bound = !spec.text("volumeName").is_empty();
+    let capacity = match status.at("capacity").text("storage") {
+        "" => "0",
+        capacity => capacity,
+    };
+    vec![
+        name_cell(claim),
+        if going { "Terminating".into() } else { status.text("phase").into() },
+        spec.text("volumeName").into(),
+        if bound { capacity.into() } else { "".into() },
+        if bound { short_modes(status).into() } else { "".into() },
+        class(claim).into(),
+        or_unset(spec.text("volumeAttributesClassName")).into(),
+        age::cell(claim, now),
+        or_unset(spec.text("volumeMode")).into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rules;
+
+    fn claim() -> Value {
+        let mut claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast",
+            "resources": {"requests": {"storage": "1Gi"}}}});
+        PERSISTENT_VOLUME_CLAIM.default(&mut claim);
+        claim
+    }
+
+    #[test]
+    fn faults() {
+        assert_eq!(PERSISTENT_VOLUME_CLAIM.validate_create(&claim()), []);
+        let bad = json!({"spec": {"accessModes": ["Any"], "resources": {"requests": {"storage": "0"}}, "volumeMode": "Tape"}});
+        let found: Vec<_> = PERSISTENT_VOLUME_CLAIM.validate_create(&bad).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[1], "spec.resources[storage]: Invalid value: \"0\": must be greater than zero");
+    }
+
+    #[test]
+    fn only_bound_claims_grow() {
+        let mut old = claim();
+        let mut new = old.clone();
+        new["spec"]["resources"]["requests"]["storage"] = json!("2Gi");
+        assert_eq!(PERSISTENT_VOLUME_CLAIM.validate_update(&new, &old, Part::Main).len(), 1);
+        old["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}});
+        assert_eq!(PERSISTENT_VOLUME_CLAIM.validate_update(&new, &old, Part::Main), []);
+        new["spec"]["accessModes"] = json!(["ReadOnlyMany"]);
+        assert_eq!(PERSISTENT_VOLUME_CLAIM.validate_update(&new, &old, Part::Main).len(), 1);
+    }
+
+    #[test]
+    fn row() {
+        let mut claim = claim();
+        claim["spec"]["volumeName"] = json!("pv");
+        claim["status"] =
+            json!({"phase": "Bound", "accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "capacity": {"storage": "1Gi"}});
+        let cells = PERSISTENT_VOLUME_CLAIM.cells(&claim, Timestamp::UNIX_EPOCH);
+        assert_eq!(cells[1..7], ["Bound", "pv", "1Gi", "RWO,ROX", "fast", "<unset>"].map(Value::from));
+    }
+}

@@ -1,0 +1,136 @@
+//! Security contexts of pods and containers.
+
+use skiff_meta::field::{FieldError, FieldErrors};
+
+use super::containers::containers;
+use super::volumes::descending_path;
+use crate::at::At;
+use crate::view::View;
+
+const MAX_ID: i64 = i32::MAX as i64;
+
+fn ids(at: &At<'_>, fields: &[&str], out: &mut FieldErrors) {
+    for field in fields {
+        at.in_range(field, 0, MAX_ID, out);
+    }
+}
+
+/// Faults of the pod's security context.
+pub(super) fn pod(spec: &At<'_>, out: &mut FieldErrors) {
+    let at = spec.get("securityContext");
+    ids(&at, &["fsGroup", "runAsUser", "runAsGroup"], out);
+    for group in at.items("supplementalGroups") {
+        if group.value.as_i64().is_some_and(|id| !(0..=MAX_ID).contains(&id)) {
+            group.wrong(&skiff_meta::names::range_fault(0, MAX_ID), out);
+        }
+    }
+    if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
+        let path = at.path("shareProcessNamespace");
+        out.push(FieldError::invalid(&path, true, "ShareProcessNamespace and HostPID cannot both be enabled"));
+    }
+    sysctls(spec, &at, out);
+    at.optional_one_of("fsGroupChangePolicy", &["Always", "OnRootMismatch"], out);
+    profiles(&at, out);
+    at.optional_one_of("supplementalGroupsPolicy", &["Merge", "Strict"], out);
+    at.optional_one_of("seLinuxChangePolicy", &["MountOption", "Recursive"], out);
+}
+
+fn is_sysctl(name: &str) -> bool {
+    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let segment = |s: &str| {
+        let bytes = s.as_bytes();
+        matches!((bytes.first(), bytes.last()), (Some(&a), Some(&z)) if edge(a) && edge(z))
+            && bytes.iter().all(|&b| edge(b) || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(segment)
+}
+
+fn sysctls(spec: &At<'_>, at: &At<'_>, out: &mut FieldErrors) {
+    let mut seen = Vec::new();
+    for sysctl in at.items("sysctls") {
+        let name = sysctl.text("name");
+        if name.is_empty() {
+            sysctl.missing("name", "", out);
+        } else if !is_sysctl(name) {
+            let why = "must have at most 253 characters and match regex \
+                       ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+            sysctl.invalid("name", why, out);
+        } else if seen.contains(&name) {
+            out.push(FieldError::duplicate(&sysctl.path("name"), name));
+        }
+        let dotted = name.replace('/', ".");
+        if spec.flag("hostNetwork") && dotted.starts_with("net.") {
+            sysctl.invalid("name", "may not be specified when 'hostNetwork' is true", out);
+        }
+        let of_ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|p| dotted.starts_with(p));
+        if spec.flag("hostIPC") && of_ipc {
+            sysctl.invalid("name", "may not be specified when 'hostIPC' is true", out);
+        }
+        seen.push(name);
+    }
+}
+
+fn profiles(at: &At<'_>, out: &mut FieldErrors) {
+    for (field, shown) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
+        let profile = at.get(field);
+        if !profile.is_set() {
+            continue;
+        }
+        let supported = &["Localhost", "RuntimeDefault", "Unconfined"];
+        if profile.text("type").is_empty() {
+            profile.missing("type", &format!("type is required when {field} is set"), out);
+        } else {
+            profile.one_of("type", supported, out);
+        }
+        match (profile.text("type"), profile.has("localhostProfile")) {
+            ("Localhost", false) => {
+                profile.missing("localhostProfile", &format!("must be set when {shown} type is Localhost"), out);
+            }
+            ("Localhost", true) if field == "seccompProfile" => descending_path(&profile.get("localhostProfile"), out),
+            (other, true) if other != "Localhost" => {
+                profile.invalid("localhostProfile", &format!("can only be set when {shown} type is Localhost"), out);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Faults of a container's security context.
+pub(super) fn container(at: &At<'_>, host_users: bool, out: &mut FieldErrors) {
+    ids(at, &["runAsUser", "runAsGroup"], out);
+    at.optional_one_of("procMount", &["Default", "Unmasked"], out);
+    if host_users && at.text("procMount") == "Unmasked" {
+        at.invalid("procMount", "`hostUsers` must be false to use `Unmasked`", out);
+    }
+    profiles(at, out);
+    if at.value.get_or_null("allowPrivilegeEscalation") == false {
+        if at.flag("privileged") {
+            at.wrong("cannot set `allowPrivilegeEscalation` to false and `privileged` to true", out);
+        }
+        if at.value.get_or_null("capabilities").texts("add").any(|c| c == "CAP_SYS_ADMIN") {
+            at.wrong("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN", out);
+        }
+    }
+}
+
+/// Whether the pod has the host's users.
+pub(super) fn has_host_users(spec: &At<'_>) -> bool {
+    spec.value.get_or_null("hostUsers") != false
+}
+
+/// Faults of a pod with users of its own.
+pub(super) fn host_users(spec: &At<'_>, out: &mut FieldErrors) {
+    if has_host_users(spec) {
+        return;
+    }
+    for (flag, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec.flag(flag) {
+            spec.forbidden(shown, "when `hostUsers` is false", out);
+        }
+    }
+    for container in containers(spec) {
+        if container.value.count("volumeDevices") > 0 {
+            container.forbidden("volumeDevices", "when `hostUsers` is false", out);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What kinds that make pods from a template share.
+
+use serde_json::Value;
+use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::names;
+use skiff_meta::{LabelSelector, Quantity};
+
+use crate::at::{At, is_empty_selector};
+use crate::podspec;
+use crate::view::{Change, View};
+
+/// Fills in the template at `spec.template`.
+pub(crate) fn default_template(object: &mut Value) {
+    if let Some(spec) = object.existing("spec").and_then(|s| s.existing("template")).and_then(|t| t.existing("spec")) {
+        podspec::default_spec(spec);
+    }
+}
+
+/// Faults of a selector that must be there and select something in particular; `kind` as upstream's message has it.
+pub(crate) fn selector(spec: &At<'_>, kind: &str, out: &mut FieldErrors) {
+    let selector = spec.get("selector");
+    if !selector.is_set() {
+        return spec.missing("selector", "", out);
+    }
+    selector.label_selector(out);
+    if is_empty_selector(selector.value) {
+        selector.wrong(&format!("empty selector is invalid for {kind}"), out);
+    }
+}
+
+/// Faults of a template whose pods run on and on, and are found by `spec.selector`.
+pub(crate) fn template(spec: &At<'_>, kind: &str, out: &mut FieldErrors) {
+    match LabelSelector::from_json(spec.value.get_or_null("selector")) {
+        Err(_) => spec.invalid("selector", "invalid label selector", out),
+        Ok(selector) => {
+            let template = spec.get("template");
+            matches_template(&selector, &template, out);
+            podspec::validate_template(&template, out);
+            restarts_always(&template, kind, out);
+        }
+    }
+}
+
+/// The template's labels must be what the selector selects.
+pub(crate) fn matches_template(selector: &LabelSelector, template: &At<'_>, out: &mut FieldErrors) {
+    let labels = template.value.at("metadata.labels");
+    let matches = selector.matches_with(|key| labels.get(key).and_then(Value::as_str));
+    if !matches && !selector.is_everything() && !selector.is_nothing() {
+        let labels = if labels.is_null() { Value::Object(serde_json::Map::new()) } else { labels.clone() };
+        let path = template.path("metadata").child("labels");
+        out.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
+    }
+}
+
+/// The template's pods must be of the kind that runs on.
+pub(crate) fn restarts_always(template: &At<'_>, kind: &str, out: &mut FieldErrors) {
+    let pod = template.get("spec");
+    pod.optional_one_of("restartPolicy", &["Always"], out);
+    if pod.has("activeDeadlineSeconds") {
+        pod.forbidden("activeDeadlineSeconds", &format!("activeDeadlineSeconds in {kind} is not Supported"), out);
+    }
+}
+
+/// A number or a percentage must stand at `name`, where there is something.
+pub(crate) fn number_or_percent(at: &At<'_>, name: &str, out: &mut FieldErrors) {
+    match at.value.get_or_null(name) {
+        Value::String(text) => at.faults(name, &names::percent(text), out),
+        _ => at.not_negative(name, out),
+    }
+}
+
+/// The number, or the number before the `%`.
+pub(crate) fn amount(value: &Value) -> i64 {
+    match value {
+        Value::String(text) => text.strip_suffix('%').and_then(|n| n.parse().ok()).unwrap_or_default(),
+        other => other.as_i64().unwrap_or_default(),
+    }
+}
+
+/// A percentage at `name` must not exceed 100%.
+pub(crate) fn at_most_all(at: &At<'_>, name: &str, out: &mut FieldErrors) {
+    let value = at.value.get_or_null(name);
+    if value.as_str().is_some_and(|text| names::percent(text).is_empty()) && amount(value) > 100 {
+        at.invalid(name, "must not be greater than 100%", out);
+    }
+}
+
+/// Counts in a status: none negative, none of `parts` above `whole`, and those available ready.
+pub(crate) fn replica_status(status: &At<'_>, counts: &[&str], out: &mut FieldErrors) {
+    for name in counts.iter().chain(&["observedGeneration", "collisionCount", "terminatingReplicas"]) {
+        status.not_negative(name, out);
+    }
+    let number = |name: &str| status.int(name).unwrap_or_default();
+    for name in counts.iter().filter(|name| !matches!(**name, "replicas" | "unavailableReplicas")) {
+        if number(name) > number("replicas") {
+            status.invalid(name, "cannot be greater than status.replicas", out);
+        }
+    }
+    if number("availableReplicas") > number("readyReplicas") {
+        status.invalid("availableReplicas", "cannot be greater than readyReplicas", out);
+    }
+}
+
+/// The count of collisions only grows.
+pub(crate) fn collisions_grow(status: &At<'_>, old: &Value, out: &mut FieldErrors) {
+    let before = old.at("status.collisionCount").as_i64();
+    let now = status.int("collisionCount").unwrap_or_default();
+    if before.is_some_and(|before| now < before) {
+        out.push(FieldError::invalid(&status.path("collisionCount"), now, "cannot be decremented"));
+    }
+}
+
+/// Names that become part of pods' names and hostnames should be labels.
+pub(crate) fn name_warnings(object: &Value, used_in: &str) -> Vec<String> {
+    let faults = names::dns1123_label(object.at("metadata").text("name"));
+    if faults.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: \
+         [{}]",
+        faults.join(" ")
+    )]
+}
+
+/// Whether two amounts, as JSON, are the same.
+pub(crate) fn same_quantity(a: &Value, b: &Value) -> bool {
+    a == b || matches!((Quantity::from_json(a), Quantity::from_json(b)), (Ok(a), Ok(b)) if a == b)
+}
