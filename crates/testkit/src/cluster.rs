@@ -54,6 +54,7 @@ pub struct Cluster {
     store: Arc<dyn Store>,
     notes: Notes,
     tasks: Vec<Task>,
+    nodes: Vec<Task>,
 }
 
 /// What there is of one kind, by namespace and name.
@@ -68,7 +69,7 @@ impl Cluster {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(world.clone()));
         let pki = Pki::in_memory(world.now())?;
         let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
-        let mut cluster = Self { api, store, notes: Notes::default(), tasks: Vec::new() };
+        let mut cluster = Self { api, store, notes: Notes::default(), tasks: Vec::new(), nodes: Vec::new() };
         cluster.start_controllers(&world, &pki);
         let scheduler = cluster.client(User::new("system:kube-scheduler", AUTHENTICATED));
         let work = skiff_scheduler::run(scheduler, world.clone(), skiff_scheduler::Options::default());
@@ -98,7 +99,7 @@ impl Cluster {
         let user = User::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
         let (pods, slowest) = (options.pods_per_node, options.slowest_container);
         let work = hollow::run(self.client(user), world.clone(), hollow::Options { name, number, pods, slowest });
-        self.tasks.push(world.spawn("hollow", Box::pin(work)));
+        self.nodes.push(world.spawn("hollow", Box::pin(work)));
     }
 
     async fn ready(&self, nodes: usize) {
@@ -109,6 +110,11 @@ impl Cluster {
         self.until::<Node>("", |seen| seen.values().filter(|node| takes_pods(node)).count() == nodes).await;
         let account = ("default".to_owned(), "default".to_owned());
         self.until::<ServiceAccount>("default", |seen| seen.contains_key(&account)).await;
+    }
+
+    /// Cuts off a node's power.
+    pub fn kill_node(&self, number: usize) {
+        self.nodes.iter().skip(number).take(1).for_each(Task::abort);
     }
 
     /// The API as `user`.
@@ -185,6 +191,6 @@ fn put<K: Kind>(seen: &mut Seen<K>, object: &skiff_meta::Object) {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(Task::abort);
+        self.tasks.iter().chain(&self.nodes).for_each(Task::abort);
     }
 }

@@ -2,5 +2,6 @@
 
 mod cost;
 mod custom;
+mod loss;
 mod rollout;
 mod support;
