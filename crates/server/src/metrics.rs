@@ -39,7 +39,13 @@ pub(crate) struct Counters {
 
 impl Counters {
     fn new(target: &Target) -> Self {
-        let (verb, resource) = (target.verb.to_ascii_uppercase(), &target.resource);
+        // Upstream counts by method where it has a name of its own.
+        let verb = match target.verb {
+            "create" => "POST".to_owned(),
+            "update" => "PUT".to_owned(),
+            verb => verb.to_ascii_uppercase(),
+        };
+        let resource = &target.resource;
         let (group, version, name) = (&resource.group, &resource.version, &resource.resource);
         let subresource = &target.subresource;
         let labels = format!(

@@ -29,13 +29,13 @@ pub(crate) async fn serve(
         return Err(Status::no_such_path());
     }
     if let Some(document) = api.chain.documents.get(path) {
-        return Ok(respond::json(200, document.body.clone(), document.content_type, false));
+        return Ok(respond::whole(200, document.content_type, document.body.clone(), false));
     }
     match path {
         "/healthz" | "/livez" | "/readyz" => return Ok(health(api, path, query).await),
-        "/version" | "/version/" => return Ok(respond::json(200, version(), JSON, false)),
+        "/version" | "/version/" => return Ok(respond::whole(200, JSON, version(), false)),
         "/metrics" => return Ok(respond::text(200, api.metrics.text(api))),
-        "/" => return Ok(respond::json(200, index(api), JSON, false)),
+        "/" => return Ok(respond::whole(200, JSON, index(api), false)),
         _ => {}
     }
     if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|p| path.strip_prefix(p)) {
@@ -64,7 +64,7 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
     let document = api.catalog.registry().document(path, aggregated, &address);
     let content_type = if aggregated { AGGREGATED_TYPE } else { JSON };
     Ok(document.map(|bytes| {
-        let mut response = respond::json(200, bytes, content_type, gzip);
+        let mut response = respond::whole(200, content_type, bytes, gzip);
         response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
         response
     }))
@@ -76,7 +76,7 @@ async fn openapi(api: &Arc<Api>, path: &str, headers: &HeaderMap, query: &Query)
     let registry = api.catalog.registry();
     let custom: Vec<CustomKind<'_>> = registry.resources().iter().flat_map(|r| custom_kinds(r)).collect();
     let gzip = accepts_gzip(headers);
-    let document = |tree: &serde_json::Value| respond::json(200, respond::encode::json(tree, false), JSON, gzip);
+    let document = |tree: &serde_json::Value| respond::whole(200, JSON, respond::encode::json(tree, false), gzip);
     match path {
         "/openapi/v3" | "/openapi/v3/" => return Ok(document(&openapi::v3_index(&custom))),
         "/openapi/v2" => return Ok(document(&openapi::v2_document(&custom))),

@@ -38,7 +38,12 @@ impl World for Frozen {
             let _ = block_on(task);
             let _ = done.send(());
         });
-        Task::new(move || abort.abort(), Box::pin(async move { drop(end.await) }))
+        Task::new(
+            move || abort.abort(),
+            Box::pin(async move {
+                let _ = end.await;
+            }),
+        )
     }
     fn random(&self) -> u64 {
         self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)

@@ -56,7 +56,7 @@ fn version(kind: &'static Kind, version: &'static str) -> Version {
         name: sub.name.to_owned(),
         verbs: sub.verbs,
         body: sub.gvk(kind, version),
-        scale: (sub.name == "scale").then(|| scale_paths(kind)),
+        scale: (sub.name == "scale").then(scale_paths),
     });
     Version {
         api_version: gvk.api_version(),
@@ -79,9 +79,8 @@ fn deprecation(kind: &Kind) -> String {
     }
 }
 
-fn scale_paths(kind: &Kind) -> ScalePaths {
+fn scale_paths() -> ScalePaths {
     let path = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
-    let _ = kind;
     ScalePaths {
         spec_replicas: path(&["spec", "replicas"]),
         status_replicas: path(&["status", "replicas"]),

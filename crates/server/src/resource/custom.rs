@@ -33,7 +33,7 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
     let storage = GroupVersionKind::new(group, tree::text(stored, &["name"]), tree::text(spec, &["names", "kind"]));
     let terminating = definition.meta().deletion_timestamp.is_some();
     let mut versions: Vec<Arc<Version>> =
-        all.iter().filter(|v| flag(v, "served")).map(|v| Arc::new(version(spec, v, &storage, terminating))).collect();
+        all.iter().filter(|v| flag(v, "served")).map(|v| Arc::new(version(v, &storage, terminating))).collect();
     versions.sort_by(|a, b| compare_versions(&b.gvk.version, &a.gvk.version));
     let reader = field_reader(stored);
     let fields: Vec<String> = CustomRules::new(stored).selectable().map(str::to_owned).collect();
@@ -68,7 +68,7 @@ fn names(spec: &Value) -> Names {
     }
 }
 
-fn version(spec: &Value, version: &Value, storage: &GroupVersionKind, terminating: bool) -> Version {
+fn version(version: &Value, storage: &GroupVersionKind, terminating: bool) -> Version {
     let gvk = GroupVersionKind::new(&*storage.group, tree::text(version, &["name"]), &*storage.kind);
     let (served, stored) = (gvk.api_version(), storage.api_version());
     let conversion = if served == stored { Conversion::Same } else { Conversion::Renamed { served, stored } };
@@ -83,12 +83,12 @@ fn version(spec: &Value, version: &Value, storage: &GroupVersionKind, terminatin
         core: Arc::new(ByDefinition { rules, schema }),
         conversion,
         protobuf: false,
-        deprecation: deprecation(version, &gvk, spec),
+        deprecation: deprecation(version, &gvk),
         gvk,
     }
 }
 
-fn deprecation(version: &Value, gvk: &GroupVersionKind, _spec: &Value) -> Option<String> {
+fn deprecation(version: &Value, gvk: &GroupVersionKind) -> Option<String> {
     let deprecated = version.get("deprecated") == Some(&Value::Bool(true));
     let given = tree::text(version, &["deprecationWarning"]);
     deprecated.then(|| match given {

@@ -39,11 +39,6 @@ pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
     whole(code, "text/plain; charset=utf-8", text.into(), false)
 }
 
-/// A document in JSON.
-pub(crate) fn json(code: u16, bytes: Bytes, content_type: &'static str, gzip: bool) -> Response<Body> {
-    whole(code, content_type, bytes, gzip)
-}
-
 fn line(mut bytes: Vec<u8>) -> Bytes {
     bytes.push(b'\n');
     bytes.into()

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::LabelSelector;
-use skiff_meta::{GroupKind, GroupVersionKind, Object, Status};
+use skiff_meta::{GroupKind, GroupVersionKind, Status};
 use skiff_rules::Part;
 
 use crate::call::{Answer, Call, Payload};
@@ -85,15 +85,11 @@ async fn write(call: &mut Call, change: Change, kind: &str, options: &WriteOptio
     let name = call.target.name.clone();
     let tree = match replace(call, &name, &intent, &edit).await? {
         Written::Created(done) | Written::Updated(done) => match done {
-            Done::Stored(object) => shown(call, &object)?,
+            Done::Stored(object) => call.show(&object)?,
             Done::Dry(tree) => tree,
         },
     };
     Ok(Answer::Tree(200, project(&tree, &paths)))
-}
-
-fn shown(call: &Call, object: &Object) -> Result<Value, Status> {
-    call.show(object)
 }
 
 enum Change {
