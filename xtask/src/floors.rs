@@ -25,7 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skiff-cli", 3),
     ("skiff", 4),
     ("skiff-testkit", 5),
-    ("skiff-conformance", 5),
+    ("skiff-conformance", 6),
 ];
 
 /// Rooms that only some may enter from below the binary.

@@ -26,6 +26,9 @@ pub(crate) enum Group {
 /// they are named (`test = false` in the manifest).
 const CLUSTER: &[(&str, &str)] = &[("skiff-net", "root_network"), ("skiff-testkit", "cluster")];
 
+/// The same on a server without nodes: what the API says on the wire.
+const WIRE: &[(&str, &str)] = &[("skiff-conformance", "wire")];
+
 /// Runs a group; the last line says how many tests ran.
 pub(crate) fn test(group: Group) -> Result<(), Failure> {
     let mut tally = Tally::default();
@@ -41,6 +44,7 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
     }
     if all || group == Group::Api {
         faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
+        faults.extend(on_the_binary(WIRE, &mut tally).err());
     }
     if all || group == Group::Cluster {
         faults.extend(cluster(&mut tally).err());
@@ -58,9 +62,13 @@ fn cluster(tally: &mut Tally) -> Result<(), Failure> {
     let images = target().join("images");
     image::build("all", &images)?;
     clients::ensure()?;
+    on_the_binary(CLUSTER, tally)
+}
+
+fn on_the_binary(targets: &[(&str, &str)], tally: &mut Tally) -> Result<(), Failure> {
     run(&mut cargo(["build", "--locked", "--quiet", "-p", "skiff"]))?;
     let mut faults = Vec::new();
-    for (package, name) in CLUSTER {
+    for (package, name) in targets {
         faults.extend(tally.cargo_test(&["-p", package, "--test", name]).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n       ")) }

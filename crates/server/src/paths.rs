@@ -79,6 +79,7 @@ async fn openapi(api: &Arc<Api>, path: &str, headers: &HeaderMap, query: &Query)
     let document = |tree: &serde_json::Value| respond::whole(200, JSON, respond::encode::json(tree, false), gzip);
     match path {
         "/openapi/v3" | "/openapi/v3/" => return Ok(document(&openapi::v3_index(&custom))),
+        "/openapi/v2" if !wants_json(headers) => return Err(only_json()),
         "/openapi/v2" => return Ok(document(&openapi::v2_document(&custom))),
         _ => {}
     }
@@ -101,6 +102,21 @@ async fn openapi(api: &Arc<Api>, path: &str, headers: &HeaderMap, query: &Query)
     }
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
+}
+
+/// Whether JSON is among what is accepted; the old document's protobuf form is not there.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).peekable();
+    let json = |types: &str| types.split(',').any(|t| matches!(media_type(t), JSON | "*/*" | "application/*"));
+    accepted.peek().is_none() || accepted.any(json)
+}
+
+fn media_type(accepted: &str) -> &str {
+    accepted.split(';').next().unwrap_or_default().trim()
+}
+
+fn only_json() -> Status {
+    Status::not_acceptable(format!("only the following media types are accepted: {JSON}"))
 }
 
 /// A custom resource's versions, as the documents want them.

@@ -53,6 +53,23 @@ pub(crate) fn object(
     fit(decoded, expected, validation, warnings)
 }
 
+/// Why a tree does not fit its kind.
+pub(crate) enum Unfit {
+    /// A value of the wrong type or form.
+    Misfit(check::Misfit),
+    /// Unknown and repeated fields, where they are refused.
+    Strict(String),
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Misfit(misfit) => misfit.fmt(f),
+            Self::Strict(message) => message.fmt(f),
+        }
+    }
+}
+
 /// Makes a decoded tree fit its kind; unknown and repeated fields are refused, warned of or dropped.
 pub(crate) fn fit(
     decoded: Decoded,
@@ -60,17 +77,28 @@ pub(crate) fn fit(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
+    let gvk = expected.gvk;
+    let words = |why: Unfit| check::cannot_be_handled(&gvk.kind, &gvk.version, &gvk.kind, &why.to_string());
+    fit_or(decoded, expected, validation, warnings, &words)
+}
+
+/// The same for somebody who has own words for what does not fit.
+pub(crate) fn fit_or(
+    decoded: Decoded,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+    words: &dyn Fn(Unfit) -> Status,
+) -> Result<Value, Status> {
     let Decoded { mut value, mut duplicates } = decoded;
     identify(&mut value, expected)?;
-    let gvk = expected.gvk;
-    let unfit = |why: String| check::cannot_be_handled(&gvk.kind, &gvk.version, &gvk.kind, &why);
-    let unknown = check::check(&mut value, expected.root).map_err(|misfit| unfit(misfit.to_string()))?;
+    let unknown = check::check(&mut value, expected.root).map_err(|misfit| words(Unfit::Misfit(misfit)))?;
     duplicates.extend(unknown);
     if !duplicates.is_empty() {
         match validation {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => warnings.append(&mut duplicates),
-            FieldValidation::Strict => return Err(unfit(check::strict_message(&duplicates))),
+            FieldValidation::Strict => return Err(words(Unfit::Strict(check::strict_message(&duplicates)))),
         }
     }
     Ok(value)

@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod decode;
+pub(crate) mod go_words;
 pub(crate) mod media;
 pub(crate) mod protobuf;
 pub(crate) mod query;

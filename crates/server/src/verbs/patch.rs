@@ -11,7 +11,8 @@ use super::create::options_tree;
 use super::sub::scale;
 use crate::call::{Answer, Call, Payload};
 use crate::request::WriteOptions;
-use crate::request::decode::{self, Expected};
+use crate::request::decode::{self, Expected, Unfit};
+use crate::request::go_words;
 use crate::write::replace::{Edit, replace};
 use crate::write::{Intent, fields};
 
@@ -122,9 +123,22 @@ pub(crate) fn changed(
         Patch::Merge(patch) | Patch::Apply(patch) => merge_patch(old, patch),
         Patch::Strategic(patch) => strategic_merge(old, patch, root).map_err(|e| e.to_status())?,
     };
+    let patched = value.clone();
     let decoded = codec::Decoded { value, duplicates: Vec::new() };
     let expected = Expected { gvk, root, protobuf: false };
-    decode::fit(decoded, expected, options.validation, &mut call.warnings)
+    let words = |why| unfit(patch, &patched, why);
+    decode::fit_or(decoded, expected, options.validation, &mut call.warnings, &words)
+}
+
+/// 422 of a patch whose result does not fit its kind (upstream: `applyPatchToCurrentObject` of both patchers).
+fn unfit(patch: &Patch, patched: &Value, why: Unfit) -> Status {
+    let (shown, why) = match (patch, why) {
+        (Patch::Strategic(patch), Unfit::Misfit(misfit)) => (go_words::plus_v(patch), go_words::unconvertible(&misfit)),
+        (Patch::Strategic(patch), why) => (go_words::plus_v(patch), why.to_string()),
+        (_, why) => (patched.to_string(), why.to_string()),
+    };
+    let fault = FieldError::invalid(&FieldPath::new("patch"), shown, &why);
+    Status::invalid(&GroupKind::default(), "", &[fault])
 }
 
 impl Patched {

@@ -1,0 +1,179 @@
+//! Bad input, on the wire: against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started for it.
+
+use std::path::PathBuf;
+
+use http::Method;
+use serde_json::{Value, json};
+use skiff_conformance::{Answer, Credentials, REFUSALS, Refusal, Wire, Words};
+use skiff_testkit::cases::{self, Case};
+use skiff_testkit::process::{Process, Setup};
+
+struct Run {
+    wire: Wire,
+    namespace: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn main() {
+    let code = match start() {
+        Ok((mut run, process)) => {
+            let code = cases::run(&mut run, CASES);
+            drop(process);
+            code
+        }
+        Err(error) => {
+            println!(
+                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
+            1
+        }
+    };
+    std::process::exit(code);
+}
+
+const CASES: &[Case<Run>] = &[
+    ("bad_requests_are_refused_in_upstream_s_words", refusals),
+    ("what_is_refused_leaves_nothing_behind", nothing_is_left),
+    ("a_body_over_3_mib_is_too_large", too_large),
+    ("unknown_fields_are_warned_of_by_default", warnings),
+    ("unknown_fields_are_dropped_silently_when_asked", ignored),
+    ("anybody_may_ask_for_health_and_version", anybody),
+    ("a_precondition_guards_a_deletion", precondition),
+    ("a_dry_run_changes_nothing", dry_run),
+];
+
+fn start() -> Result<(Run, Option<Process>), String> {
+    let given = std::env::var_os("CONFORMANCE_KUBECONFIG").map(PathBuf::from);
+    let process = match &given {
+        Some(_) => None,
+        None => {
+            let flags = ["--ephemeral", "--disable", "agent,scheduler,controller-manager,proxy,dns"];
+            let flags = flags.map(str::to_owned).to_vec();
+            Some(Process::start(&Setup { number: 70, flags, images: Vec::new() })?)
+        }
+    };
+    let kubeconfig = given.or_else(|| process.as_ref().map(Process::kubeconfig)).unwrap_or_default();
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+    let wire = {
+        let _inside = runtime.enter();
+        Wire::new(&kubeconfig)?
+    };
+    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "conformance-"}});
+    let made = runtime.block_on(wire.json(Method::POST, "/api/v1/namespaces", &body))?;
+    let namespace = made.tree().pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    expect(!namespace.is_empty(), &made)?;
+    let run = Run { wire, namespace, runtime };
+    expect_code(201, &run.json(Method::POST, "configmaps", &config_map("kept", json!({"a": "b"})))?)?;
+    Ok((run, process))
+}
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+fn expect(holds: bool, answer: &Answer) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("{} {}", answer.code, String::from_utf8_lossy(&answer.bytes))) }
+}
+
+fn expect_code(code: u16, answer: &Answer) -> Result<(), String> {
+    expect(answer.code == code, answer).map_err(|got| format!("wanted {code}, got {got}"))
+}
+
+impl Run {
+    fn json(&self, method: Method, rest: &str, body: &Value) -> Result<Answer, String> {
+        let path = format!("/api/v1/namespaces/{}/{rest}", self.namespace);
+        self.runtime.block_on(self.wire.json(method, &path, body))
+    }
+
+    fn get(&self, who: Credentials, path: &str) -> Result<Answer, String> {
+        self.runtime.block_on(self.wire.send(who, &Method::GET, path, ("", ""), ""))
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Result<(), String> {
+        let method: Method = refusal.method.parse().map_err(|e| format!("{e}"))?;
+        let path = refusal.path.replace("NS", &self.namespace);
+        let types = (refusal.media, refusal.accept);
+        let answer = self.runtime.block_on(self.wire.send(refusal.who, &method, &path, types, refusal.body))?;
+        let causes: Vec<(String, String)> =
+            refusal.causes.iter().map(|(reason, field)| ((*reason).to_owned(), (*field).to_owned())).collect();
+        let message = answer.text("message");
+        let said = match refusal.message {
+            Words::Are(words) => message == words,
+            Words::Begin(words) => message.starts_with(words),
+        };
+        let status = answer.code == refusal.code
+            && answer.tree()["code"] == refusal.code
+            && answer.text("kind") == "Status"
+            && answer.text("status") == "Failure"
+            && answer.text("reason") == refusal.reason;
+        expect(status && said && answer.causes() == causes, &answer)
+    }
+}
+
+fn refusals(run: &mut Run) -> Result<(), String> {
+    let faults: Vec<String> =
+        REFUSALS.iter().filter_map(|r| run.refused(r).err().map(|got| format!("{}:\n  {got}", r.name))).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+fn nothing_is_left(run: &mut Run) -> Result<(), String> {
+    let kept = run.json(Method::GET, "configmaps/kept", &Value::Null)?;
+    expect(kept.tree()["data"] == json!({"a": "b"}), &kept)?;
+    for resource in ["configmaps", "secrets", "pods"] {
+        let all = run.json(Method::GET, resource, &Value::Null)?;
+        let items = all.tree()["items"].as_array().cloned().unwrap_or_default();
+        let ours = |item: &Value| {
+            let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            !matches!(name, "kept" | "kube-root-ca.crt")
+        };
+        expect(all.code == 200 && !items.iter().any(ours), &all)?;
+    }
+    Ok(())
+}
+
+fn too_large(run: &mut Run) -> Result<(), String> {
+    let body = config_map("large", json!({"a": "x".repeat(3 << 20)}));
+    let answer = run.json(Method::POST, "configmaps", &body)?;
+    expect_code(413, &answer)?;
+    expect(answer.text("reason") == "RequestEntityTooLarge", &answer)?;
+    expect(answer.text("message") == "Request entity too large: limit is 3145728", &answer)
+}
+
+fn warnings(run: &mut Run) -> Result<(), String> {
+    let mut body = config_map("warned", json!({}));
+    body["dota"] = json!(1);
+    let answer = run.json(Method::POST, "configmaps?dryRun=All", &body)?;
+    expect_code(201, &answer)?;
+    expect(answer.warnings() == ["unknown field \"dota\""], &answer).map_err(|e| format!("{:?}\n{e}", answer.headers))
+}
+
+fn ignored(run: &mut Run) -> Result<(), String> {
+    let mut body = config_map("ignored", json!({}));
+    body["dota"] = json!(1);
+    let answer = run.json(Method::POST, "configmaps?dryRun=All&fieldValidation=Ignore", &body)?;
+    expect_code(201, &answer)?;
+    expect(answer.warnings().is_empty() && answer.tree().get("dota").is_none(), &answer)
+}
+
+fn anybody(run: &mut Run) -> Result<(), String> {
+    for path in ["/healthz", "/livez", "/readyz", "/version"] {
+        expect_code(200, &run.get(Credentials::None, path)?).map_err(|e| format!("{path}: {e}"))?;
+    }
+    Ok(())
+}
+
+fn precondition(run: &mut Run) -> Result<(), String> {
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "another"}});
+    let answer = run.json(Method::DELETE, "configmaps/kept", &options)?;
+    expect_code(409, &answer)?;
+    let words = "Operation cannot be fulfilled on configmaps \"kept\": Precondition failed: UID in precondition: another, UID in object meta: ";
+    expect(answer.text("reason") == "Conflict" && answer.text("message").starts_with(words), &answer)?;
+    expect_code(200, &run.json(Method::GET, "configmaps/kept", &Value::Null)?)
+}
+
+fn dry_run(run: &mut Run) -> Result<(), String> {
+    expect_code(201, &run.json(Method::POST, "configmaps?dryRun=All", &config_map("dry", json!({})))?)?;
+    expect_code(404, &run.json(Method::GET, "configmaps/dry", &Value::Null)?)?;
+    expect_code(200, &run.json(Method::DELETE, "configmaps/kept?dryRun=All", &Value::Null)?)?;
+    expect_code(200, &run.json(Method::GET, "configmaps/kept", &Value::Null)?)
+}
