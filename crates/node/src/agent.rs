@@ -13,11 +13,11 @@ use skiff_cri::{Runtime, RuntimeError};
 use skiff_meta::WorldRef;
 use skiff_meta::world::AbortOnDrop;
 
+use crate::archives;
 use crate::config::{NodeConfig, NodeError};
 use crate::images::Images;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
-use crate::os::Watched;
 use crate::pod::mailbox::Registry;
 use crate::pod::manager::Manager;
 use crate::references::References;
@@ -70,7 +70,7 @@ pub async fn run(
     let mut tasks = vec![
         spawn("heartbeat", Box::pin(Heartbeat::new(node.clone(), port).run())),
         spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
-        spawn("images", Box::pin(follow_images(node.clone(), manager.clone()))),
+        spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];
     if let Some(listener) = listener {
         tasks.push(spawn("node server", Box::pin(listener.serve(node.clone(), manager.clone()))));
@@ -181,53 +181,4 @@ impl Relist {
         }
         self.states = now;
     }
-}
-
-/// Imports the archives in the image directory, at the beginning and when they appear.
-async fn follow_images(node: Arc<Node>, manager: Arc<Manager>) {
-    let Some(directory) = node.config.image_directory.clone() else { return };
-    let mut watched = match Watched::arrivals(&directory) {
-        Ok(watched) => watched,
-        Err(error) => return tracing::error!(directory = %directory.display(), "cannot be watched: {error}"),
-    };
-    let mut known = std::collections::HashMap::new();
-    loop {
-        let mut arrived = false;
-        for (path, stamp) in archives(&directory) {
-            if known.get(&path) == Some(&stamp) {
-                continue;
-            }
-            match node.runtime.import_images(&path).await {
-                Ok(names) => {
-                    tracing::info!(file = %path.display(), ?names, "imported");
-                    arrived = true;
-                }
-                Err(error) => tracing::warn!("{error}"),
-            }
-            known.insert(path, stamp);
-        }
-        if arrived {
-            node.images.arrived();
-            manager.refresh_all();
-        }
-        if let Err(error) = watched.changed().await {
-            return tracing::error!(directory = %directory.display(), "is not watched any longer: {error}");
-        }
-    }
-}
-
-/// Archives by name, each with what changes when it is replaced.
-fn archives(directory: &std::path::Path) -> Vec<(PathBuf, (u64, std::time::SystemTime))> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "tar")
-            && let Ok(metadata) = entry.metadata()
-            && let Ok(modified) = metadata.modified()
-        {
-            found.push((path, (metadata.len(), modified)));
-        }
-    }
-    found.sort();
-    found
 }

@@ -7,6 +7,7 @@
 //! told to the API in `pod::status`; both are pure. The operating system is behind the traits of [`os`].
 
 mod agent;
+mod archives;
 mod config;
 mod images;
 mod make;

@@ -80,6 +80,8 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
             block.extend((!length).to_le_bytes());
             block.extend(part);
         }
+        // An empty block makes the other side's library hand out what it has read (zlib calls it a flush).
+        block.extend([0, 0, 0, 0xff, 0xff]);
         block
     }
 
@@ -159,11 +161,13 @@ mod tests {
         sender.data(1, b"hi", true).await.expect("sent");
         sender.pong(7).await.expect("sent");
         let plain = [&[0, 0, 0, 1, 0, 0, 0, 10][..], b"streamtype", &[0, 0, 0, 5], b"stdin"].concat();
-        let stored = [&[0x78, 1, 0, 27, 0, !27, 0xff][..], &plain].concat();
+        let flush = &[0, 0, 0, 0xff, 0xff][..];
+        let stored = [&[0x78, 1, 0, 27, 0, !27, 0xff][..], &plain, flush].concat();
         let expected = [
-            &[0x80, 3, 0, 1, 0, 0, 0, 44, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+            &[0x80, 3, 0, 1, 0, 0, 0, 49, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
             &stored,
-            &[0x80, 3, 0, 1, 0, 0, 0, 19, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, !4, 0xff, 0, 0, 0, 0],
+            &[0x80, 3, 0, 1, 0, 0, 0, 24, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, !4, 0xff, 0, 0, 0, 0],
+            flush,
             &[0, 0, 0, 1, 1, 0, 0, 2, b'h', b'i'],
             &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7],
         ]

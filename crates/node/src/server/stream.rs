@@ -253,7 +253,7 @@ async fn tunnel(node: &Arc<Node>, url: &str, mut request: Request<Incoming>) -> 
                 }
             }
             // The client may be gone already.
-            let _ = to_client.send(Message::Close(None)).await;
+            let _ = to_client.send(websocket::farewell()).await;
         };
         tokio::select! {
             () = inward => {}
@@ -353,7 +353,7 @@ async fn translate(client: websocket::Socket, runtime: TokioIo<Upgraded>, wanted
             }
         }
         // The client may be gone already.
-        let _ = to_client.send(Message::Close(None)).await;
+        let _ = to_client.send(websocket::farewell()).await;
     };
     tokio::pin!(inward, outward);
     tokio::select! {

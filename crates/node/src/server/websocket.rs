@@ -7,7 +7,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{Body, Refusal};
@@ -61,6 +62,11 @@ pub(super) async fn next(socket: &mut (impl StreamExt<Item = Result<Message, Err
             Ok(_) => {}
         }
     }
+}
+
+/// The message that ends a connection as it should; clients take any other end for a fault.
+pub(super) fn farewell() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Sends bytes on a channel. Whether the client is still there.
