@@ -10,6 +10,7 @@ mod disruption;
 mod endpoint;
 mod endpointslice;
 mod gc;
+mod job;
 mod namespace;
 mod nodes;
 mod pod_gc;
@@ -78,6 +79,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
     ("generic-garbage-collector", gc::start),
+    ("job-controller", job::start),
     ("namespace-controller", namespace::start),
     ("node-controller", nodes::start),
     ("pod-garbage-collector", pod_gc::start),
