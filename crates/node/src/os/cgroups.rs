@@ -85,8 +85,12 @@ fn version(table: &str) -> Option<Version> {
             _ => {}
         }
     }
-    // Where both are mounted, the controllers are in the old trees.
-    if split.is_empty() { unified.map(Version::Unified) } else { Some(Version::Split(split)) }
+    if split.is_empty() {
+        return unified.map(Version::Unified);
+    }
+    // Where both are mounted, the controllers are in the old trees, but the runtime makes groups in the new one too.
+    split.extend(unified.map(|mount| (mount, Vec::new())));
+    Some(Version::Split(split))
 }
 
 impl Cgroups for RealCgroups {
@@ -219,6 +223,7 @@ mod tests {
         let Some(Version::Split(mounts)) = version(hybrid) else { panic!("split trees expected") };
         assert_eq!(mounts[0].0, Path::new("/sys/fs/cgroup/cpu"));
         assert_eq!(mounts[0].1, ["rw", "cpu", "cpuacct"]);
+        assert_eq!(mounts[1].0, Path::new("/sys/fs/cgroup/unified"), "groups have to be removed there as well");
         assert!(version("1 0 0:1 / / rw - ext4 d rw\n").is_none());
     }
 
