@@ -88,8 +88,8 @@ impl Cluster {
                 account => service_account(account),
             })
         };
-        let mut options = skiff_controllers::Options::default();
-        options.root_ca = Some(pki.ca_pem().to_owned());
+        let root_ca = Some(pki.ca_pem().to_owned());
+        let options = skiff_controllers::Options { root_ca, ..skiff_controllers::Options::default() };
         let tasks = skiff_controllers::start(&client, world.clone(), options);
         self.tasks.extend(tasks);
     }

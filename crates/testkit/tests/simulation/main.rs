@@ -1,4 +1,5 @@
 //! Whole clusters in a simulated world.
+#![allow(clippy::unwrap_used)]
 
 mod cost;
 mod custom;
