@@ -4,6 +4,7 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -73,6 +74,7 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("clusterrole-aggregation-controller", roles::start),
+    ("cronjob-controller", cronjob::start),
     ("daemon-set-controller", daemonset::start),
     ("deployment-controller", deployment::start),
     ("disruption-controller", disruption::start),

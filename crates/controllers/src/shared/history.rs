@@ -166,7 +166,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let first = new("v1", &[]);
-        let second = new("v2", &[first.clone()]);
+        let second = new("v2", std::slice::from_ref(&first));
         assert_eq!((first.revision, second.revision), (1, 2));
         assert_eq!(second.name(), format!("web-{}", hash_of(&second)));
         assert_eq!(template_of(&second), Some(template("v2")));
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(find(&owner, &template("v2"), None, &both), Revision::Known(second.clone()));
         let Revision::Again(again) = find(&owner, &template("v1"), None, &both) else { panic!("known before") };
         assert_eq!((again.name(), again.revision), (first.name(), 3));
-        assert_eq!(expired(&both, 0, &[second.name().to_owned()].into()), [first.clone()]);
+        assert_eq!(expired(&both, 0, &[second.name().to_owned()].into()), std::slice::from_ref(&first));
         assert!(expired(&both, 1, &[second.name().to_owned()].into()).is_empty());
     }
 }
