@@ -2,6 +2,7 @@
 //!
 //! A tool beside the house: it knows no room of it, only Cargo, Debian's packages and the built binary.
 
+mod bench;
 mod check;
 mod clients;
 mod facts;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(default_value = "all")]
         group: test::Group,
     },
+    /// Measure what is promised
+    Bench {
+        /// Which bench
+        #[arg(default_value = "first")]
+        name: bench::Bench,
+    },
     /// Format, lints, floors of the house, licences
     Check,
     /// Regenerate the table of type facts from a live API's OpenAPI documents and a Kubernetes source tree
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         Command::Up { server } => up::up(&server),
         Command::Down => up::down(),
         Command::Test { group } => test::test(group),
+        Command::Bench { name } => bench::bench(name),
         Command::Check => check::check(),
         Command::Facts { openapi_dir, source_dir, out } => facts::facts(&openapi_dir, &source_dir, &out),
         Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),
