@@ -16,6 +16,7 @@ use skiff_meta::world::AbortOnDrop;
 use crate::archives;
 use crate::config::{NodeConfig, NodeError};
 use crate::images::Images;
+use crate::log_rotation;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
 use crate::pod::mailbox::Registry;
@@ -72,6 +73,10 @@ pub async fn run(
         spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
         spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];
+    if listener.is_some() {
+        // A node that shows no logs has none.
+        tasks.push(spawn("log rotation", Box::pin(log_rotation::run(node.clone(), manager.clone()))));
+    }
     if let Some(listener) = listener {
         tasks.push(spawn("node server", Box::pin(listener.serve(node.clone(), manager.clone()))));
     }

@@ -10,9 +10,8 @@ use skiff_cri::v1::{ContainerState, ExecSyncResponse};
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, World};
 
-use crate::os::{MachineFacts, Os};
+use crate::hollow;
 use crate::testing::Api;
-use crate::{NodeConfig, run};
 
 struct Cluster {
     api: Api,
@@ -33,27 +32,10 @@ impl Cluster {
     /// Starts an agent; one that runs already is killed, as by SIGKILL.
     fn start(&mut self) {
         self.agent = None;
-        let facts = MachineFacts { processors: 2, memory: 4 << 30, storage: 1 << 40, ..MachineFacts::default() };
-        let config = NodeConfig {
-            name: "node-1".into(),
-            hostname: "node-1".into(),
-            addresses: vec!["192.168.0.1".parse().expect("an address")],
-            labels: [].into(),
-            taints: Vec::new(),
-            directory: "/none/such".into(),
-            log_directory: "/none/such/logs".into(),
-            image_directory: None,
-            cluster_dns: None,
-            cluster_domain: "cluster.local".into(),
-            max_pods: 110,
-            version: "v1.36.2".into(),
-            server: None,
-            os: Os::hollow(facts),
-        };
         let world: WorldRef = self.api.clock.clone();
         let (client, runtime) = (self.api.client(), self.runtime.clone());
         let (inner, never) = (world.clone(), std::future::pending());
-        let task = async move { run(config, client, runtime, inner, never).await.expect("an agent") };
+        let task = async move { hollow::node("node-1", 1, client, runtime, inner, never).await.expect("an agent") };
         self.agent = Some(AbortOnDrop(world.spawn("agent", Box::pin(task))));
     }
 
@@ -102,7 +84,7 @@ async fn a_pod_starts_with_one_write_and_goes_with_two() {
     cluster.until_ready("p").await;
     assert_eq!(cluster.api.written(), ["PATCH pods/status p"], "one write for a whole start");
     let status = cluster.status("p");
-    assert_eq!((&status["phase"], &status["hostIP"]), (&json!("Running"), &json!("192.168.0.1")));
+    assert_eq!((&status["phase"], &status["hostIP"]), (&json!("Running"), &json!("10.99.0.1")));
     assert_eq!(status["containerStatuses"][0]["containerID"], format!("fake://{}", cluster.running()[0]));
     cluster.api.eventually("told of", || cluster.api.events().len() >= 3).await;
     assert_eq!(
@@ -127,7 +109,7 @@ async fn the_node_is_registered_and_keeps_its_lease() {
     let node = cluster.api.get("nodes", "node-1");
     let ready = node["status"]["conditions"].as_array().expect("conditions").iter().find(|c| c["type"] == "Ready");
     assert_eq!(ready.expect("a condition")["status"], "True");
-    assert_eq!(node["status"]["capacity"]["cpu"], "2");
+    assert_eq!(node["status"]["capacity"]["cpu"], "8");
     let renewed = || cluster.api.get("leases", "node-1")["spec"]["renewTime"].clone();
     let first = renewed();
     cluster.api.eventually("renewed", || renewed() != first).await;

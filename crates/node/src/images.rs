@@ -1,5 +1,7 @@
 //! Images: is it here, may it be fetched, and how long to wait after a fetch that failed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -20,6 +22,8 @@ const SHOWN: SignedDuration = SignedDuration::from_secs(3);
 #[derive(Default)]
 pub(crate) struct Images {
     failures: Mutex<Failures>,
+    /// Counts arrivals.
+    generation: AtomicU64,
 }
 
 #[derive(Default)]
@@ -46,6 +50,11 @@ impl Images {
     /// Images have come: what could not be fetched may be here now.
     pub(crate) fn arrived(&self) {
         *self.failures.lock() = Failures::default();
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Changes whenever an image comes.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 }
 
@@ -88,6 +97,7 @@ pub(crate) async fn ensure(
     match pull(&*node.runtime, image, referenced).await {
         Ok(here) => {
             node.images.failures.lock().backoff.succeeded(image);
+            node.images.generation.fetch_add(1, Ordering::Relaxed);
             let took = node.world.elapsed() - begun;
             let message = format!(
                 "Successfully pulled image {image:?} in {:.3}s ({:.3}s including waiting). Image size: {} bytes.",
@@ -102,10 +112,9 @@ pub(crate) async fn ensure(
             node.images.failed(image, node.world.now());
             // The failure is shown for a moment before the wait for the next attempt is.
             let until = node.world.now().checked_add(SHOWN).ok();
-            let message = format!("Failed to pull image {image:?}: {error}");
-            node.recorder.warning(&about, "Failed", message.clone());
+            node.recorder.warning(&about, "Failed", format!("Failed to pull image {image:?}: {error}"));
             node.recorder.warning(&about, "Failed", "Error: ErrImagePull");
-            Err(Missing { retry_at: until, ..trouble("ErrImagePull", message) })
+            Err(Missing { retry_at: until, ..trouble("ErrImagePull", error.to_string()) })
         }
     }
 }

@@ -9,7 +9,9 @@
 mod agent;
 mod archives;
 mod config;
+pub mod hollow;
 mod images;
+mod log_rotation;
 mod make;
 mod node;
 mod node_status;

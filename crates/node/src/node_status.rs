@@ -18,8 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use serde_json::{Value, json};
 use skiff_api::resources::ResourceList;
 use skiff_client::{ClientError, Patch};
+use skiff_cri::RuntimeError;
 use skiff_cri::v1::Image;
-use skiff_cri::{Runtime, RuntimeError};
 
 use crate::config::NodeConfig;
 use crate::node::Node;
@@ -105,19 +105,26 @@ pub(crate) struct RuntimeHealth {
     /// Why pods cannot run now; empty: they can.
     pub(crate) faults: Vec<String>,
     pub(crate) images: Vec<ContainerImage>,
+    /// As of which arrival of images.
+    generation: u64,
 }
 
-/// Asks the runtime how it is.
-async fn health(runtime: &dyn Runtime) -> RuntimeHealth {
+/// Asks the runtime how it is. Its images are listed only when some have come since `before`.
+async fn health(node: &Node, before: Option<&RuntimeHealth>) -> RuntimeHealth {
+    let runtime = &*node.runtime;
     let unanswered = |error: RuntimeError| RuntimeHealth {
         faults: vec![format!("container runtime is down: {error}")],
-        ..RuntimeHealth::default()
+        ..before.cloned().unwrap_or_default()
     };
     let (version, status) = match (runtime.version().await, runtime.status().await) {
         (Ok(version), Ok(status)) => (version, status),
         (Err(error), _) | (_, Err(error)) => return unanswered(error),
     };
-    let images = runtime.list_images().await.unwrap_or_default();
+    let generation = node.images.generation();
+    let images = match before.filter(|before| before.generation == generation && before.faults.is_empty()) {
+        Some(before) => before.images.clone(),
+        None => largest(runtime.list_images().await.unwrap_or_default()),
+    };
     let mut faults = Vec::new();
     for condition in status.status.unwrap_or_default().conditions {
         let what = match condition.r#type.as_str() {
@@ -131,7 +138,8 @@ async fn health(runtime: &dyn Runtime) -> RuntimeHealth {
     RuntimeHealth {
         version: format!("{}://{}", version.runtime_name, version.runtime_version),
         faults,
-        images: largest(images),
+        images,
+        generation,
     }
 }
 
@@ -239,7 +247,7 @@ impl Heartbeat {
 
     /// Runs for ever.
     pub(crate) async fn run(mut self) {
-        let mut health = health(&*self.node.runtime).await;
+        let mut health = health(&self.node, None).await;
         self.register(&health).await;
         let lease = crate::node_status::renew_lease(self.node.clone(), self.uid.clone().unwrap_or_default());
         let statuses = async {
@@ -247,7 +255,7 @@ impl Heartbeat {
                 self.write(&health).await;
                 let pause = if health.faults.is_empty() { LOOK.1 } else { LOOK.0 };
                 self.node.world.sleep(pause).await;
-                health = crate::node_status::health(&*self.node.runtime).await;
+                health = crate::node_status::health(&self.node, Some(&health)).await;
             }
         };
         tokio::join!(lease, statuses);
@@ -335,12 +343,14 @@ async fn renew_lease(node: Arc<Node>, uid: String) {
     let mut known: Option<Lease> = None;
     let mut pause = RETRY.0;
     loop {
-        let wanted = lease(&node, &uid, known.as_ref());
-        let result = match (&known, api.get_opt(&node.config.name).await) {
-            (Some(_), _) => api.update(&wanted).await,
-            (None, Ok(Some(present))) => api.update(&lease(&node, &uid, Some(&present))).await,
-            (None, Ok(None)) => api.create(&wanted).await,
-            (None, Err(error)) => Err(error),
+        let present = match known.take() {
+            Some(known) => Ok(Some(known)),
+            None => api.get_opt(&node.config.name).await,
+        };
+        let result = match present {
+            Ok(Some(present)) => api.update(&lease(&node, &uid, Some(&present))).await,
+            Ok(None) => api.create(&lease(&node, &uid, None)).await,
+            Err(error) => Err(error),
         };
         match result {
             Ok(lease) => {
@@ -350,7 +360,6 @@ async fn renew_lease(node: Arc<Node>, uid: String) {
             }
             Err(error) => {
                 tracing::warn!("the node's lease was not renewed: {error}");
-                known = None;
                 node.world.sleep(pause).await;
                 pause = (pause * 2).min(RETRY.1);
             }

@@ -118,7 +118,10 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn made(resources: &[Value]) -> (Limits, Vec<(i64, i64, i64, i64)>, String) {
+    /// Shares, quota, memory and score of a container.
+    type Made = (i64, i64, i64, i64);
+
+    fn made(resources: &[Value]) -> (Limits, Vec<Made>, String) {
         let containers: Vec<Value> = resources.iter().map(|r| json!({"name": "c", "resources": r})).collect();
         let value = json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}});
         let pod: Pod = serde_json::from_value(value).expect("a pod");

@@ -222,10 +222,10 @@ fn run_once(view: &View<'_>, container: &Container, actions: &mut Actions) -> In
     match view.state.current(&container.name) {
         Some(record) if record.life == Life::Running => return Initialization::UnderWay,
         Some(record) if record.life == Life::Exited && record.exit_code == 0 => return Initialization::Done,
-        Some(record) if record.life == Life::Exited => {
-            if !facts::restarts_after(view.pod, container, record.exit_code) {
-                return Initialization::Failed;
-            }
+        Some(record)
+            if record.life == Life::Exited && !facts::restarts_after(view.pod, container, record.exit_code) =>
+        {
+            return Initialization::Failed;
         }
         Some(record) if record.life == Life::Unknown => {
             if !facts::restarts_when_killed(view.pod, container) {

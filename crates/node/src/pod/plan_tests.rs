@@ -83,7 +83,8 @@ fn what_happens_next() {
     let stubborn = pod("Never", &[], &["a:Always"]);
     let good = || vec![sandbox(0, true)];
     let dead = || vec![sandbox(0, false)];
-    let cases: &[(&str, &Pod, Vec<SandboxRecord>, &[&str], &str)] = &[
+    type Case<'a> = (&'a str, &'a Pod, Vec<SandboxRecord>, &'a [&'a str], &'a str);
+    let cases: &[Case<'_>] = &[
         ("new", &always, vec![], &[], "sandbox 0, start a#0, start b#0"),
         ("sandbox is there", &always, good(), &[], "start a#0, start b#0"),
         ("one runs", &always, good(), &["a running"], "start b#0"),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use skiff_client::ClientError;
 use skiff_cri::RuntimeError;
 use skiff_cri::v1::{Mount, MountPropagation, PodSandboxConfig};
 
@@ -14,6 +16,7 @@ use super::worker::{POD, Worker};
 use crate::images;
 use crate::make::environment::{self, Environment};
 use crate::make::{ConfigError, container, expand, hosts, resources, sandbox, security};
+use crate::node::Node;
 use crate::probe::action::{self, Answer};
 use crate::probe::{self, Target};
 
@@ -77,6 +80,14 @@ impl Worker {
             return false;
         }
         let node = self.node.clone();
+        let handler = match handler(&node, pod).await {
+            Ok(handler) => handler,
+            Err(error) => {
+                node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+                self.failed(POD);
+                return false;
+            }
+        };
         let (resolvers, root) = (node.resolvers(), cgroups.root());
         let attempt = new_sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
         let config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
@@ -84,7 +95,7 @@ impl Worker {
         let runtime = node.runtime.clone();
         let make_sandbox = async {
             match new_sandbox {
-                Some(_) => runtime.run_pod_sandbox(config.clone(), handler(pod)).await.map(drop),
+                Some(_) => runtime.run_pod_sandbox(config.clone(), &handler).await.map(drop),
                 None => Ok(()),
             }
         };
@@ -344,9 +355,12 @@ enum Refusal {
     Config(ConfigError),
 }
 
-/// The runtime class's handler. Classes are looked up by name only: the handler has to have the same.
-fn handler(pod: &Pod) -> &str {
-    facts::spec(pod).runtime_class_name.as_deref().unwrap_or_default()
+/// The handler of the pod's runtime class; empty: the runtime's default.
+async fn handler(node: &Node, pod: &Pod) -> Result<String, ClientError> {
+    match facts::spec(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => node.client.all::<RuntimeClass>().get(name).await.map(|class| class.handler),
+        None => Ok(String::new()),
+    }
 }
 
 fn propagation(given: Option<&str>) -> MountPropagation {

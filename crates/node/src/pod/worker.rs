@@ -178,13 +178,16 @@ impl Worker {
             self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
             let actions = self.plan(pod, &state);
             self.note_delays(pod, &actions.delayed);
-            if actions.is_empty() || !self.act(pod, &state, &actions).await || self.is_to_end() {
+            if actions.is_empty() {
                 break;
             }
+            let goes_on = self.act(pod, &state, &actions).await && !self.is_to_end();
             state = self.look(&[]).await?;
+            if !goes_on {
+                self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
+                break;
+            }
         }
-        let state = self.look(&[]).await?;
-        self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
         Ok(state)
     }
 
