@@ -16,7 +16,7 @@ pub(crate) fn example_is_reached(cluster: &mut Cluster) -> Result<(), String> {
     }
     for url in [format!("http://{ip}"), "http://hello".to_owned(), "http://hello.default.svc.cluster.local".to_owned()]
     {
-        let text = cluster.kubectl(&["exec", "shell", "--", "wget", "-qO-", "-T", "10", &url])?;
+        let text = cluster.kubectl(&["exec", "shell", "--", "wget", "-qO-", &url])?;
         holds(&format!("the page at {url} from a pod: {text}"), text.contains(GREETING))?;
     }
     Ok(())
