@@ -17,6 +17,7 @@ use crate::session::Session;
 pub struct Targets {
     /// TYPE [NAME ...] or TYPE/NAME ...
     pub words: Vec<String>,
+    /// Manifests that name the objects
     #[command(flatten)]
     pub files: Files,
     /// Selector (label query) to filter on

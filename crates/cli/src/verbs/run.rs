@@ -136,7 +136,7 @@ impl Expose {
                 "metadata": {"name": name, "labels": object["metadata"]["labels"]},
                 "spec": {"selector": selector, "type": self.ty, "ports": [entry]},
             });
-            self.how.create(session, service).await.map(|()| ())?;
+            self.how.create(session, service).await?;
         }
         Ok(())
     }
