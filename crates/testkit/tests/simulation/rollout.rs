@@ -89,7 +89,7 @@ fn live(seed: u64) {
             panic!("seed {seed}: {what}");
         }
     });
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         scale_to_nothing(&sim, seed, &cluster);
     }
     run(&sim, seed, "deletion", async {
