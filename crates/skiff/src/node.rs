@@ -245,6 +245,7 @@ pub(crate) async fn cleanup(data: &Path, world: WorldRef) {
         }
     }
     unmount(data);
+    remove_cgroups(&cgroup_root(data));
     if let Err(error) = skiff_net::network::cleanup(data, &cni_bin_dir, &cni_conf_dir) {
         tracing::warn!("the network was not removed: {error}");
     }
@@ -268,4 +269,23 @@ fn unmount(data: &Path) {
             tracing::warn!("{point} was not unmounted: {error}");
         }
     }
+}
+
+/// Removes the cgroups of a data directory's pods from every hierarchy, the innermost first. What still has processes
+/// stays.
+fn remove_cgroups(root: &str) {
+    let name = root.trim_start_matches('/');
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for top in hierarchies.map(|hierarchy| hierarchy.join(name)).chain([Path::new("/sys/fs/cgroup").join(name)]) {
+        remove_tree(&top);
+    }
+}
+
+fn remove_tree(cgroup: &Path) {
+    for child in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&child.path());
+        }
+    }
+    let _ = std::fs::remove_dir(cgroup);
 }

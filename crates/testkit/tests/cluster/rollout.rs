@@ -160,11 +160,15 @@ pub(crate) fn nothing_is_left(cluster: &mut Cluster) -> Result<(), String> {
     soon("no pod", || cluster.get(&["pods"]).is_ok_and(|list| list["items"].as_array().is_some_and(Vec::is_empty)))?;
     let data = cluster.server.data_dir().display().to_string();
     let socket = format!("{data}/containerd/containerd.sock");
+    let cgroups = format!("kubepods{}", data.replace(['/', '.', '_'], "-"));
+    let instance = format!("$(grep -ho '\"instance\": *\"[^\"]*' {data}/cni/net.d/* | head -1 | sed 's/.*\"//')");
     for (what, shell) in [
         ("containers", format!("ctr -a {socket} -n k8s.io containers ls -q | wc -l")),
         ("mounts of pods", format!("grep -c '{data}/.*pods/' /proc/mounts")),
         ("rootfs mounts", format!("grep -c '{data}/.*/rootfs' /proc/mounts")),
-        ("pod cgroups", "find /sys/fs/cgroup -type d -name 'pod*-*-*-*-*' 2>/dev/null | wc -l".to_owned()),
+        ("pod cgroups", format!("find /sys/fs/cgroup -type d -path '*/{cgroups}/*' -name 'pod*-*-*-*-*' | wc -l")),
+        ("veths", format!("ip -br link show type veth | grep -c \"^sk{instance}\"")),
+        ("rules", format!("nft list table ip skiff-{instance} | grep -c 30080")),
     ] {
         soon(&format!("no {what} left ({})", count(&shell)), || count(&shell) == 0)?;
     }
