@@ -24,7 +24,7 @@ pub(crate) enum Group {
 
 /// Test files that need root, containers or a built binary, with the crate they are in. Cargo leaves them out unless
 /// they are named (`test = false` in the manifest).
-const CLUSTER: &[(&str, &str)] = &[("skiff-net", "root_network"), ("skiff-testkit", "cluster")];
+const CLUSTER: &[(&str, &str)] = &[("skiff-net", "root_net"), ("skiff-testkit", "cluster")];
 
 /// The same on a server without nodes: what the API says on the wire.
 const WIRE: &[(&str, &str)] = &[("skiff-conformance", "wire")];
