@@ -13,6 +13,7 @@ use crate::call::{Answer, Call, Payload};
 use crate::request::WriteOptions;
 use crate::request::decode::{self, Expected, Unfit};
 use crate::request::go_words;
+use crate::request::query::FieldValidation;
 use crate::write::replace::{Edit, replace};
 use crate::write::{Intent, fields};
 
@@ -156,7 +157,11 @@ impl Patched {
         let reset = fields::reset(call, self.part);
         let writer = fields::writer(call, &manager, &reset);
         let merged = apply::apply(old, &applied, version.root(), &writer, self.options.force);
-        let mut new = merged.map_err(|e| e.to_status())?;
+        // What Go always writes belongs to nobody, but stands in what is applied as in what is posted: controllers
+        // compare the two.
+        let decoded = codec::Decoded { value: merged.map_err(|e| e.to_status())?, duplicates: Vec::new() };
+        let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
+        let mut new = decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new())?;
         if new.pointer("/metadata/name").is_none() {
             crate::tree::metadata(&mut new).insert("name".to_owned(), Value::from(call.target.name.as_str()));
         }
