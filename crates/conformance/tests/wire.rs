@@ -47,7 +47,7 @@ fn start() -> Result<(Run, Option<Process>), String> {
     let process = match &given {
         Some(_) => None,
         None => {
-            let flags = ["--ephemeral", "--disable", "agent,scheduler,controller-manager,proxy,dns"];
+            let flags = ["--ephemeral", "--disable", "agent,scheduler,proxy,dns"];
             let flags = flags.map(str::to_owned).to_vec();
             Some(Process::start(&Setup { number: 70, flags, images: Vec::new() })?)
         }
