@@ -56,7 +56,7 @@ fn a_job_is_named_by_its_time() {
     assert_eq!(meta["annotations"][SCHEDULED_AT], "2026-01-01T00:10:00Z");
     assert_eq!((&meta["labels"]["a"], &meta["ownerReferences"][0]["uid"]), (&json!("b"), &json!("c")));
     let known = job(made.name(), "", "2026-01-01T00:10:00Z");
-    let again = planned(&cron(json!({})), &[known.clone()], "2026-01-01T00:10:01Z");
+    let again = planned(&cron(json!({})), std::slice::from_ref(&known), "2026-01-01T00:10:01Z");
     assert_eq!(again.create, None);
     let active = again.status.and_then(|cron| cron.status?.active).unwrap_or_default();
     assert_eq!(active.len(), 1, "it is noted though we did not get so far before");
