@@ -48,6 +48,9 @@ enum Command {
         /// Which bench
         #[arg(default_value = "first")]
         name: bench::Bench,
+        /// Give the cluster of this kubeconfig (with a bearer token) the same load, and print ratios
+        #[arg(long)]
+        vs: Option<std::path::PathBuf>,
     },
     /// Format, lints, floors of the house, licences
     Check,
@@ -78,7 +81,7 @@ fn main() -> ExitCode {
         Command::Up { server } => up::up(&server),
         Command::Down => up::down(),
         Command::Test { group } => test::test(group),
-        Command::Bench { name } => bench::bench(name),
+        Command::Bench { name, vs } => bench::bench(name, vs),
         Command::Check => check::check(),
         Command::Facts { openapi_dir, source_dir, out } => facts::facts(&openapi_dir, &source_dir, &out),
         Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),

@@ -1,6 +1,8 @@
 //! `cargo xtask up` and `down`: a server in the background with the example running on it.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +12,10 @@ use crate::run::{cargo, root, run, target};
 use crate::{image, install};
 
 const EXAMPLE: &str = "examples/hello.yaml";
+/// A pod to look from.
+const SHELL: &str = "examples/shell.yaml";
+/// The example's node port.
+const NODE_PORT: &str = "127.0.0.1:30080";
 
 /// Where `up` remembers what it started.
 fn state() -> PathBuf {
@@ -42,13 +48,14 @@ pub(crate) fn up(flags: &[String]) -> Result<(), Failure> {
         kubectl.says(&["get", "nodes", "--no-headers"]).is_some_and(|text| text.contains(" Ready"))
     })?;
     println!("\n$ kubectl apply -f {EXAMPLE}");
-    kubectl.show(&["apply", "-f", EXAMPLE])?;
+    kubectl.show(&["apply", "-f", EXAMPLE, "-f", SHELL])?;
     kubectl.show(&["rollout", "status", "deployment/hello", "--timeout=120s"])?;
     for words in [&["get", "nodes", "-o", "wide"][..], &["get", "deployments,replicasets,pods,services", "-o", "wide"]]
     {
         println!("\n$ kubectl {}", words.join(" "));
         kubectl.show(words)?;
     }
+    visit(&kubectl)?;
     let binary = binary();
     println!(
         "\nlog         {}\nkubeconfig  {}\ngo on       export KUBECONFIG={}; {} kubectl get pods -A\nstop        cargo xtask down",
@@ -58,6 +65,32 @@ pub(crate) fn up(flags: &[String]) -> Result<(), Failure> {
         binary.display(),
     );
     Ok(())
+}
+
+/// Fetches the example's page in the three ways that a Service offers.
+fn visit(kubectl: &Kubectl) -> Result<(), Failure> {
+    let service = ["get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}"];
+    let cluster_ip = format!("{}:80", kubectl.says(&service).ok_or("the example's Service has no address")?.trim());
+    for address in [&cluster_ip, NODE_PORT] {
+        println!("\n$ curl http://{address}\n{}", page(address).map_err(|e| format!("http://{address}: {e}"))?.trim());
+    }
+    kubectl.show(&["wait", "--for=condition=Ready", "pod/shell", "--timeout=60s"])?;
+    println!("\n$ kubectl exec shell -- wget -qO- http://hello");
+    kubectl.show(&["exec", "shell", "--", "wget", "-qO-", "http://hello"])
+}
+
+/// The body of what a web server answers.
+fn page(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: hello\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    match head.split_whitespace().nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(std::io::Error::other(head.lines().next().unwrap_or("no answer").to_owned())),
+    }
 }
 
 /// Stops the server that `up` started, and everything that ran on it.

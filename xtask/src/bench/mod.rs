@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: what is promised about speed and size, measured on the built binary and printed as one table.
+//!
+//! The load comes from `wrk` with the scripts in `bench/`, and from a compiled reader of watches. Everything runs on
+//! this machine, server and load on the same cores, so figures of two machines say nothing about each other; `--vs`
+//! gives another cluster the same load in the same run.
+
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time, of a process with its own clock")]
+
+mod api;
+mod load;
+mod node;
+mod server;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::Failure;
+use crate::install::{self, TESTS};
+use crate::run::{cargo, run};
+use load::Target;
+
+/// Which bench.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Bench {
+    /// Start, memory, writes, reads and watches of one server, and (as root) a Deployment on real containers
+    First,
+    /// Only the API server: start, memory, writes, reads, watches
+    Api,
+    /// Only the node: start, first pod, a Deployment, idle memory and CPU
+    Node,
+}
+
+/// Builds, measures, prints.
+pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
+    install::ensure(TESTS)?;
+    run(&mut cargo(["build", "--locked", "--release", "-p", "skiff"]))?;
+    let mut table = Table::default();
+    if matches!(which, Bench::First | Bench::Api) {
+        run(&mut cargo(["build", "--locked", "--release", "-p", "skiff-testkit", "--example", "watchers"]))?;
+        let other = vs.map(|path| Target::from_kubeconfig(&path)).transpose()?;
+        api::measure(&mut table, other.as_ref())?;
+    }
+    if matches!(which, Bench::First | Bench::Node) {
+        node::measure(&mut table)?;
+    }
+    table.print();
+    Ok(())
+}
+
+/// What was measured, in order; each line is also told when it is known.
+#[derive(Default)]
+pub(crate) struct Table(Vec<(String, String)>);
+
+impl Table {
+    pub(crate) fn row(&mut self, what: impl Into<String>, figure: impl Into<String>) {
+        let (what, figure) = (what.into(), figure.into());
+        println!("{what}: {figure}");
+        self.0.push((what, figure));
+    }
+
+    fn print(&self) {
+        let width = self.0.iter().map(|(what, _)| what.chars().count()).max().unwrap_or_default();
+        println!();
+        for (what, figure) in &self.0 {
+            println!("{what:width$}  {figure}");
+        }
+    }
+}
