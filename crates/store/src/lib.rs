@@ -17,6 +17,7 @@ mod history;
 mod index;
 mod lease;
 mod log;
+pub mod proto;
 mod slot;
 mod staging;
 mod state;
