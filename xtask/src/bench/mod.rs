@@ -34,10 +34,10 @@ pub(crate) enum Bench {
 /// Builds, measures, prints.
 pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
     install::ensure(TESTS)?;
-    run(&mut cargo(["build", "--locked", "--release", "-p", "skiff"]))?;
+    // One package for both, so that the server is built once.
+    run(&mut cargo(["build", "--locked", "--release", "-p", "skiff", "--bin", "skiff", "--example", "watchers"]))?;
     let mut table = Table::default();
     if matches!(which, Bench::First | Bench::Api) {
-        run(&mut cargo(["build", "--locked", "--release", "-p", "skiff-testkit", "--example", "watchers"]))?;
         let other = vs.map(|path| Target::from_kubeconfig(&path)).transpose()?;
         api::measure(&mut table, other.as_ref())?;
     }

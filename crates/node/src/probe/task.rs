@@ -11,6 +11,9 @@ use super::{Findings, ProbeKind, Target};
 use crate::pod::mailbox::Mailbox;
 use crate::pod::plan::Verdict;
 
+/// The first pause of a container that has just started; each further one is twice as long.
+const SHORTEST: Duration = Duration::from_millis(25);
+
 /// Asks until the verdict is final, or for ever.
 pub(super) async fn run(
     kind: ProbeKind,
@@ -29,6 +32,7 @@ pub(super) async fn run(
     }
     world.sleep(seconds(probe.initial_delay_seconds, 0)).await;
     let mut counter = Counter::new(&probe, kind);
+    let mut starting = kind != ProbeKind::Liveness && findings.borrow().readiness != Some(true);
     loop {
         let answer = ask(&probe, &target).await;
         if let Some((what, text)) = answer.complaint() {
@@ -45,8 +49,29 @@ pub(super) async fn run(
                 return;
             }
         }
-        world.sleep(seconds(probe.period_seconds, 10)).await;
+        let period = seconds(probe.period_seconds, 10);
+        if std::mem::take(&mut starting) && answer != Answer::Success {
+            starts_up(&probe, &target, period).await;
+        } else {
+            world.sleep(period).await;
+        }
     }
+}
+
+/// A program needs a moment from being started to answering, mostly far less than a period. So the first period is cut
+/// short once the program answers well; bad answers on the way mean nothing, they are asked in time that is slept else.
+async fn starts_up(probe: &Probe, target: &Target, period: Duration) {
+    let world = &target.node.world;
+    let (mut waited, mut pause) = (Duration::ZERO, SHORTEST);
+    while waited + pause < period {
+        world.sleep(pause).await;
+        if ask(probe, target).await == Answer::Success {
+            return;
+        }
+        waited += pause;
+        pause *= 2;
+    }
+    world.sleep(period.saturating_sub(waited)).await;
 }
 
 /// A startup probe has one verdict. A liveness probe that failed has its container killed, so there is no more to ask.
