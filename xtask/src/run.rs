@@ -23,10 +23,17 @@ pub(crate) fn command<I: AsRef<OsStr>>(program: &str, args: impl IntoIterator<It
     command
 }
 
-/// Cargo, the one that runs us.
+/// Cargo, the one that runs us. What it tells us about ourselves is kept from it: build scripts that look at such
+/// variables would run again, and all that depends on them be built anew, at each change between `cargo xtask` and `cargo`.
 pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    command(&cargo, args)
+    let mut command = command(&cargo, args);
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|own| name.to_string_lossy().starts_with(own)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs to the end; anything but success is a failure that names the command.

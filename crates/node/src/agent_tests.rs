@@ -265,6 +265,24 @@ async fn probes_decide_over_readiness_and_life() {
 }
 
 #[tokio::test]
+async fn a_program_that_starts_up_is_ready_long_before_its_probes_period_is_over() {
+    let cluster = Cluster::new();
+    let asked = Arc::new(parking_lot::Mutex::new(0));
+    let count = asked.clone();
+    cluster.runtime.on_exec(Arc::new(move |_, _| {
+        *count.lock() += 1;
+        ExecSyncResponse { exit_code: i32::from(*count.lock() < 3), ..ExecSyncResponse::default() }
+    }));
+    let mut spec = one("i");
+    spec["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["ready"]}, "periodSeconds": 60});
+    cluster.pod("p", spec);
+    cluster.until("p", "/containerStatuses/0/started", json!(true)).await;
+    assert!(cluster.api.within(Duration::from_secs(1), || is_ready(&cluster.status("p"))).await);
+    let complaints = cluster.api.events().iter().filter(|event| event.starts_with("Unhealthy")).count();
+    assert_eq!(complaints, 1, "the tries in between are not told");
+}
+
+#[tokio::test]
 async fn what_a_pod_refers_to_is_waited_for() {
     let cluster = Cluster::new();
     let mut spec = one("i");

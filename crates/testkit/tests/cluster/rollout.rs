@@ -1,10 +1,11 @@
 //! What Deployments promise.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Cluster, LONG, holds, page, soon};
 
@@ -118,20 +119,37 @@ pub(crate) fn recreate(cluster: &mut Cluster) -> Result<(), String> {
     };
     cluster.apply(&deployment("one"))?;
     cluster.kubectl(&["rollout", "status", "deployment/alone", LONG])?;
+    let before = cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods?limit=1"])?;
+    let before: Value = serde_json::from_str(&before).map_err(|e| e.to_string())?;
+    let version = before["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let mut running: BTreeSet<String> = cluster.pods("app=alone,version=one")?.into_iter().collect();
+    holds("two old pods", running.len() == 2)?;
     cluster.apply(&deployment("two"))?;
     cluster.kubectl(&["rollout", "status", "deployment/alone", LONG])?;
-    let pods = cluster.get(&["pods", "-l", "app=alone,version=two"])?;
-    let born = pods["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|p| p["metadata"]["creationTimestamp"].as_str())
-        .min()
-        .unwrap_or_default()
-        .to_owned();
-    let old = cluster.get(&["pods", "-l", "app=alone,version=one"])?;
-    holds("no old pod beside a new one", old["items"].as_array().is_some_and(Vec::is_empty))?;
-    holds("new pods", !born.is_empty())?;
+    // What happened meanwhile, told once more by a watch from before.
+    let path = format!(
+        "/api/v1/namespaces/default/pods?labelSelector=app%3Dalone&watch=true&timeoutSeconds=1&resourceVersion={version}"
+    );
+    let mut born = 0;
+    for line in cluster.kubectl(&["get", "--raw", &path])?.lines() {
+        let event: Value = serde_json::from_str(line).map_err(|e| format!("{line}: {e}"))?;
+        let pod = &event["object"];
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        match pod["metadata"]["labels"]["version"].as_str() {
+            Some("one")
+                if event["type"] == "DELETED"
+                    || ["Succeeded", "Failed"].iter().any(|p| pod["status"]["phase"] == *p) =>
+            {
+                running.remove(name);
+            }
+            Some("two") if event["type"] == "ADDED" => {
+                holds(&format!("{name} came while {running:?} ran"), running.is_empty())?;
+                born += 1;
+            }
+            _ => {}
+        }
+    }
+    holds("two new pods", born == 2)?;
     cluster.kubectl(&["delete", "deployment", "alone"]).map(drop)
 }
 
