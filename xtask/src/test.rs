@@ -27,7 +27,7 @@ pub(crate) enum Group {
 const CLUSTER: &[(&str, &str)] = &[("skiff-net", "root_net"), ("skiff-testkit", "cluster")];
 
 /// The same on a server without nodes: what the API says on the wire.
-const WIRE: &[(&str, &str)] = &[("skiff-conformance", "wire")];
+const WIRE: &[(&str, &str)] = &[("skiff-conformance", "wire"), ("skiff-testkit", "server")];
 
 /// Runs a group; the last line says how many tests ran.
 pub(crate) fn test(group: Group) -> Result<(), Failure> {

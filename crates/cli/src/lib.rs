@@ -23,7 +23,7 @@ use skiff_meta::WorldRef;
 
 use error::CliError;
 use session::Session;
-use verbs::{about, create, delete, describe, drain, edit, exec, get, logs, rollout, run, wait};
+use verbs::{about, create, delete, describe, diff, drain, edit, exec, get, logs, rollout, run, wait};
 
 /// The server names field managers after the part before the slash.
 const AGENT: &str = concat!("kubectl/", env!("CARGO_PKG_VERSION"));
@@ -118,17 +118,48 @@ enum Verb {
     Version,
 }
 
+/// `skiff diff`, which is no verb of kubectl.
+#[derive(Parser)]
+#[command(name = "skiff diff")]
+struct SkiffDiff {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    diff: diff::Diff,
+}
+
 /// Runs the CLI with `words` (without the program's name) and returns its exit code.
 pub async fn main(words: Vec<String>, world: WorldRef) -> i32 {
-    let arguments = std::iter::once("kubectl".to_owned()).chain(words);
-    let parsed = match Kubectl::try_parse_from(arguments) {
+    parse_and_run(
+        "kubectl",
+        words,
+        |parsed: Kubectl| async move { run(parsed.verb, parsed.global.session(world)?).await },
+    )
+    .await
+}
+
+/// `skiff diff` with `words`; returns its exit code.
+pub async fn diff(words: Vec<String>, world: WorldRef) -> i32 {
+    parse_and_run("skiff diff", words, |parsed: SkiffDiff| async move {
+        parsed.diff.run(&mut parsed.global.session(world)?).await
+    })
+    .await
+}
+
+async fn parse_and_run<P: Parser, F: Future<Output = Result<(), CliError>>>(
+    name: &str,
+    words: Vec<String>,
+    run: impl FnOnce(P) -> F,
+) -> i32 {
+    let arguments = std::iter::once(name.to_owned()).chain(words);
+    let parsed = match P::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return i32::from(error.use_stderr());
         }
     };
-    match start(parsed, world).await {
+    match run(parsed).await {
         Ok(()) => 0,
         Err(error) => {
             let text = error.to_string();
@@ -138,20 +169,6 @@ pub async fn main(words: Vec<String>, world: WorldRef) -> i32 {
             error.code()
         }
     }
-}
-
-async fn start(parsed: Kubectl, world: WorldRef) -> Result<(), CliError> {
-    let remote = parsed.global.remote()?;
-    let namespace = if remote.namespace.is_empty() { "default".to_owned() } else { remote.namespace.clone() };
-    let backend: Arc<dyn Backend> = Arc::new(HttpBackend::new(remote, world.clone(), AGENT)?);
-    let session = Session::new(
-        wire::Wire::new(backend),
-        namespace,
-        parsed.global.all_namespaces,
-        world,
-        Box::new(std::io::stdout()),
-    );
-    run(parsed.verb, session).await
 }
 
 /// Runs `words` on any backend, printing to `out`: what tests and embedders use.
@@ -202,6 +219,14 @@ async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
 }
 
 impl Global {
+    fn session(&self, world: WorldRef) -> Result<Session, CliError> {
+        let remote = self.remote()?;
+        let namespace = if remote.namespace.is_empty() { "default".to_owned() } else { remote.namespace.clone() };
+        let backend: Arc<dyn Backend> = Arc::new(HttpBackend::new(remote, world.clone(), AGENT)?);
+        let out = Box::new(std::io::stdout());
+        Ok(Session::new(wire::Wire::new(backend), namespace, self.all_namespaces, world, out))
+    }
+
     /// Where the cluster is: flags over the kubeconfig, which may be missing when the flags say enough.
     fn remote(&self) -> Result<Remote, ClientError> {
         let mut remote = match Kubeconfig::discover(self.kubeconfig.as_deref())
@@ -260,6 +285,7 @@ mod tests {
             "auth can-i list pods",
             "delete pod x --wait=false",
             "create -f x.yaml --dry-run=server",
+            "get pods --at 10m",
         ] {
             assert!(Kubectl::try_parse_from(std::iter::once("kubectl").chain(words.split(' '))).is_ok(), "{words}");
         }

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod check;
 pub mod codec;
+pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod names;

@@ -154,7 +154,8 @@ impl Api {
         }
         let accept = negotiate(&served, &target, &parts.headers, &query)?;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
-        let mut call = Call { api, user, target, served, query, headers, accept, trace, warnings: Vec::new() };
+        let mut call =
+            Call { api, user, target, served, query, headers, accept, trace, moment: None, warnings: Vec::new() };
         let answer = verbs::dispatch(&mut call, parts, body).await;
         told.warnings.append(&mut call.warnings);
         match answer? {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use jiff::Timestamp;
 use serde_json::Value;
 use skiff_meta::{Object, Status, TraceContext};
 use skiff_store::Revision;
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) accept: Accept,
     /// The step of the story that this request is.
     pub(crate) trace: TraceContext,
+    /// When the state that is shown was, where that is not now.
+    pub(crate) moment: Option<Timestamp>,
     /// Said to the client beside the answer.
     pub(crate) warnings: Vec<String>,
 }
@@ -54,8 +57,14 @@ impl Call {
             headers: HeaderMap::new(),
             accept: self.accept,
             trace: self.trace,
+            moment: self.moment,
             warnings: Vec::new(),
         }
+    }
+
+    /// When the answer is true: what ages in tables count to.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.moment.unwrap_or_else(|| self.api.world.now())
     }
 
     /// Namespace of the objects this is about, empty for cluster-scoped resources.

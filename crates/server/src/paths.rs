@@ -34,6 +34,7 @@ pub(crate) async fn serve(
     match path {
         "/healthz" | "/livez" | "/readyz" => return Ok(health(api, path, query).await),
         "/version" | "/version/" => return Ok(respond::whole(200, JSON, version(), false)),
+        crate::snapshot::PATH => return crate::snapshot::save(api).await,
         "/metrics" => return Ok(respond::text(200, api.metrics.text(api))),
         "/" => return Ok(respond::whole(200, JSON, index(api), false)),
         _ => {}

@@ -25,6 +25,10 @@ pub(crate) enum StartError {
     Server(skiff_server::ServerError),
     #[error(transparent)]
     Containerd(#[from] skiff_cri::containerd::ContainerdError),
+    #[error(transparent)]
+    Restore(#[from] skiff_store::snapshot::RestoreError),
+    #[error("no snapshot: {0}")]
+    Snapshot(String),
     #[error("{0}")]
     Node(String),
     #[error(transparent)]

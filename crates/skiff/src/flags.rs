@@ -31,6 +31,18 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// What changed since a moment of the past: skiff diff --from 10m KIND/NAME
+    #[command(disable_help_flag = true)]
+    Diff {
+        /// Objects and flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Save the whole state of a running server to a file, or make a data directory of one
+    Snapshot {
+        #[command(subcommand)]
+        command: Snapshot,
+    },
     /// Stop whatever still runs from a data directory and remove its devices, mounts, cgroups and rules
     Cleanup {
         /// The data directory
@@ -42,6 +54,27 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
+}
+
+/// What to do with a snapshot.
+#[derive(Subcommand)]
+pub(crate) enum Snapshot {
+    /// Save the state of a running server; it holds all secrets and keys of the cluster
+    Save {
+        /// Where to put it
+        file: PathBuf,
+        /// How to reach the server, as a cluster administrator
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Restore a snapshot into an empty data directory
+    Restore {
+        /// The snapshot
+        file: PathBuf,
+        /// The data directory
+        #[arg(long, default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
 }
 
 pub(crate) const DATA_DIR: &str = "/var/lib/skiff";
@@ -121,6 +154,12 @@ pub(crate) struct Server {
     /// Port of the node agent (0: any free one)
     #[arg(long, default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
+    /// How far back `get --at` and `diff --from` can look, such as 90m or 2d (0s: not at all)
+    #[arg(long, default_value = "1h")]
+    pub(crate) history: String,
+    /// Most bytes on disk for that, such as 256Mi
+    #[arg(long, default_value = "256Mi")]
+    pub(crate) history_size: String,
     /// Leave parts out
     #[arg(long, value_delimiter = ',')]
     pub(crate) disable: Vec<Part>,

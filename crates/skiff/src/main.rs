@@ -9,6 +9,7 @@ mod log;
 mod node;
 mod place;
 mod server;
+mod snapshot;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
 fn skiff(flags: Skiff) -> ExitCode {
     match flags.command {
         Command::Kubectl { words } => kubectl(words),
+        Command::Diff { words } => exit_code(runtime().block_on(skiff_cli::diff(words, RealWorld::shared()))),
         Command::Version => {
             println!("skiff {} (Kubernetes 1.36)", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -74,8 +76,14 @@ async fn run(command: Command) -> Result<(), error::StartError> {
             log::start(&flags.log);
             server::scheduler_alone(&flags.kubeconfig, world).await
         }
+        Command::Snapshot { command: flags::Snapshot::Save { file, kubeconfig } } => {
+            snapshot::save(&file, kubeconfig.as_deref(), world).await
+        }
+        Command::Snapshot { command: flags::Snapshot::Restore { file, data_dir } } => {
+            snapshot::restore(&file, &data_dir, &world)
+        }
         Command::Cleanup { data_dir, purge } => server::cleanup(&data_dir, purge, world).await,
-        Command::Kubectl { .. } | Command::Version => Ok(()),
+        Command::Kubectl { .. } | Command::Diff { .. } | Command::Version => Ok(()),
     }
 }
 

@@ -11,11 +11,12 @@ use skiff_client::config::Kubeconfig;
 use skiff_client::http::HttpBackend;
 use skiff_client::{Backend, Client};
 use skiff_meta::WorldRef;
+use skiff_meta::quantity::Quantity;
 use skiff_meta::world::Task;
 use skiff_server::chain::User;
 use skiff_server::pki::{Pki, write_if_changed};
 use skiff_server::{Server, ServerConfig};
-use skiff_store::{EmbeddedStore, MemoryStore, Store};
+use skiff_store::{EmbeddedStore, HistoryLimits, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
@@ -110,7 +111,18 @@ fn store(flags: &flags::Server, place: &Place, world: &WorldRef) -> Result<Arc<d
     if flags.ephemeral {
         return Ok(Arc::new(MemoryStore::new(world.clone())));
     }
-    Ok(Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), skiff_store::Options::default())?))
+    let options = skiff_store::Options { history: history(flags)?, ..Default::default() };
+    Ok(Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), options)?))
+}
+
+/// How much of the past to keep on disk.
+fn history(flags: &flags::Server) -> Result<HistoryLimits, StartError> {
+    let wrong = |flag, value: &str, why: &str| StartError::Flag { flag, value: value.to_owned(), why: why.to_owned() };
+    let time = skiff_meta::duration::parse(&flags.history)
+        .ok_or_else(|| wrong("history", &flags.history, "is no length of time, such as 90m, 1h or 2d"))?;
+    let bytes = flags.history_size.parse::<Quantity>().ok().and_then(|size| u64::try_from(size.value()).ok());
+    let bytes = bytes.ok_or_else(|| wrong("history-size", &flags.history_size, "is no size, such as 256Mi"))?;
+    Ok(if time.is_zero() { HistoryLimits::NONE } else { HistoryLimits { time, bytes } })
 }
 
 fn write_kubeconfigs(

@@ -258,6 +258,9 @@ pub enum StoreError {
     /// The engine has been closed.
     #[error("store is closed")]
     Closed,
+    /// Snapshots are the business of the distant store.
+    #[error("the state is kept in etcd; take a snapshot there, with `etcdctl snapshot save`")]
+    KeptElsewhere,
     /// A transaction against the contract: an empty key, a key written twice, or too large.
     #[error("bad transaction: {0}")]
     BadTransaction(String),
@@ -276,6 +279,15 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<(Option<KeyValue>, Revision), StoreError>;
     /// Many keys, from one consistent state.
     async fn range(&self, query: RangeQuery) -> Result<RangeResult, StoreError>;
+    /// Many keys as they were at `at`, even where compaction has taken that from [`Store::range`]: from the history on
+    /// disk, in one pass over it. [`StoreError::Compacted`] tells what is the oldest revision left there.
+    async fn range_past(&self, query: RangeQuery) -> Result<RangeResult, StoreError> {
+        self.range(query).await
+    }
+    /// The oldest revision that [`Store::range_past`] reads.
+    async fn oldest(&self) -> Result<Revision, StoreError> {
+        self.compacted().await
+    }
     /// Compare and write; durable when this returns.
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, StoreError>;
     /// Watches from a revision. The first error ends the stream.
@@ -290,9 +302,10 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what happened before `revision` (API compaction; a history on disk may outlive it). The state at
     /// `revision` itself stays readable. Going back is no error and does nothing.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
-    /// The newest revision committed at or before `time` (seconds since 1970), where known.
+    /// The newest revision committed at or before `time` (seconds since 1970), where known; also from the history on
+    /// disk.
     async fn revision_at(&self, time: i64) -> Result<Option<Revision>, StoreError>;
-    /// When `revision` was committed (seconds since 1970), where known.
+    /// When `revision` was committed (seconds since 1970), where known; also from the history on disk.
     async fn time_of(&self, revision: Revision) -> Result<Option<i64>, StoreError>;
     /// Number of keys in a range.
     async fn count(&self, keys: KeyRange) -> Result<usize, StoreError>;
@@ -304,6 +317,11 @@ pub trait Store: Send + Sync + 'static {
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError>;
     /// Ends a lease now; its keys go.
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
+    /// The whole state as it is now, with `files` (name and content) that go with it; [`crate::snapshot::restore`] makes
+    /// a store of it. Stores that are kept elsewhere are saved there.
+    async fn snapshot(&self, _files: Vec<(String, Bytes)>) -> Result<crate::Snapshot, StoreError> {
+        Err(StoreError::KeptElsewhere)
+    }
     /// Finishes running writes and lets go of the medium.
     async fn close(&self) -> Result<(), StoreError>;
 }

@@ -19,8 +19,10 @@ use crate::contract::{
     WatchQuery,
 };
 use crate::expiry::Expiry;
+use crate::log::{Files, past};
+use crate::snapshot::{self, Snapshot};
 use crate::staging::{Staging, Ticket};
-use crate::state::{Clock, Core, Decision, Retention, validate};
+use crate::state::{Clock, Core, Decision, FIRST, Retention, validate};
 use crate::watch::{Wake, WatchStream, Watchers};
 
 /// How many keys a range reads before it lets writers in.
@@ -74,6 +76,10 @@ impl Engine<Volatile> {
 }
 
 impl<M> Engine<M> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
         Self { shared, medium: PhantomData }
     }
@@ -104,6 +110,28 @@ impl Shared {
             Done::Later(ticket) => ticket.redeem().await?,
         }
         Ok(answer)
+    }
+
+    /// Grants a lease under a name of the caller's or a new one; `None` when that name is taken.
+    pub(crate) async fn grant(
+        self: &Arc<Self>,
+        wanted: Option<LeaseId>,
+        ttl: Duration,
+    ) -> Result<Option<LeaseId>, StoreError> {
+        let decide = |core: &Core, clock| {
+            // Positive, as the contract reserves 0; chosen at random, as etcd does, so that nobody relies on their order.
+            let id = wanted.or_else(|| {
+                let mut ids = std::iter::repeat_with(|| (self.world.random() >> 1) as LeaseId);
+                ids.find(|id| *id > 0 && !core.has_lease(*id))
+            });
+            match id.filter(|id| !core.has_lease(*id)) {
+                Some(id) => core.grant(id, ttl, clock).map(|(id, entries)| (Some(id), entries)),
+                None => Ok((None, Vec::new())),
+            }
+        };
+        let id = self.mutate(decide).await?;
+        Expiry::watch_over(self);
+        Ok(id)
     }
 
     fn begin<T>(&self, decide: impl FnOnce(&Core, Clock) -> Decision<T>) -> Result<(T, Done), StoreError> {
@@ -182,7 +210,12 @@ impl Shared {
 }
 
 impl State {
-    fn check_open(&self) -> Result<(), StoreError> {
+    /// The files on the disk, where there is one.
+    fn files(&self) -> Option<Arc<Files>> {
+        self.staging.as_ref().map(|staging| staging.files().clone())
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
         if self.closed { Err(StoreError::Closed) } else { Ok(()) }
     }
 
@@ -235,6 +268,22 @@ impl<M: 'static> Store for Engine<M> {
         }
     }
 
+    async fn range_past(&self, query: RangeQuery) -> Result<RangeResult, StoreError> {
+        match (self.range(query.clone()).await, query.at) {
+            (Err(StoreError::Compacted { .. }), Some(at)) if at >= FIRST => {
+                let Some(files) = self.shared.read(|state| Ok(state.files()))? else {
+                    return Err(StoreError::Compacted { oldest: self.compacted().await? });
+                };
+                past::range(&files, query, at).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    async fn oldest(&self) -> Result<Revision, StoreError> {
+        self.shared.read(|state| Ok(state.files().map_or(state.core.compacted(), |files| files.oldest())))
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, StoreError> {
         validate(&transaction)?;
         self.shared.mutate(|core, clock| core.transact(transaction, clock)).await
@@ -267,11 +316,17 @@ impl<M: 'static> Store for Engine<M> {
     }
 
     async fn revision_at(&self, time: i64) -> Result<Option<Revision>, StoreError> {
-        self.shared.read(|state| Ok(state.core.revision_at(time)))
+        match self.shared.read(|state| Ok((state.core.revision_at(time), state.files())))? {
+            (None, Some(files)) => past::revision_at(&files, time).await,
+            (found, _) => Ok(found),
+        }
     }
 
     async fn time_of(&self, revision: Revision) -> Result<Option<i64>, StoreError> {
-        self.shared.read(|state| Ok(state.core.time_of(revision)))
+        match self.shared.read(|state| Ok((state.core.time_of(revision), state.files(), state.core.published())))? {
+            (None, Some(files), newest) if revision <= newest => past::time_of(&files, revision).await,
+            (found, ..) => Ok(found),
+        }
     }
 
     async fn count(&self, keys: KeyRange) -> Result<usize, StoreError> {
@@ -279,20 +334,11 @@ impl<M: 'static> Store for Engine<M> {
     }
 
     async fn size(&self) -> Result<u64, StoreError> {
-        self.shared.read(|state| Ok(state.staging.as_ref().map_or(state.core.bytes(), Staging::size)))
+        self.shared.read(|state| Ok(state.files().map_or(state.core.bytes(), |files| files.size())))
     }
 
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        let world = &self.shared.world;
-        let decide = |core: &Core, clock| {
-            // Positive, as the contract reserves 0; chosen at random, as etcd does, so that nobody relies on their order.
-            let id =
-                std::iter::repeat_with(|| (world.random() >> 1) as LeaseId).find(|id| *id > 0 && !core.has_lease(*id));
-            core.grant(id.unwrap_or(1), ttl, clock)
-        };
-        let id = self.shared.mutate(decide).await?;
-        Expiry::watch_over(&self.shared);
-        Ok(id)
+        Ok(self.shared.grant(None, ttl).await?.unwrap_or_default())
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
@@ -301,6 +347,10 @@ impl<M: 'static> Store for Engine<M> {
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.shared.mutate(|core, clock| core.revoke(lease, clock)).await
+    }
+
+    async fn snapshot(&self, files: Vec<(String, Bytes)>) -> Result<Snapshot, StoreError> {
+        snapshot::take(&self.shared, files)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -19,11 +19,13 @@ mod lease;
 mod log;
 pub mod proto;
 mod slot;
+pub mod snapshot;
 mod staging;
 mod state;
 mod watch;
 
 pub use contract::*;
 pub use engine::{EmbeddedStore, Engine, Logged, MemoryStore, Volatile};
-pub use log::Options;
+pub use log::{HistoryLimits, Options};
+pub use snapshot::Snapshot;
 pub use state::Retention;

@@ -183,9 +183,9 @@ impl Staging {
         Answers { waiters: std::mem::take(&mut self.closers), answer: Ok(()) }
     }
 
-    /// Bytes on the disk.
-    pub(crate) fn size(&self) -> u64 {
-        self.files.size()
+    /// The files on the disk.
+    pub(crate) fn files(&self) -> &Arc<Files> {
+        &self.files
     }
 
     /// Leases as the last durable batch left them, where batches after it have removed some already.

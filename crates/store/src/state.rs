@@ -72,8 +72,8 @@ pub(crate) struct Core {
     published: Revision,
     /// The oldest revision anyone may ask for.
     compacted: Revision,
-    /// A background reader needs what is visible at this revision, compacted or not.
-    pinned: Option<Revision>,
+    /// Background readers need what is visible at these revisions, compacted or not.
+    pins: Vec<Revision>,
     /// Bytes of live keys and values.
     bytes: u64,
     retention: Retention,
@@ -89,7 +89,7 @@ impl Core {
             head: FIRST,
             published: FIRST,
             compacted: 0,
-            pinned: None,
+            pins: Vec::new(),
             bytes: 0,
             retention,
         }
@@ -284,7 +284,7 @@ impl Core {
     /// Drops history up to the compacted revision, and beyond while it is too large; what is left to drop then, which
     /// nobody can reach any more, goes next time.
     fn forget(&mut self) {
-        let pinned = self.pinned.unwrap_or(Revision::MAX);
+        let pinned = self.pins.iter().copied().min().unwrap_or(Revision::MAX);
         for _ in 0..FORGET {
             let Some(event) = self.history.front() else { break };
             let revision = event.revision();
@@ -300,14 +300,16 @@ impl Core {
         self.times.trim(self.compacted);
     }
 
-    /// Keeps what is visible at the published revision readable by [`Core::chunk`] until unpinned.
+    /// Keeps what is visible at the published revision readable by [`Core::range`] until unpinned.
     pub(crate) fn pin(&mut self) -> Revision {
-        self.pinned = Some(self.published);
+        self.pins.push(self.published);
         self.published
     }
 
-    pub(crate) fn unpin(&mut self) {
-        self.pinned = None;
+    pub(crate) fn unpin(&mut self, revision: Revision) {
+        if let Some(at) = self.pins.iter().position(|pin| *pin == revision) {
+            self.pins.swap_remove(at);
+        }
         self.forget();
     }
 

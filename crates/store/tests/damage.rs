@@ -10,12 +10,15 @@ use futures::StreamExt;
 use futures::future::join_all;
 use skiff_store::disk::{Disk, FakeDisk};
 use skiff_store::{
-    EmbeddedStore, KeyRange, Options, Outcome, RangeQuery, Revision, Store, StoreError, WatchItem, WatchQuery,
+    EmbeddedStore, HistoryLimits, KeyRange, Options, Outcome, RangeQuery, Revision, Store, StoreError, WatchItem,
+    WatchQuery,
 };
-use support::{TestWorld, changes_until, coin, commit, delete, dice, essence, put, value, writes};
+use support::{TestWorld, changes_until, coin, commit, copy, delete, dice, essence, put, value, writes};
 
 fn options() -> Options {
-    Options { segment: 4096, checkpoint_bytes: 10_000, checkpoint_entries: 64, ..Options::default() }
+    // History has a test of its own; without it every file is needed.
+    let history = HistoryLimits::NONE;
+    Options { segment: 4096, checkpoint_bytes: 10_000, checkpoint_entries: 64, history, ..Options::default() }
 }
 
 fn try_open(disk: &FakeDisk, world: &Arc<TestWorld>, options: Options) -> Result<EmbeddedStore, StoreError> {
@@ -123,16 +126,6 @@ fn filled(world: &Arc<TestWorld>) -> (FakeDisk, u64) {
 
 fn is_checkpoint(name: &str) -> bool {
     name.starts_with("checkpoint-")
-}
-
-fn copy(disk: &FakeDisk) -> FakeDisk {
-    let copy = FakeDisk::default();
-    for name in disk.list().expect("a list") {
-        let bytes = disk.edit(&name, |bytes| bytes.clone()).expect("a listed file");
-        copy.create(&name).expect("room");
-        copy.edit(&name, |to| *to = bytes);
-    }
-    copy
 }
 
 /// Opens a damaged copy: whole, less a transaction at the tail, or refused with the right file.

@@ -2,6 +2,7 @@
 
 pub mod columns;
 pub mod jsonpath;
+pub mod lines;
 pub mod table;
 pub mod yaml;
 

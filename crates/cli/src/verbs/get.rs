@@ -48,6 +48,9 @@ pub struct Get {
     /// Objects per request (0: all at once)
     #[arg(long, default_value_t = 500)]
     chunk_size: usize,
+    /// Show what was: a revision, a time (2026-01-31T12:00:00Z), or how long ago (10m)
+    #[arg(long, conflicts_with_all = ["watch", "watch_only"])]
+    at: Option<String>,
     /// Ask for this path as it is
     #[arg(long)]
     raw: Option<String>,
@@ -77,17 +80,20 @@ impl Get {
 
     fn path(&self, target: &Target) -> String {
         let selector = self.targets.selector.as_deref().unwrap_or("");
+        let at = ("at", self.at.as_deref().unwrap_or(""));
         match target.name {
-            Some(_) => target.path(),
-            None => with_query(&target.path(), &[("labelSelector", selector), ("fieldSelector", &self.field_selector)]),
+            Some(_) => with_query(&target.path(), &[at]),
+            None => {
+                with_query(&target.path(), &[("labelSelector", selector), ("fieldSelector", &self.field_selector), at])
+            }
         }
     }
 
     /// A whole collection or one object, collected from pages.
     async fn fetch(&self, session: &Session, target: &Target, accept: &str) -> Result<Option<Value>, CliError> {
         let path = self.path(target);
-        let limit =
-            if target.name.is_none() && self.chunk_size > 0 { self.chunk_size.to_string() } else { String::new() };
+        let pages = target.name.is_none() && self.chunk_size > 0 && self.at.is_none();
+        let limit = if pages { self.chunk_size.to_string() } else { String::new() };
         let first = session.wire.get_as(&with_query(&path, &[("limit", &limit)]), accept).await;
         let mut whole = match first {
             Err(error) if self.ignore_not_found && error.is_not_found() => return Ok(None),

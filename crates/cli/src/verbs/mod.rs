@@ -4,6 +4,7 @@ pub mod about;
 pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 pub mod drain;
 pub mod edit;
 pub mod exec;

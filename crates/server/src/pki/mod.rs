@@ -32,6 +32,9 @@ pub use leaf::Pair;
 pub use names::ServingNames;
 pub use signing::{AccountKey, BadSignature};
 
+/// What cannot be made anew: whoever restores a cluster elsewhere needs these to be trusted by those who knew it.
+pub const IRREPLACEABLE: [&str; 3] = ["ca.key", "ca.crt", "service-account.key"];
+
 /// What can go wrong with certificates and keys.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {

@@ -155,7 +155,7 @@ pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
         }
         Shape::Table => {
             let include = Include::parse(call.query.text("includeObject"))?;
-            let now = call.api.world.now();
+            let now = call.now();
             let rows = trees.into_iter().map(|t| shape::row(version, t, include, now)).collect();
             shape::table(version, metadata, rows)
         }

@@ -76,7 +76,7 @@ pub(crate) fn one(call: &Call, object: Value) -> Result<Value, Status> {
             let include = Include::parse(call.query.text("includeObject"))?;
             let version = object.pointer("/metadata/resourceVersion").cloned();
             let metadata = version.map_or_else(|| json!({}), |v| json!({"resourceVersion": v}));
-            let rows = vec![row(&call.served.version, object, include, call.api.world.now())];
+            let rows = vec![row(&call.served.version, object, include, call.now())];
             Ok(table(&call.served.version, metadata, rows))
         }
     }

@@ -27,6 +27,9 @@ const STEP: usize = 1_000;
 /// Lists.
 pub(crate) async fn list(call: &mut Call) -> Result<Answer, Status> {
     let options = ListOptions::parse(&call.query)?;
+    if let Some(at) = call.query.get("at").map(str::to_owned) {
+        return super::past::list(call, &at, &options).await;
+    }
     match find(call, &options).await? {
         Found::Page(found) => Ok(Answer::Raw(page(call, found)?)),
         Found::Expired(token) => Ok(Answer::Tree(410, expired(&token))),
@@ -208,6 +211,14 @@ fn page_of(
     Page { items: Items::Picked(picked), revision, continue_token, remaining: None }
 }
 
+/// Where the store has the objects of a selection's namespace, or all.
+pub(super) fn keys(call: &Call, prefix: &str, selection: &Selection) -> KeyRange {
+    let namespace = selection.namespace();
+    let of_namespace = call.served.resource.namespaced && !namespace.is_empty();
+    let range = if of_namespace { format!("{prefix}{namespace}/") } else { prefix.to_owned() };
+    KeyRange::prefix(range.into_bytes())
+}
+
 async fn from_history(
     call: &Call,
     cache: &ResourceCache,
@@ -217,10 +228,7 @@ async fn from_history(
     start: &str,
 ) -> Result<Page, Status> {
     let prefix = cache.prefix();
-    let namespace = selection.namespace();
-    let of_namespace = call.served.resource.namespaced && !namespace.is_empty();
-    let range = if of_namespace { format!("{prefix}{namespace}/") } else { prefix.to_owned() };
-    let mut keys = KeyRange::prefix(range.into_bytes());
+    let mut keys = keys(call, prefix, selection);
     if !start.is_empty() {
         keys.start = keys.start.max(format!("{prefix}{start}").into_bytes().into());
     }

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
+mod past;
 pub(crate) mod patch;
 mod sub;
 pub(crate) mod update;
@@ -50,6 +51,13 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
         "list" => return list::list(call).await,
         "watch" => return watch::watch(call).await,
         "get" if subresource == "scale" => return sub::scale::get(call).await,
+        "get"
+            if subresource.is_empty()
+                && let Some(at) = call.query.get("at") =>
+        {
+            let at = at.to_owned();
+            return past::get(call, &at).await;
+        }
         "get" => return get::get(call).await,
         _ => {}
     }

@@ -17,6 +17,9 @@ pub(crate) const SEGMENT: &[u8; 8] = b"SKIFFLOG";
 /// Begins a checkpoint. Fields: the last frame it includes, the segment written at the time, revision, and its second.
 pub(crate) const CHECKPOINT: &[u8; 8] = b"SKIFFCKP";
 
+/// Begins a snapshot. Fields: revision, and its second.
+pub(crate) const SNAPSHOT: &[u8; 8] = b"SKIFFSNP";
+
 /// The fields after magic, version and checksum.
 pub(crate) type Fields = [u64; 6];
 

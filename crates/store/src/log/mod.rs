@@ -1,26 +1,32 @@
 //! The log: the store's durable form.
 //!
-//! A directory holds the `lock`, segments `log-N` of a fixed size with frames one after another ([`frame`]), and at
-//! most one `checkpoint-S`: the whole state as of frame S, which lets the segments before it go. Files are made under a
-//! name that ends in `.tmp` and renamed when they are whole, so one without it is complete, or damaged.
+//! A directory holds the `lock`, segments `log-N` of a fixed size with frames one after another ([`frame`]), and
+//! checkpoints `checkpoint-S`: the whole state as of frame S. The state is the newest one and the segments from there on;
+//! older files are its past ([`files`]), and go when they are no longer wanted. Files are made under a name that ends in
+//! `.tmp` and renamed when they are whole, so one without it is complete, or damaged.
 //!
 //! Room for a segment is taken when it is made: a full disk is met there, with nothing half-written. A sync that only
 //! overwrites is half as long as one that also has to note that blocks are in use now, so the log writes zeros ahead.
 
+pub(crate) mod blocks;
 pub(crate) mod checkpoint;
+pub(crate) mod files;
 pub(crate) mod frame;
-mod header;
+pub(crate) mod header;
+pub(crate) mod past;
 pub(crate) mod recover;
 pub(crate) mod writer;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use skiff_meta::WorldRef;
 
 use crate::contract::StoreError;
 use crate::disk::{Disk, DiskFile, store_error};
 use crate::state::Retention;
+
+pub(crate) use files::Files;
+pub use files::HistoryLimits;
 
 /// How far ahead zeros are written.
 const AHEAD: u64 = 1 << 20;
@@ -28,8 +34,10 @@ const AHEAD: u64 = 1 << 20;
 /// How the embedded engine uses its disk and memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How much history stays readable.
+    /// How much history stays in memory, for API clients.
     pub retention: Retention,
+    /// How much stays on disk beyond that.
+    pub history: HistoryLimits,
     /// Size of a segment of the log, in bytes. This much is taken from the disk at the least.
     pub segment: u64,
     /// A checkpoint is due when the log since the last one has this many bytes, or as many as the last one, whichever
@@ -44,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             retention: Retention::default(),
+            history: HistoryLimits::default(),
             segment: 32 << 20,
             checkpoint_bytes: 64 << 20,
             checkpoint_entries: 200_000,
@@ -62,70 +71,6 @@ pub(crate) fn checkpoint_name(sequence: u64) -> String {
 /// The number in a file's name.
 fn number(name: &str, prefix: &str) -> Option<u64> {
     name.strip_prefix(prefix)?.parse().ok()
-}
-
-/// The files that hold the state now.
-pub(crate) struct Files {
-    disk: Arc<dyn Disk>,
-    inner: Mutex<FilesInner>,
-}
-
-#[derive(Default)]
-struct FilesInner {
-    /// Full segments, oldest first.
-    sealed: Vec<Sealed>,
-    active: u64,
-    checkpoint: Option<(String, u64)>,
-}
-
-struct Sealed {
-    number: u64,
-    size: u64,
-}
-
-impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, inner: Mutex::default() }
-    }
-
-    /// Bytes in all files.
-    pub(crate) fn size(&self) -> u64 {
-        let inner = self.inner.lock();
-        let sealed: u64 = inner.sealed.iter().map(|segment| segment.size).sum();
-        sealed + inner.active + inner.checkpoint_size()
-    }
-
-    pub(crate) fn checkpoint_size(&self) -> u64 {
-        self.inner.lock().checkpoint_size()
-    }
-
-    fn seal(&self, sealed: Sealed) {
-        self.inner.lock().sealed.push(sealed);
-    }
-
-    fn set_active(&self, size: u64) {
-        self.inner.lock().active = size;
-    }
-
-    /// A checkpoint is durable: what it replaces goes, the segments before the one written at the time oldest first.
-    fn replace(&self, sequence: u64, segment: u64, size: u64) {
-        let mut inner = self.inner.lock();
-        let old = inner.checkpoint.replace((checkpoint_name(sequence), size));
-        let covered = inner.sealed.partition_point(|sealed| sealed.number < segment);
-        let segments: Vec<_> = inner.sealed.drain(..covered).map(|sealed| segment_name(sealed.number)).collect();
-        drop(inner);
-        for name in old.map(|(name, _)| name).into_iter().chain(segments) {
-            if let Err(error) = self.disk.remove(&name) {
-                tracing::warn!(file = name, "a store file no longer needed could not be removed: {error}");
-            }
-        }
-    }
-}
-
-impl FilesInner {
-    fn checkpoint_size(&self) -> u64 {
-        self.checkpoint.as_ref().map_or(0, |(_, size)| *size)
-    }
 }
 
 /// The end of the log, where frames are added.
@@ -167,7 +112,13 @@ impl Log {
     /// Makes a frame durable. After [`StoreError::NoSpace`] the next may succeed; after any other error nothing is
     /// known about the disk any more.
     pub(crate) fn append(&mut self, frame: &mut Vec<u8>, entries: u32) -> Result<(), StoreError> {
-        let result = self.try_append(frame, entries).map_err(|error| store_error(&*self.disk, error));
+        let mut result = self.try_append(frame, entries).map_err(|error| store_error(&*self.disk, error));
+        if let Err(StoreError::NoSpace(_)) = result
+            && self.files.forget_history()
+        {
+            // The past takes no room from the present.
+            result = self.try_append(frame, entries).map_err(|error| store_error(&*self.disk, error));
+        }
         if let Err(StoreError::NoSpace(_)) = result {
             // Best at once; if it fails now, the next frame waits until it succeeds.
             let _ = self.segment.clean();
@@ -190,16 +141,15 @@ impl Log {
     fn next_segment(&mut self, frame: u64) -> std::io::Result<()> {
         let size = self.segment_size.max(frame + 2 * header::SIZE as u64);
         let next = Segment::create(&*self.disk, self.segment.number + 1, self.world.random(), size)?;
-        let last = std::mem::replace(&mut self.segment, next);
-        self.files.seal(Sealed { number: last.number, size: last.size });
-        self.files.set_active(size);
+        self.files.set_active(next.number, size);
+        self.segment = next;
         Ok(())
     }
 }
 
 impl Segment {
     /// A new, empty segment, durable under its name.
-    fn create(disk: &dyn Disk, number: u64, salt: u64, size: u64) -> std::io::Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, number: u64, salt: u64, size: u64) -> std::io::Result<Self> {
         let name = segment_name(number);
         let temporary = format!("{name}.tmp");
         let make = || -> std::io::Result<_> {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use skiff_meta::WorldRef;
 
-use super::checkpoint::{self, Loaded};
+use super::checkpoint;
+use super::files::Base;
 use super::frame::{self, Found};
 use super::writer::Amount;
-use super::{Files, Log, Options, Segment, header, number, segment_name};
+use super::{Files, Log, Options, Segment, checkpoint_name, header, number, segment_name};
 use crate::contract::StoreError;
 use crate::disk::{Disk, store_error};
 use crate::entry::Entry;
@@ -29,28 +30,32 @@ pub(crate) struct Recovered {
 
 /// Takes the directory and reads it.
 pub(crate) fn open(disk: Arc<dyn Disk>, world: &WorldRef, options: &Options) -> Result<Recovered, StoreError> {
+    let failed = |error| store_error(&*disk, error);
     let lock = disk.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => StoreError::InUse(disk.name()),
         _ => store_error(&*disk, error),
     })?;
     let clock = Clock { unix: world.now().as_millisecond(), elapsed: world.elapsed() };
     let mut core = Core::new(options.retention);
-    let Listing { checkpoints, segments } = list(&*disk).map_err(|error| store_error(&*disk, error))?;
-    let files = Arc::new(Files::new(disk.clone()));
+    let Listing { checkpoints, mut segments } = list(&*disk).map_err(failed)?;
+    let files = Arc::new(Files::new(disk.clone(), options.history));
 
-    let checkpoint = match checkpoints.last() {
-        Some(sequence) => Some(checkpoint::load(&*disk, &super::checkpoint_name(*sequence), &mut core, clock)?),
-        None => None,
+    let (newest, keys_at_checkpoint) = match checkpoints.last() {
+        Some(sequence) => checkpoint::load(&*disk, &checkpoint_name(*sequence), &mut core, clock)?,
+        None => (Base::ORIGIN, 0),
     };
-    let segments = needed_segments(&*disk, segments, checkpoint.as_ref())?;
-    let (through, keys_at_checkpoint) = checkpoint.as_ref().map_or((0, 0), |loaded| (loaded.sequence, loaded.keys));
+    if !segments.is_empty() || newest.size > 0 {
+        check_segments(&segments, newest.segment)?;
+        history(&*disk, &files, &checkpoints, &mut segments, newest).map_err(failed)?;
+    }
+    files.add(newest);
+    let through = newest.sequence;
     let mut replay = Replay { disk: &*disk, core, clock, through, sequence: None, amount: Amount::default() };
     let mut active = None;
-    for (at, number) in segments.iter().enumerate() {
+    let needed = segments.partition_point(|number| *number < newest.segment);
+    for (at, number) in segments.iter().enumerate().skip(needed) {
         let segment = replay.segment(*number, at + 1 == segments.len())?;
-        if at + 1 < segments.len() {
-            files.seal(super::Sealed { number: *number, size: segment.size });
-        }
+        files.set_active(*number, segment.size);
         active = Some(segment);
     }
     let sequence = replay.sequence.unwrap_or(0).max(through);
@@ -58,14 +63,13 @@ pub(crate) fn open(disk: Arc<dyn Disk>, world: &WorldRef, options: &Options) -> 
     let segment = match active {
         Some(segment) => segment,
         None => {
-            Segment::create(&*disk, 1, world.random(), options.segment).map_err(|error| store_error(&*disk, error))?
+            let first = Segment::create(&*disk, 1, world.random(), options.segment).map_err(failed)?;
+            files.set_active(first.number, first.size);
+            first
         }
     };
-    files.set_active(segment.size);
-    if let Some(Loaded { sequence, segment, size, .. }) = checkpoint {
-        // Lets go of what a crash kept from being removed.
-        files.replace(sequence, segment, size);
-    }
+    // Lets go of what became too old meanwhile, and of what a crash kept from being removed.
+    files.prune(clock.second());
     let log = Log { disk, world: world.clone(), files, segment_size: options.segment, segment, sequence, _lock: lock };
     Ok(Recovered { core, log, since_checkpoint: amount, keys_at_checkpoint })
 }
@@ -76,7 +80,7 @@ struct Listing {
     segments: Vec<u64>,
 }
 
-/// Lists the directory, and removes what was never finished and checkpoints that have been replaced.
+/// Lists the directory, and removes what was never finished.
 fn list(disk: &dyn Disk) -> io::Result<Listing> {
     let mut names = disk.list()?;
     names.sort_unstable();
@@ -84,40 +88,63 @@ fn list(disk: &dyn Disk) -> io::Result<Listing> {
         disk.remove(name)?;
     }
     let numbers = |prefix| names.iter().filter_map(|name| number(name, prefix)).collect::<Vec<_>>();
-    let mut checkpoints = numbers("checkpoint-");
-    let replaced = checkpoints.len().saturating_sub(1);
-    for old in checkpoints.drain(..replaced) {
-        disk.remove(&super::checkpoint_name(old))?;
-    }
-    Ok(Listing { checkpoints, segments: numbers("log-") })
+    Ok(Listing { checkpoints: numbers("checkpoint-"), segments: numbers("log-") })
 }
 
-/// The segments to read. All that are needed must be there; older ones, with a gap behind them, are what is left of a
-/// removal that a crash cut short.
-fn needed_segments(
-    disk: &dyn Disk,
-    mut segments: Vec<u64>,
-    checkpoint: Option<&Loaded>,
-) -> Result<Vec<u64>, StoreError> {
-    let needed = checkpoint.map_or(1, |loaded| loaded.segment);
+/// All segments from `needed` on must be there.
+fn check_segments(segments: &[u64], needed: u64) -> Result<(), StoreError> {
     let missing = |number| {
         let what = "the file is missing".into();
         Err(StoreError::Corrupt { file: segment_name(number), offset: 0, what })
     };
-    if segments.is_empty() && checkpoint.is_none() {
-        return Ok(segments);
+    let run = segments.partition_point(|number| *number < needed);
+    let mut expected = needed;
+    for number in &segments[run..] {
+        if *number != expected {
+            return missing(expected);
+        }
+        expected += 1;
     }
-    let gap = segments.windows(2).rposition(|pair| pair[1] != pair[0] + 1);
-    let left_over: Vec<_> = segments.drain(..gap.map_or(0, |at| at + 1)).collect();
-    match (segments.first(), segments.last()) {
-        (Some(first), Some(last)) if (*first..=*last).contains(&needed) => {}
-        (Some(first), _) if *first > needed => return missing(first - 1),
-        _ => return missing(needed),
+    if run == segments.len() { missing(needed) } else { Ok(()) }
+}
+
+/// Takes stock of older checkpoints and segments: what hangs together with the state is history, the rest was left by a
+/// crash, or is of no use. History that is damaged is no reason not to start.
+fn history(
+    disk: &dyn Disk,
+    files: &Files,
+    checkpoints: &[u64],
+    segments: &mut Vec<u64>,
+    newest: Base,
+) -> io::Result<()> {
+    let needed = segments.partition_point(|number| *number < newest.segment);
+    let gap = (1..=needed).rev().find(|at| segments[*at] != segments[*at - 1] + 1);
+    let first = segments[gap.unwrap_or(0)];
+    let mut bases = Vec::new();
+    for sequence in checkpoints.iter().rev().skip(1) {
+        match checkpoint::open(disk, &checkpoint_name(*sequence)) {
+            Ok((base, _)) if base.segment >= first => bases.push(base),
+            Ok(_) => disk.remove(&checkpoint_name(*sequence))?,
+            Err(error) => {
+                tracing::warn!("history before it is let go: {error}");
+                disk.remove(&checkpoint_name(*sequence))?;
+            }
+        }
     }
-    for number in left_over {
-        disk.remove(&segment_name(number)).map_err(|error| store_error(disk, error))?;
+    if first == Base::ORIGIN.segment && newest.size > 0 {
+        bases.push(Base::ORIGIN);
     }
-    Ok(segments)
+    bases.reverse();
+    let kept = bases.first().unwrap_or(&newest).segment;
+    let left_over = segments.partition_point(|number| *number < kept);
+    for number in segments.drain(..left_over) {
+        disk.remove(&segment_name(number))?;
+    }
+    bases.into_iter().for_each(|base| files.add(base));
+    for number in segments.iter().take_while(|number| **number < newest.segment) {
+        files.set_active(*number, disk.open(&segment_name(*number))?.size()?);
+    }
+    Ok(())
 }
 
 /// The log while it is read.

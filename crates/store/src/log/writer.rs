@@ -189,13 +189,14 @@ impl Writer {
     fn begin_checkpoint(&mut self, plan: Plan) {
         self.since_checkpoint = Amount::default();
         self.keys_at_checkpoint = plan.keys;
+        let revision = plan.revision;
         let (shared, files) = (self.shared.clone(), self.files.clone());
         let thread = std::thread::Builder::new().name("store-checkpoint".into());
-        match thread.spawn(move || checkpoint::run(&shared, &files, plan)) {
+        match thread.spawn(move || checkpoint::run(&shared, &files, &plan)) {
             Ok(handle) => self.checkpoint = Some(handle),
             Err(error) => {
                 tracing::warn!("a checkpoint could not begin, will try again: {error}");
-                self.shared.state.write().core.unpin();
+                self.shared.state.write().core.unpin(revision);
             }
         }
     }

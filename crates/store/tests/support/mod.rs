@@ -1,5 +1,5 @@
 //! A world whose clock a test turns by hand, and short words for what tests do to a store.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, clippy::expect_used, reason = "each test binary uses its part; a test may")]
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use skiff_meta::world::{Task, World};
+use skiff_store::disk::{Disk, FakeDisk};
 use skiff_store::{Change, Outcome, Revision, Store, StoreError, Transaction, Watch, WatchItem, Write};
 
 /// When the test's world begins, in seconds since 1970.
@@ -166,4 +167,15 @@ pub(crate) fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
         state ^= state << 17;
         (state >> 16) % bound
     }
+}
+
+/// Another disk with the same files.
+pub(crate) fn copy(disk: &FakeDisk) -> FakeDisk {
+    let copy = FakeDisk::default();
+    for name in disk.list().expect("a list") {
+        let bytes = disk.edit(&name, |bytes| bytes.clone()).expect("a listed file");
+        copy.create(&name).expect("room");
+        copy.edit(&name, |to| *to = bytes);
+    }
+    copy
 }
