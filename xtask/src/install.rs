@@ -19,7 +19,8 @@ pub(crate) const NODE: &[Need] = &[
 ];
 
 /// What the tests and benches need beyond that.
-pub(crate) const TESTS: &[Need] = &[("wrk", "wrk"), ("jq", "jq"), ("curl", "curl")];
+pub(crate) const TESTS: &[Need] =
+    &[("wrk", "wrk"), ("jq", "jq"), ("curl", "curl"), ("etcdctl", "etcd-client"), ("etcd", "etcd-server")];
 
 /// Makes sure that each program is there.
 pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {

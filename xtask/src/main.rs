@@ -10,6 +10,7 @@ mod floors;
 mod image;
 mod install;
 mod run;
+mod soak;
 mod test;
 mod up;
 
@@ -52,6 +53,12 @@ enum Command {
         #[arg(long)]
         vs: Option<std::path::PathBuf>,
     },
+    /// Run the long form of tests: hours, not seconds
+    Soak {
+        /// Which of them
+        #[arg(default_value = "all")]
+        name: soak::Soak,
+    },
     /// Format, lints, floors of the house, licences
     Check,
     /// Regenerate the table of type facts from a live API's OpenAPI documents and a Kubernetes source tree
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
         Command::Down => up::down(),
         Command::Test { group } => test::test(group),
         Command::Bench { name, vs } => bench::bench(name, vs),
+        Command::Soak { name } => soak::soak(name),
         Command::Check => check::check(),
         Command::Facts { openapi_dir, source_dir, out } => facts::facts(&openapi_dir, &source_dir, &out),
         Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),

@@ -44,6 +44,7 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
     }
     if all || group == Group::Api {
         faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
+        install::ensure(install::TESTS)?;
         faults.extend(on_the_binary(WIRE, &mut tally).err());
     }
     if all || group == Group::Cluster {

@@ -1,6 +1,6 @@
 //! Commands and flags: the one source of help and parsing. They follow what k3s and upstream users know.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -160,6 +160,10 @@ pub(crate) struct Server {
     /// Most bytes on disk for that, such as 256Mi
     #[arg(long, default_value = "256Mi")]
     pub(crate) history_size: String,
+    /// Also serve the store as etcd v3 on this loopback address, such as 127.0.0.1:2379: everything in it is open to
+    /// whoever connects
+    #[arg(long)]
+    pub(crate) etcd_listen: Option<SocketAddr>,
     /// Leave parts out
     #[arg(long, value_delimiter = ',')]
     pub(crate) disable: Vec<Part>,

@@ -16,7 +16,7 @@ use skiff_meta::world::Task;
 use skiff_server::chain::User;
 use skiff_server::pki::{Pki, write_if_changed};
 use skiff_server::{Server, ServerConfig};
-use skiff_store::{EmbeddedStore, HistoryLimits, MemoryStore, Store};
+use skiff_store::{EmbeddedStore, Engine, HistoryLimits, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
@@ -26,7 +26,7 @@ use crate::place::{DataDir, host_name, own_address};
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
     let place = Place::of(flags)?;
-    let store = store(flags, &place, &world)?;
+    let (store, face) = store(flags, &place, &world).await?;
     let pki = Pki::open(&place.data.join("pki"), world.now())?;
     let server = Server::start(place.config.clone(), &pki, store.clone(), world.clone()).await?;
     write_kubeconfigs(flags, &place, &pki, &server, &world)?;
@@ -51,6 +51,7 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
 
     let ended = stopped(node.as_ref()).await;
     tracing::info!("stopping");
+    drop(face);
     tasks.iter().for_each(Task::abort);
     if let Some(node) = node {
         node.stop(flags.ephemeral, &place).await;
@@ -107,12 +108,53 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
     })
 }
 
-fn store(flags: &flags::Server, place: &Place, world: &WorldRef) -> Result<Arc<dyn Store>, StartError> {
+/// The store, and its face where asked for.
+async fn store(
+    flags: &flags::Server,
+    place: &Place,
+    world: &WorldRef,
+) -> Result<(Arc<dyn Store>, Option<Face>), StartError> {
     if flags.ephemeral {
-        return Ok(Arc::new(MemoryStore::new(world.clone())));
+        let store = Arc::new(MemoryStore::new(world.clone()));
+        let face = Face::start(flags, store.clone(), world).await?;
+        return Ok((store, face));
     }
     let options = skiff_store::Options { history: history(flags)?, ..Default::default() };
-    Ok(Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), options)?))
+    let store = Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), options)?);
+    let face = Face::start(flags, store.clone(), world).await?;
+    Ok((store, face))
+}
+
+/// etcd's face while it is open.
+struct Face {
+    /// Dropped, it ends the face.
+    _open: tokio::sync::oneshot::Sender<()>,
+    _task: Task,
+}
+
+impl Face {
+    async fn start<M: 'static>(
+        flags: &flags::Server,
+        store: Arc<Engine<M>>,
+        world: &WorldRef,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(address) = flags.etcd_listen else { return Ok(None) };
+        let wrong = |why: String| StartError::Flag { flag: "etcd-listen", value: address.to_string(), why };
+        if !address.ip().is_loopback() {
+            let why = "is no loopback address, and whoever reached it could read and write everything";
+            return Err(wrong(why.to_owned()));
+        }
+        let listener =
+            tokio::net::TcpListener::bind(address).await.map_err(|e| wrong(format!("cannot listen: {e}")))?;
+        let (open, closed) = tokio::sync::oneshot::channel::<()>();
+        let stop = async move { drop(closed.await) };
+        let serve = async move {
+            if let Err(error) = skiff_store::face::serve(store, listener, stop).await {
+                tracing::error!("the etcd face has ended: {error}");
+            }
+        };
+        Ok(Some(Self { _open: open, _task: world.spawn("etcd-face", Box::pin(serve)) }))
+    }
 }
 
 /// How much of the past to keep on disk.

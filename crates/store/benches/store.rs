@@ -1,4 +1,4 @@
-//! The store's promises as numbers: `cargo bench -p skiff-store [-- puts|reads|watchers|million]`.
+//! The store's promises as numbers: `cargo bench -p skiff-store [-- puts|etcd|reads|watchers|million]`.
 //!
 //! Each part prints what it measured beside what the machine itself can do in the same run. Files go below `TMPDIR`.
 #![allow(clippy::expect_used, missing_docs, reason = "a bench may stop at the first surprise")]
@@ -15,9 +15,12 @@ use futures::StreamExt;
 use futures::future::join_all;
 use skiff_meta::world::RealWorld;
 use skiff_meta::{TraceContext, WorldRef};
+use skiff_store::proto::etcdserverpb::PutRequest;
+use skiff_store::proto::etcdserverpb::kv_client::KvClient;
 use skiff_store::{
     EmbeddedStore, KeyRange, MemoryStore, Options, RangeQuery, Store, Transaction, WatchItem, WatchQuery, Write,
 };
+use tonic::transport::Channel;
 
 /// How long one figure of throughput is measured.
 const SPAN: Duration = Duration::from_secs(3);
@@ -31,6 +34,9 @@ fn main() {
         let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
         if is_wanted("puts") {
             puts(&world).await;
+        }
+        if is_wanted("etcd") {
+            beside_etcd(&world).await;
         }
         if is_wanted("reads") {
             reads(&world).await;
@@ -103,11 +109,23 @@ async fn puts(world: &WorldRef) {
     }
 }
 
-/// New keys from many tasks at once; how many per second, and how long each took.
 async fn put_for_a_while(world: &WorldRef, store: Arc<dyn Store>, writers: u64) -> (f64, Vec<Duration>) {
+    for_a_while(world, writers, move |key| {
+        let store = store.clone();
+        async move { drop(store.commit(put(key, vec![7; 1024])).await.expect("a working disk")) }
+    })
+    .await
+}
+
+/// New keys from many tasks at once; how many per second, and how long each took.
+async fn for_a_while<F: Future<Output = ()> + Send + 'static>(
+    world: &WorldRef,
+    writers: u64,
+    write: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+) -> (f64, Vec<Duration>) {
     let start = world.elapsed();
     let tasks = (0..writers).map(|writer| {
-        let (world, store) = (world.clone(), store.clone());
+        let (world, write) = (world.clone(), write.clone());
         let (times, result) = tokio::sync::oneshot::channel();
         let task = async move {
             let mut mine = Vec::new();
@@ -117,7 +135,7 @@ async fn put_for_a_while(world: &WorldRef, store: Arc<dyn Store>, writers: u64) 
                     break;
                 }
                 let key = format!("/registry/configmaps/namespace-{writer}/name-{number}");
-                store.commit(put(key, vec![7; 1024])).await.expect("a working disk");
+                write(key).await;
                 mine.push(world.elapsed() - begin);
             }
             times.send(mine).expect("someone waits");
@@ -130,6 +148,82 @@ async fn put_for_a_while(world: &WorldRef, store: Arc<dyn Store>, writers: u64) 
     }
     let times: Vec<_> = join_all(results).await.into_iter().flat_map(|times| times.expect("no panic")).collect();
     (times.len() as f64 / (world.elapsed() - start).as_secs_f64(), times)
+}
+
+/// The same load on Debian's etcd and on our own etcd face: the same client, connections and disk, one after the other,
+/// so that only what answers differs.
+async fn beside_etcd(world: &WorldRef) {
+    let Some(etcd) = Etcd::start(world).await else {
+        return say("etcd", "not installed".to_owned());
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path(), world);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let face = skiff_store::face::serve(store.clone(), listener, std::future::pending());
+    world.spawn("face", Box::pin(async move { face.await.expect("an address") }));
+    for writers in [1, 32, 128, 1000] {
+        let mut rates = Vec::new();
+        for (name, url) in [("etcd", &etcd.url), ("our etcd face", &url)] {
+            let (rate, times) = put_by_grpc(world, url, writers).await;
+            say(format!("{name}: puts of 1 KiB by gRPC, {writers} clients: {rate:.0}/s"), percentiles(times));
+            rates.push(rate);
+        }
+        say(format!("our face to etcd, {writers} clients"), format!("{:.1} times as many", rates[1] / rates[0]));
+    }
+    store.close().await.expect("a working disk");
+}
+
+/// Clients share connections, sixteen to each, as programs of one machine do.
+async fn put_by_grpc(world: &WorldRef, url: &str, writers: u64) -> (f64, Vec<Duration>) {
+    let endpoint = Channel::from_shared(url.to_owned()).expect("a URL").tcp_nodelay(true);
+    let mut channels = Vec::new();
+    for _ in 0..writers.div_ceil(16) {
+        channels.push(KvClient::new(endpoint.connect().await.expect("it listens")));
+    }
+    let (channels, turn) = (Arc::new(channels), Arc::new(AtomicU64::new(0)));
+    for_a_while(world, writers, move |key| {
+        let mut kv = channels[turn.fetch_add(1, Relaxed) as usize % channels.len()].clone();
+        let put = PutRequest { key: key.into(), value: vec![7; 1024].into(), ..Default::default() };
+        async move { drop(kv.put(put).await.expect("it answers")) }
+    })
+    .await
+}
+
+/// An etcd of the bench's own; gone with its data when dropped.
+struct Etcd {
+    child: std::process::Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    async fn start(world: &WorldRef) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let [url, peer] = [port(), port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let mut command = std::process::Command::new("etcd");
+        command.arg("--data-dir").arg(dir.path()).args(["--log-level", "error", "--quota-backend-bytes", "8589934592"]);
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
+        let child = command.stdout(std::process::Stdio::null()).spawn().ok()?;
+        let etcd = Self { child, url, _dir: dir };
+        let endpoint = Channel::from_shared(etcd.url.clone()).expect("a URL");
+        for _ in 0..200 {
+            if endpoint.connect().await.is_ok() {
+                return Some(etcd);
+            }
+            world.sleep(Duration::from_millis(50)).await;
+        }
+        panic!("etcd does not listen");
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 async fn reads(world: &WorldRef) {

@@ -13,6 +13,7 @@ pub mod disk;
 mod engine;
 mod entry;
 mod expiry;
+pub mod face;
 mod history;
 mod index;
 mod lease;

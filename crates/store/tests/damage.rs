@@ -1,4 +1,5 @@
-//! What a disk can do to a store: lose power in the middle of anything, flip bytes, lose files, fill up, fail.
+//! What a disk can do to a store: lose power in the middle of anything (`SKIFF_POWER_SEEDS` sets how often), flip bytes,
+//! lose files, fill up, fail.
 #![allow(clippy::expect_used, reason = "a test may")]
 
 mod support;
@@ -69,7 +70,8 @@ async fn check_history(store: &EmbeddedStore) {
 
 #[test]
 fn power_cuts_lose_nothing_acknowledged() {
-    for seed in 1..=300 {
+    let seeds = std::env::var("SKIFF_POWER_SEEDS").map_or(300, |seeds| seeds.parse().expect("a number"));
+    for seed in 1..=seeds {
         let (disk, world, mut dice) = (FakeDisk::default(), TestWorld::shared(), dice(seed * 7919));
         world.run(async {
             let mut acknowledged = 0;

@@ -312,8 +312,13 @@ fn check(disk: Option<FakeDisk>, steps: Vec<Step>) {
     });
 }
 
+/// `SKIFF_MODEL_RUNS`, or a few.
+fn runs() -> u32 {
+    std::env::var("SKIFF_MODEL_RUNS").map_or(200, |runs| runs.parse().expect("a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: runs(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_memory_engine_agrees(steps in proptest::collection::vec(step(), 1..120)) {

@@ -27,6 +27,8 @@ pub(crate) enum Bench {
     First,
     /// Only the API server: start, memory, writes, reads, watches
     Api,
+    /// Only the store, beside Debian's etcd: durable writes, ranges, watchers, a million keys
+    Store,
     /// Only the node: start, first pod, a Deployment, idle memory and CPU
     Node,
 }
@@ -34,6 +36,9 @@ pub(crate) enum Bench {
 /// Builds, measures, prints.
 pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
     install::ensure(TESTS)?;
+    if matches!(which, Bench::Store) {
+        return run(&mut cargo(["bench", "--locked", "-p", "skiff-store"]));
+    }
     // One package for both, so that the server is built once.
     run(&mut cargo(["build", "--locked", "--release", "-p", "skiff", "--bin", "skiff", "--example", "watchers"]))?;
     let mut table = Table::default();

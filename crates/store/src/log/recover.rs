@@ -98,12 +98,10 @@ fn check_segments(segments: &[u64], needed: u64) -> Result<(), StoreError> {
         Err(StoreError::Corrupt { file: segment_name(number), offset: 0, what })
     };
     let run = segments.partition_point(|number| *number < needed);
-    let mut expected = needed;
-    for number in &segments[run..] {
+    for (expected, number) in (needed..).zip(&segments[run..]) {
         if *number != expected {
             return missing(expected);
         }
-        expected += 1;
     }
     if run == segments.len() { missing(needed) } else { Ok(()) }
 }
