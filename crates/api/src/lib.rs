@@ -3,7 +3,7 @@
 //! Types come from `k8s-openapi`; this crate adds what types do not tell: which kinds are served under which names
 //! ([`kinds`]), how their fields merge, default and look in protobuf ([`facts`]), and the small pure questions that
 //! scheduler, node agent and controllers ask alike: does this pod bear that taint ([`taints`]), may it go onto that
-//! node ([`affinity`]), what does it take ([`resources`], [`qos`]), is it ready ([`pods`]), whose is it ([`owners`]), is
+//! node ([`affinity`]), what does it take ([`resources`], [`qos`], [`quota`]), is it ready ([`pods`]), whose is it ([`owners`]), is
 //! it selected ([`labels`]).
 
 pub mod affinity;
@@ -13,6 +13,7 @@ pub mod labels;
 pub mod owners;
 pub mod pods;
 pub mod qos;
+pub mod quota;
 pub mod resources;
 pub mod taints;
 

@@ -4,17 +4,22 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod autoscaler;
+mod certificates;
 mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoint;
 mod endpointslice;
+mod endpointslice_mirroring;
+mod ephemeral;
 mod gc;
 mod job;
 mod namespace;
 mod nodes;
 mod pod_gc;
+mod quota;
 mod replicaset;
 mod roles;
 #[cfg(test)]
@@ -26,6 +31,10 @@ mod statefulset;
 #[cfg(test)]
 mod testing;
 mod ttl;
+mod volume_protection;
+mod volumes;
+
+use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 use skiff_client::{Client, Index, Informers, Kind};
@@ -43,8 +52,25 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// Where nodes' ranges of pod addresses come from, such as `10.42.0.0/16`; empty: nobody gets one.
     pub cluster_cidr: String,
+    /// The authority that signs approved certificate requests; `None`: nobody does.
+    pub authority: Option<SigningAuthority>,
     /// The node that the control plane runs on, which a role label tells; empty: none. Nodes may not say so themselves.
     pub control_plane_node: String,
+}
+
+/// An authority with its key.
+#[derive(Clone)]
+pub struct SigningAuthority {
+    /// PEM of its certificate.
+    pub certificate: String,
+    /// PEM of its key.
+    pub key: String,
+}
+
+impl fmt::Debug for SigningAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningAuthority").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// What all controllers share.
@@ -73,6 +99,7 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("certificate-controller", certificates::start),
     ("clusterrole-aggregation-controller", roles::start),
     ("cronjob-controller", cronjob::start),
     ("daemon-set-controller", daemonset::start),
@@ -80,13 +107,20 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("disruption-controller", disruption::start),
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
+    ("endpointslicemirroring-controller", endpointslice_mirroring::start),
+    ("ephemeral-volume-controller", ephemeral::start),
     ("generic-garbage-collector", gc::start),
+    ("horizontal-pod-autoscaler", autoscaler::start),
     ("job-controller", job::start),
     ("namespace-controller", namespace::start),
     ("node-controller", nodes::start),
+    ("persistent-volume-binder", volumes::start),
     ("pod-garbage-collector", pod_gc::start),
+    ("pv-protection-controller", volume_protection::start_volumes),
+    ("pvc-protection-controller", volume_protection::start_claims),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),
+    ("resourcequota-controller", quota::start),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),
     ("statefulset-controller", statefulset::start),

@@ -189,6 +189,10 @@ fn write_kubeconfigs(
 fn controller_options(flags: &flags::Server, place: &Place, pki: &Pki) -> skiff_controllers::Options {
     skiff_controllers::Options {
         root_ca: Some(pki.ca_pem().to_owned()),
+        authority: Some(skiff_controllers::SigningAuthority {
+            certificate: pki.ca_pem().to_owned(),
+            key: pki.ca_key_pem(),
+        }),
         cluster_cidr: flags.cluster_cidr.clone(),
         control_plane_node: if flags.runs(Part::Agent) { place.node.clone() } else { String::new() },
     }

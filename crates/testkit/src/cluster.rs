@@ -17,6 +17,7 @@ use skiff_server::pki::{Pki, PkiError};
 use skiff_server::{Api, ServerConfig, ServerError};
 use skiff_store::{MemoryStore, Store};
 
+use crate::faults::{Faults, Rates};
 use crate::hollow;
 use crate::witness::Notes;
 
@@ -29,11 +30,13 @@ pub struct Options {
     pub pods_per_node: u32,
     /// The longest a container takes to start or stop; how long it does take is drawn.
     pub slowest_container: Duration,
+    /// What goes wrong between controllers and scheduler and their API server.
+    pub faults: Rates,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, pods_per_node: 110, slowest_container: Duration::from_secs(2) }
+        Self { nodes: 3, pods_per_node: 110, slowest_container: Duration::from_secs(2), faults: Rates::default() }
     }
 }
 
@@ -53,7 +56,12 @@ pub struct Cluster {
     api: Arc<Api>,
     store: Arc<dyn Store>,
     notes: Notes,
-    tasks: Vec<Task>,
+    pki: Pki,
+    world: WorldRef,
+    rates: Rates,
+    /// What befalls the controllers and the scheduler of today.
+    faults: Faults,
+    controllers: Vec<Task>,
     nodes: Vec<Task>,
 }
 
@@ -69,11 +77,11 @@ impl Cluster {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(world.clone()));
         let pki = Pki::in_memory(world.now())?;
         let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
-        let mut cluster = Self { api, store, notes: Notes::default(), tasks: Vec::new(), nodes: Vec::new() };
-        cluster.start_controllers(&world, &pki);
-        let scheduler = cluster.client(User::new("system:kube-scheduler", AUTHENTICATED));
-        let work = skiff_scheduler::run(scheduler, world.clone(), skiff_scheduler::Options::default());
-        cluster.tasks.push(world.spawn("scheduler", Box::pin(work)));
+        let (notes, rates) = (Notes::default(), options.faults);
+        let faults = Faults::new(world.clone(), rates);
+        let (controllers, nodes) = (Vec::new(), Vec::new());
+        let mut cluster = Self { api, store, notes, pki, world: world.clone(), rates, faults, controllers, nodes };
+        cluster.start_controllers();
         for number in 0..options.nodes {
             cluster.start_node(&world, number, options);
         }
@@ -81,17 +89,41 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_controllers(&mut self, world: &WorldRef, pki: &Pki) {
-        let client = |name: &str| {
-            self.client(match name {
+    fn start_controllers(&mut self) {
+        let client = |user: User| {
+            let name = user.name.clone();
+            Client::new(self.notes.watch(self.faults.before(self.api.backend(user)), &name))
+        };
+        let named = |name: &str| {
+            client(match name {
                 skiff_controllers::SHARED_INFORMERS => User::new("system:kube-controller-manager", AUTHENTICATED),
                 account => service_account(account),
             })
         };
-        let root_ca = Some(pki.ca_pem().to_owned());
-        let options = skiff_controllers::Options { root_ca, ..skiff_controllers::Options::default() };
-        let tasks = skiff_controllers::start(&client, world.clone(), options);
-        self.tasks.extend(tasks);
+        let (certificate, key) = (self.pki.ca_pem().to_owned(), self.pki.ca_key_pem());
+        let options = skiff_controllers::Options {
+            root_ca: Some(certificate.clone()),
+            authority: Some(skiff_controllers::SigningAuthority { certificate, key }),
+            ..skiff_controllers::Options::default()
+        };
+        let mut tasks = skiff_controllers::start(&named, self.world.clone(), options);
+        let scheduler = client(User::new("system:kube-scheduler", AUTHENTICATED));
+        let work = skiff_scheduler::run(scheduler, self.world.clone(), skiff_scheduler::Options::default());
+        tasks.push(self.world.spawn("scheduler", Box::pin(work)));
+        self.controllers = tasks;
+    }
+
+    /// The trouble that controllers and scheduler are in.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Ends controllers and scheduler wherever they are, and starts others, who know nothing of them.
+    pub fn restart_controllers(&mut self) {
+        self.controllers.iter().for_each(Task::abort);
+        self.notes.forget_waiting();
+        self.faults = Faults::new(self.world.clone(), self.rates);
+        self.start_controllers();
     }
 
     fn start_node(&mut self, world: &WorldRef, number: u8, options: &Options) {
@@ -191,6 +223,6 @@ fn put<K: Kind>(seen: &mut Seen<K>, object: &skiff_meta::Object) {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.tasks.iter().chain(&self.nodes).for_each(Task::abort);
+        self.controllers.iter().chain(&self.nodes).for_each(Task::abort);
     }
 }

@@ -1,7 +1,13 @@
 //! A node without containers: it says that it is ready, that its pods run, and that they have ended.
 //!
 //! It knows the API and nothing else, and acts with a kubelet's rights. It answers each pod with one status patch, as
-//! a kubelet that coalesces well does.
+//! a kubelet that coalesces well does. What a container does is told by its command:
+//!
+//! - `stay`: it runs until it is stopped; so do all containers that are restarted always.
+//! - `unready`: it runs, and is never ready.
+//! - `exit CODE`: it ends with this code; with an index as a third word, only in the pod of that index of a Job.
+//!
+//! All others end after a while with code 0.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +17,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use serde_json::{Value, json};
 use skiff_client::{Client, ClientError, DeleteOptions, Event, Kind, Patch, Selection};
 use skiff_meta::{Object, WorldRef};
@@ -117,8 +123,13 @@ impl Hollow {
             hollow.world.sleep(Duration::from_micros(hollow.world.random() % (slowest + 1))).await;
             if pod.deleting() {
                 hollow.insist("end pod", || hollow.end(&pod)).await;
-            } else {
-                hollow.insist("start pod", || hollow.start(&pod, &address)).await;
+                return;
+            }
+            hollow.insist("start pod", || hollow.start(&pod, &address)).await;
+            if ends(&pod) {
+                hollow.world.sleep(Duration::from_micros(hollow.world.random() % (2 * slowest + 1))).await;
+                let status = ended(&pod, hollow.world.now());
+                hollow.insist("finish pod", || hollow.tell(&pod, &status)).await;
             }
         };
         drop(self.world.spawn("hollow-pod", Box::pin(act)));
@@ -127,6 +138,10 @@ impl Hollow {
     async fn start(&self, pod: &Pod, address: &str) -> Result<(), ClientError> {
         let host = host_address(&self.options);
         let status = running(pod, address, &host, self.world.now());
+        self.tell(pod, &status).await
+    }
+
+    async fn tell(&self, pod: &Pod, status: &Value) -> Result<(), ClientError> {
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
         self.client.namespaced::<Pod>(pod.namespace()).patch_status(pod.name(), &patch).await.map(drop)
     }
@@ -182,14 +197,64 @@ fn node(options: &Options, now: Timestamp) -> Value {
     })
 }
 
+fn command(container: &Container) -> Vec<&str> {
+    container.command.iter().flatten().map(String::as_str).collect()
+}
+
+fn has_command(pod: &Pod, word: &str) -> bool {
+    pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| command(container) == [word])
+}
+
+/// Whether its containers end by themselves.
+fn ends(pod: &Pod) -> bool {
+    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    policy.is_some_and(|policy| policy != "Always") && !has_command(pod, "stay")
+}
+
+/// The code with which a container ends.
+fn exit_code(pod: &Pod, container: &Container) -> i32 {
+    const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+    let index = pod.metadata.labels.as_ref().and_then(|labels| labels.get(INDEX)).map(String::as_str);
+    match command(container)[..] {
+        ["exit", code] => code.parse().unwrap_or(0),
+        ["exit", code, only] if index == Some(only) => code.parse().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The status of a pod whose containers have ended.
+fn ended(pod: &Pod, now: Timestamp) -> Value {
+    let now = seconds(now);
+    let mut worst = 0;
+    let mut containers = Vec::new();
+    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+        let code = exit_code(pod, container);
+        worst = worst.max(code);
+        let image = container.image.as_deref().unwrap_or_default();
+        let state = json!({"terminated": {"exitCode": code, "startedAt": now, "finishedAt": now}});
+        containers.push(json!({"name": container.name, "image": image, "imageID": image, "ready": false,
+            "restartCount": 0, "state": state}));
+    }
+    let condition = |kind: &str| json!({"type": kind, "status": "False", "lastTransitionTime": now});
+    json!({
+        "phase": if worst == 0 { "Succeeded" } else { "Failed" },
+        "conditions": [condition("Ready"), condition("ContainersReady")],
+        "containerStatuses": containers,
+    })
+}
+
 /// The status of a pod whose containers all run.
 fn running(pod: &Pod, address: &str, host: &str, now: Timestamp) -> Value {
     let now = seconds(now);
     let kinds = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
-    let conditions = kinds.map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now}));
+    let unready = has_command(pod, "unready");
+    let conditions = kinds.map(|kind| {
+        let holds = !unready || !kind.ends_with("Ready");
+        json!({"type": kind, "status": if holds { "True" } else { "False" }, "lastTransitionTime": now})
+    });
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| {
         let image = container.image.as_deref().unwrap_or_default();
-        json!({"name": container.name, "image": image, "imageID": image, "ready": true, "started": true,
+        json!({"name": container.name, "image": image, "imageID": image, "ready": !unready, "started": true,
             "restartCount": 0, "state": {"running": {"startedAt": now}}})
     });
     json!({

@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod cluster;
+pub mod faults;
 pub mod hollow;
 pub mod process;
 pub mod sim;

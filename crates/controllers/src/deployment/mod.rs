@@ -9,11 +9,13 @@ mod status;
 
 use std::sync::Arc;
 
+use http::Method;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use skiff_api::pods::is_finished;
 use skiff_client::{
-    After, Change, Client, ClientError, DeleteOptions, Index, Key, Kind, Recorder, Store, WorkQueue, Workers, involved,
+    After, Call, Change, Client, ClientError, DeleteOptions, Index, Key, Kind, Recorder, Store, WorkQueue, Workers,
+    involved,
 };
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
@@ -21,7 +23,7 @@ use skiff_meta::world::Task;
 use crate::Context;
 use crate::shared::{
     Expectations, Settling, claims, controller_of, enqueue_owners, execute_claims, is_controlled_by,
-    namespace_terminating, revision_of, selector,
+    namespace_terminating, revision_of, selector, template,
 };
 use plan::{Plan, Snapshot};
 pub(crate) use revision::template_hash;
@@ -163,7 +165,8 @@ impl Controller {
     }
 
     /// The name may be taken by ourselves (the cache lags), or by something else that happens to have the same hash: the
-    /// next name is another one then.
+    /// next name is another one then. Where it is taken by what the server makes of this very set, another name would
+    /// lead to the same end, again and again.
     async fn not_created(
         &self,
         deployment: &Deployment,
@@ -173,14 +176,20 @@ impl Controller {
         let deployments = self.client.namespaced::<Deployment>(deployment.namespace());
         let mut changed = deployment.clone();
         let status = changed.status.get_or_insert_default();
+        let mut error = error;
         if error.is_already_exists() {
             let taken = self.client.namespaced::<ReplicaSet>(deployment.namespace()).get(set.name()).await?;
-            if is_controlled_by(&taken, deployment) && revision::is_newest(deployment, &taken) {
+            let ours = is_controlled_by(&taken, deployment);
+            if ours && revision::is_newest(deployment, &taken) {
                 return Ok(After::Change);
             }
-            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-            deployments.update_status(&changed).await?;
-            return Ok(After::Change);
+            if !ours || !self.is_altered(set, &taken).await? {
+                status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+                deployments.update_status(&changed).await?;
+                return Ok(After::Change);
+            }
+            let what = "the server stores another pod template than it is given: look at webhooks for ReplicaSets";
+            error = ClientError::BadAnswer(what.to_owned());
         }
         if namespace_terminating(&error) {
             return Ok(After::Change);
@@ -196,5 +205,20 @@ impl Controller {
             }
         }
         Err(error)
+    }
+
+    /// Whether `taken` is what the server makes of `set`: asked by a dry run under a name that is free.
+    async fn is_altered(&self, set: &ReplicaSet, taken: &ReplicaSet) -> Result<bool, ClientError> {
+        let mut probe = set.clone();
+        probe.metadata.name = None;
+        probe.metadata.generate_name = Some(format!("{}-", set.name().get(..200).unwrap_or(set.name())));
+        let path = self.client.namespaced::<ReplicaSet>(set.namespace()).path("", "");
+        let call = Call::new(Method::POST, path).with("dryRun", "All").json(&probe)?;
+        let made: ReplicaSet = self.client.call(call).await?;
+        let meaning = |set: &ReplicaSet| {
+            let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+            template.map(|template| template::meaning(template, revision::HASH_LABEL))
+        };
+        Ok(meaning(&made) == meaning(taken))
     }
 }

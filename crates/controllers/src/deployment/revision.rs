@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use skiff_client::Kind;
 
 use super::facts;
-use crate::shared::controller_ref;
+use crate::shared::{controller_ref, template};
 
 /// The label that tells the pods of one revision from those of another.
 pub(crate) const HASH_LABEL: &str = "pod-template-hash";
@@ -46,28 +46,19 @@ pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>)
     hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }
 
-/// A template in the form in which templates are compared: without the hash label, empty maps left out.
-fn comparable(template: &PodTemplateSpec) -> PodTemplateSpec {
-    let mut template = template.clone();
-    let meta = template.metadata.get_or_insert_default();
-    if let Some(labels) = &mut meta.labels {
-        labels.remove(HASH_LABEL);
-    }
-    meta.labels = meta.labels.take().filter(|labels| !labels.is_empty());
-    meta.annotations = meta.annotations.take().filter(|annotations| !annotations.is_empty());
-    template
-}
-
-/// Whether two templates are the same but for the hash label.
-pub(crate) fn same_template(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
-    comparable(one) == comparable(other)
-}
-
-/// Whether the ReplicaSet has the Deployment's present template.
+/// Whether the ReplicaSet has the Deployment's present template: it means the same, or it is what the server made of it
+/// when it stored a set of this very hash.
 pub(crate) fn is_newest(deployment: &Deployment, set: &ReplicaSet) -> bool {
     let theirs = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
     let ours = deployment.spec.as_ref().map(|spec| &spec.template);
-    theirs.zip(ours).is_some_and(|(theirs, ours)| same_template(theirs, ours))
+    let Some((theirs, ours)) = theirs.zip(ours) else { return false };
+    let (theirs, meant) = (template::meaning(theirs, HASH_LABEL), template::meaning(ours, HASH_LABEL));
+    if theirs == meant {
+        return true;
+    }
+    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let hash = set.metadata.labels.as_ref().and_then(|labels| labels.get(HASH_LABEL));
+    template::completes(&theirs, &meant) && hash == Some(&template_hash(ours, collisions))
 }
 
 /// The revision in an object's annotations, 0 where it has none.
@@ -198,6 +189,22 @@ mod tests {
         assert!(hash.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)), "{hash}");
         // The published test vector of FNV-1a.
         assert_eq!(fnv1a(*b"foobar"), 0xbf9c_f968);
+    }
+
+    #[test]
+    fn a_completed_template_is_known_again() {
+        let deployment = |image: &str| -> Deployment {
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}, "spec": {"selector": {},
+                "template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}))
+            .expect("a deployment")
+        };
+        let mut set = new_set(&deployment("v1"));
+        assert!(is_newest(&deployment("v1"), &set) && !is_newest(&deployment("v2"), &set));
+        let template = set.spec.as_mut().and_then(|spec| spec.template.as_mut()).expect("a template");
+        template.spec.as_mut().expect("a pod").restart_policy = Some("Always".to_owned());
+        assert!(is_newest(&deployment("v1"), &set), "defaulted on its way into the store");
+        set.metadata.labels = None;
+        assert!(!is_newest(&deployment("v1"), &set), "not without its hash");
     }
 
     #[test]

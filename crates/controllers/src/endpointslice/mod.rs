@@ -15,9 +15,9 @@ use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 
 use crate::Context;
-use crate::shared::services::{enqueue_services, selected_pods, selecting};
+use crate::shared::services::{MANAGED_BY, SERVICE_NAME, enqueue_services, selected_pods, selecting};
 use crate::shared::{Expectations, namespace_terminating, node_of, revision_of};
-use plan::{MANAGED_BY, MANAGER, Plan, SERVICE_NAME, Snapshot};
+use plan::{MANAGER, Plan, Snapshot};
 
 const WORKERS: usize = 5;
 

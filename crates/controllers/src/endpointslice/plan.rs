@@ -17,15 +17,11 @@ use skiff_api::pods::is_ready;
 use skiff_client::Kind;
 
 use crate::shared::services::{
-    addresses, derived_labels, has_endpoint, hostname, is_headless, node_name, publishes_not_ready, reference,
-    target_port,
+    MANAGED_BY, SERVICE_NAME, addresses, derived_labels, has_endpoint, hostname, is_headless, node_name,
+    publishes_not_ready, reference, target_port,
 };
 use crate::shared::{controller_ref, node_of};
 
-/// The label that names the Service of a slice.
-pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names the controller of a slice.
-pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our value of it.
 pub(crate) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Endpoints per slice, at most.

@@ -26,6 +26,21 @@ impl Indexes {
         self.0.contains(&index)
     }
 
+    /// With all of `other`.
+    pub(crate) fn with(mut self, other: impl IntoIterator<Item = i32>) -> Self {
+        self.0.extend(other);
+        self
+    }
+
+    /// Those below `limit` that are not here, in order.
+    pub(crate) fn missing(&self, limit: i32) -> impl Iterator<Item = i32> {
+        (0..limit).filter(|index| !self.0.contains(index))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = i32> {
+        self.0.iter().copied()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -67,6 +82,7 @@ mod tests {
             assert_eq!(Indexes::parse(text, 10).to_string(), text);
         }
         assert_eq!(Indexes::parse("0-99,x,5-", 3).to_string(), "0-2");
+        assert_eq!(Indexes::parse("1,3", 10).with([4]).missing(6).collect::<Vec<_>>(), [0, 2, 5]);
         assert_eq!(Indexes::parse("0-4", 10).common(&Indexes::parse("3-9", 10)), 2);
     }
 }

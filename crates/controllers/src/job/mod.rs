@@ -20,8 +20,8 @@ use skiff_meta::world::Task;
 use crate::Context;
 use crate::replicaset::orphans;
 use crate::shared::{
-    Expectations, Settling, claims, controller_of, enqueue_owners, execute_claims, namespace_terminating, revision_of,
-    selector, slow_start,
+    Expectations, Settling, claims, controller_of, doubt, enqueue_owners, execute_claims, namespace_terminating,
+    revision_of, selector, slow_start,
 };
 use plan::{Plan, Snapshot};
 
@@ -37,6 +37,8 @@ struct Controller {
     pods: Store<Pod>,
     pods_of: Index<Pod>,
     expectations: Expectations,
+    /// Our own statuses: counting again from an older one would start work that is done.
+    counted: Expectations,
     settling: Settling,
 }
 
@@ -52,6 +54,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         pods: pods.store(),
         pods_of: context.pods_by_controller.clone(),
         expectations: Expectations::default(),
+        counted: Expectations::default(),
         settling: Settling::default(),
     });
     let to_queue = queue.clone();
@@ -125,6 +128,7 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<After, ClientError> {
         let Some(job) = self.jobs.get_key(key) else {
             self.expectations.forget(key);
+            self.counted.forget(key);
             self.settling.forget(key);
             return Ok(After::Change);
         };
@@ -133,12 +137,14 @@ impl Controller {
         };
         let selector = selector(spec.selector.as_ref());
         let candidates = self.pods_of.get(job.uid()).into_iter().chain(self.pods_of.get(&orphans(&key.namespace)));
-        let claim = claims(&*job, &selector, candidates);
+        let mut claim = claims(&*job, &selector, candidates);
+        claim.finalizer = Some(pods::FINALIZER);
         let (jobs, pods) = (self.client.namespaced::<Job>(&key.namespace), self.client.namespaced(&key.namespace));
         if execute_claims::<Job, Pod>(&jobs, &pods, &*job, &claim).await? {
             return Ok(After::Change);
         }
-        if !self.expectations.met(key, &self.pods, self.world.elapsed()) {
+        let now = self.world.elapsed();
+        if !self.expectations.met(key, &self.pods, now) || !self.counted.met(key, &self.jobs, now) {
             return Ok(After::Delay(Expectations::limit()));
         }
         let snapshot = Snapshot { job: &job, spec, pods: &claim.ours, now: self.world.now() };
@@ -160,7 +166,8 @@ impl Controller {
                 return Ok(After::Delay(plan.look_again.map_or(wait, |other| other.min(wait))));
             }
             let updated = Job { status: Some(status), ..job.clone() };
-            self.client.namespaced::<Job>(&key.namespace).update_status(&updated).await?;
+            let written = self.client.namespaced::<Job>(&key.namespace).update_status(&updated).await?;
+            self.counted.wrote(key, revision_of(&written), self.world.elapsed());
         }
         for pod in &plan.release {
             self.release(pod).await?;
@@ -184,6 +191,11 @@ impl Controller {
         for pod in &made {
             self.expectations.wrote(key, revision_of(pod), self.world.elapsed());
             self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+        }
+        if let Some(error) = &failure
+            && let Some(revision) = doubt::seen_at(api, job, error).await
+        {
+            self.expectations.wrote(key, revision, self.world.elapsed());
         }
         match failure {
             Some(error) if namespace_terminating(&error) => Ok(()),

@@ -5,7 +5,7 @@
 //! the counter rises. A Job that is decided is first marked so (`SuccessCriteriaMet`, `FailureTarget`), and gets its final
 //! condition when the last pod is gone and counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +85,11 @@ struct Draft<'a> {
     status: JobStatus,
     uncounted: UncountedTerminatedPods,
     done: Indexes,
+    /// Indexes that are not tried again, where failures of an index are limited.
+    given_up: Option<Indexes>,
+    /// The last failed pod of an index that is to be tried again: it stays until its replacement is there, which takes
+    /// over the number of failures.
+    delayed: BTreeMap<i32, Arc<Pod>>,
     succeeded: i32,
     failed: i32,
 }
@@ -132,9 +137,41 @@ impl<'a> Draft<'a> {
         settle(&mut uncounted.failed, &mut status.failed);
         let completions = snapshot.spec.completions.unwrap_or(0);
         let done = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
-        let mut draft = Self { snapshot, status, uncounted, done, succeeded: 0, failed: 0 };
+        let (given_up, delayed) = (None, BTreeMap::new());
+        let mut draft = Self { snapshot, status, uncounted, done, given_up, delayed, succeeded: 0, failed: 0 };
         draft.tally();
+        draft.give_up();
         draft
+    }
+
+    /// Indexes that succeeded, counted or not.
+    fn all_done(&self) -> Indexes {
+        let spec = self.snapshot.spec;
+        let ended = self.fresh().filter(|pod| phase(pod) == "Succeeded");
+        self.done.clone().with(ended.filter_map(|pod| pods::index(spec, pod)))
+    }
+
+    /// Which indexes are given up, and which failed pods wait to be replaced.
+    fn give_up(&mut self) {
+        let spec = self.snapshot.spec;
+        if spec.backoff_limit_per_index.is_none() || !is_indexed(spec) {
+            return;
+        }
+        let known = self.status.failed_indexes.as_deref().unwrap_or_default();
+        let tracked = || self.snapshot.pods.iter().filter(|pod| is_tracked(pod));
+        let lost = tracked().filter(|pod| pods::fails_index(spec, pod)).filter_map(|pod| pods::index(spec, pod));
+        let given_up = Indexes::parse(known, spec.completions.unwrap_or(0)).with(lost);
+        let active = self.pods().filter(|pod| is_active(pod)).filter_map(|pod| pods::index(spec, pod));
+        let settled = self.all_done().with(given_up.iter()).with(active);
+        let mut delayed: BTreeMap<i32, Arc<Pod>> = BTreeMap::new();
+        for pod in tracked().filter(|pod| is_failed(spec, pod)) {
+            let Some(index) = pods::index(spec, pod).filter(|index| !settled.contains(*index)) else { continue };
+            let age = |pod: &Pod| (pods::attempts(pod), pods::finished_at(pod));
+            if delayed.get(&index).is_none_or(|known| age(known) <= age(pod)) {
+                delayed.insert(index, pod.clone());
+            }
+        }
+        (self.given_up, self.delayed) = (Some(given_up), delayed);
     }
 
     fn pods(&self) -> impl Iterator<Item = &'a Pod> + Clone + use<'a> {
@@ -159,9 +196,7 @@ impl<'a> Draft<'a> {
         self.failed += i32::try_from(failures).unwrap_or(0);
         let successes: Vec<_> = fresh.iter().filter(|pod| phase(pod) == "Succeeded").collect();
         if is_indexed(spec) {
-            let mut done = self.done.clone();
-            successes.iter().filter_map(|pod| pods::index(spec, pod)).for_each(|index| done.insert(index));
-            self.succeeded = i32::try_from(done.len()).unwrap_or(i32::MAX);
+            self.succeeded = i32::try_from(self.all_done().len()).unwrap_or(i32::MAX);
         } else {
             self.succeeded = self.status.succeeded.unwrap_or(0) + noted(&self.uncounted.succeeded);
             self.succeeded += i32::try_from(successes.len()).unwrap_or(0);
@@ -204,10 +239,17 @@ impl<'a> Draft<'a> {
                 late.then(|| failure("DeadlineExceeded", "Job was active longer than specified deadline")).flatten()
             })
             .or_else(|| {
-                let mut done = self.done.clone();
-                let ended = self.fresh().filter(|pod| phase(pod) == "Succeeded");
-                ended.filter_map(|pod| pods::index(spec, pod)).for_each(|index| done.insert(index));
-                let message = policy::enough(spec, &done).filter(|_| is_indexed(spec))?;
+                let given_up = self.given_up.as_ref().map(Indexes::len).filter(|count| *count > 0)?;
+                let count = |number: Option<i32>| number.map(|number| usize::try_from(number).unwrap_or(0));
+                if count(spec.max_failed_indexes).is_some_and(|limit| given_up > limit) {
+                    let message = "Job has exceeded the specified maximal number of failed indexes";
+                    return failure("MaxFailedIndexesExceeded", message);
+                }
+                let settled = given_up + self.all_done().len() >= count(spec.completions).unwrap_or(0);
+                settled.then(|| failure("FailedIndexes", "Job has failed indexes")).flatten()
+            })
+            .or_else(|| {
+                let message = policy::enough(spec, &self.all_done()).filter(|_| is_indexed(spec))?;
                 Some(Verdict { success: true, reason: "SuccessPolicy".to_owned(), message })
             })
     }
@@ -264,22 +306,42 @@ impl<'a> Draft<'a> {
         if missing == 0 {
             return;
         }
-        let wait = pods::backoff_until(spec, self.pods()).map(|until| until.duration_since(self.snapshot.now));
-        if let Some(wait) = wait.and_then(|wait| Duration::try_from(wait).ok()).filter(|wait| !wait.is_zero()) {
+        let one_for_all = self.given_up.is_none();
+        if let Some(wait) = pods::backoff_until(spec, self.pods()).filter(|_| one_for_all).and_then(|at| self.left(at))
+        {
             plan.look_again = Some(wait);
             return;
         }
         let job = self.snapshot.job;
-        plan.create = if is_indexed(spec) {
-            let busy = active.iter().map(|pod| &**pod);
-            let mut done = self.done.clone();
-            let ended = self.fresh().filter(|pod| phase(pod) == "Succeeded");
-            ended.filter_map(|pod| pods::index(spec, pod)).for_each(|index| done.insert(index));
-            let indexes = pods::pending_indexes(spec, &done, busy, missing);
-            indexes.into_iter().map(|index| pods::pod(job, spec, Some(index))).collect()
-        } else {
-            vec![pods::pod(job, spec, None); missing]
-        };
+        if !is_indexed(spec) {
+            plan.create = vec![pods::pod(job, spec, None, None); missing];
+            return;
+        }
+        for index in self.pending_indexes(active, missing) {
+            let replaced = self.delayed.get(&index);
+            let failures = replaced.map_or(0, |pod| usize::try_from(pods::attempts(pod)).unwrap_or(0));
+            let until = replaced.and_then(|pod| pods::backoff_after(failures, pods::finished_at(pod)?));
+            match until.and_then(|until| self.left(until)) {
+                Some(wait) => plan.look_again = Some(plan.look_again.map_or(wait, |other| other.min(wait))),
+                None => plan.create.push(pods::pod(job, spec, Some(index), replaced.map(|pod| &**pod))),
+            }
+        }
+    }
+
+    /// How long until then; `None`: it is past.
+    fn left(&self, until: Timestamp) -> Option<Duration> {
+        Duration::try_from(until.duration_since(self.snapshot.now)).ok().filter(|left| !left.is_zero())
+    }
+
+    /// The lowest indexes that nobody works on, and that have neither succeeded nor been given up.
+    fn pending_indexes(&self, active: &[Arc<Pod>], count: usize) -> Vec<i32> {
+        let spec = self.snapshot.spec;
+        let busy = active.iter().filter_map(|pod| pods::index(spec, pod));
+        let going = |pod: &&Pod| pods::replaces_failed_only(spec) && pod.deleting() && !is_finished(pod);
+        let going = self.pods().filter(going).filter_map(|pod| pods::index(spec, pod));
+        let given_up = self.given_up.iter().flat_map(Indexes::iter);
+        let settled = self.all_done().with(busy).with(going).with(given_up);
+        settled.missing(spec.completions.unwrap_or(0)).take(count).collect()
     }
 
     /// Active pods to give up: those that work on an index twice or for nothing, and `count` in all at least.
@@ -334,7 +396,8 @@ impl<'a> Draft<'a> {
         for pod in self.snapshot.pods.iter().filter(|pod| is_tracked(pod)) {
             let failed = is_failed(spec, pod);
             let over = self.snapshot.job.deleting() || (verdict.is_some() && pod.deleting());
-            if phase(pod) != "Succeeded" && !failed && !over {
+            let delayed = self.delayed.values().any(|delayed| delayed.uid() == pod.uid()) && verdict.is_none();
+            if phase(pod) != "Succeeded" && !over && (!failed || delayed) {
                 continue;
             }
             let noted = self.uncounted.succeeded.iter().flatten().chain(self.uncounted.failed.iter().flatten());
@@ -361,6 +424,7 @@ impl<'a> Draft<'a> {
         if is_indexed(spec) {
             self.status.succeeded = counter(self.done.len());
             self.status.completed_indexes = Some(self.done.to_string()).filter(|text| !text.is_empty());
+            self.status.failed_indexes = self.given_up.as_ref().map(Indexes::to_string);
         }
     }
 

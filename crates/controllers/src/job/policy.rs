@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Counts,
     /// It does not.
     Ignored,
+    /// It counts, and its index is not tried again.
+    FailsIndex,
     /// The whole Job has failed, for this reason.
     FailsJob(String),
 }
@@ -31,6 +33,7 @@ pub(crate) fn judge(spec: &JobSpec, pod: &Pod) -> Failure {
         let Some(what) = what else { continue };
         return match &*rule.action {
             "Ignore" => Failure::Ignored,
+            "FailIndex" => Failure::FailsIndex,
             "FailJob" => Failure::FailsJob(format!("{what} matching FailJob rule at index {index}")),
             _ => Failure::Counts,
         };
@@ -86,6 +89,8 @@ mod tests {
         let spec: JobSpec = serde_json::from_value(json!({"template": {}, "podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}},
+            {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [43]}},
+            {"action": "Count", "onExitCodes": {"operator": "In", "values": [44]}},
             {"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [1, 42], "containerName": "c"}},
         ]}}))
         .unwrap();
@@ -102,6 +107,8 @@ mod tests {
             (42, json!([]), Failure::FailsJob(told.into())),
             (42, json!([{"type": "DisruptionTarget", "status": "True"}]), Failure::Ignored),
             (1, json!([]), Failure::Counts),
+            (43, json!([]), Failure::FailsIndex),
+            (44, json!([]), Failure::Counts),
             (7, json!([]), Failure::Ignored),
         ];
         for (code, conditions, expected) in table {

@@ -18,8 +18,8 @@ use skiff_meta::world::Task;
 
 use crate::Context;
 use crate::shared::{
-    Expectations, Selector, Settling, claims, controller_of, enqueue_owners, execute_claims, namespace_terminating,
-    pod_from_template, revision_of, slow_start,
+    Expectations, Selector, Settling, claims, controller_of, doubt, enqueue_owners, execute_claims,
+    namespace_terminating, pod_from_template, revision_of, slow_start,
 };
 use plan::{Snapshot, Step};
 
@@ -145,6 +145,11 @@ impl<R: Replicated> Controller<R> {
         for pod in &made {
             self.expectations.wrote(key, revision_of(pod), self.world.elapsed());
             self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+        }
+        if let Some(error) = &failure
+            && let Some(revision) = doubt::seen_at(api, set, error).await
+        {
+            self.expectations.wrote(key, revision, self.world.elapsed());
         }
         match failure {
             // Nothing can be created there any more, and nothing needs to be.

@@ -19,6 +19,8 @@ pub(crate) struct Claim<K> {
     pub(crate) adopt: Vec<Arc<K>>,
     /// Managed by us, but the selector no longer matches.
     pub(crate) release: Vec<Arc<K>>,
+    /// What the adopted get besides their reference.
+    pub(crate) finalizer: Option<&'static str>,
 }
 
 /// Sorts the candidates of `owner`.
@@ -27,7 +29,7 @@ pub(crate) fn claims<O: Kind, K: Kind>(
     selector: &Selector,
     candidates: impl IntoIterator<Item = Arc<K>>,
 ) -> Claim<K> {
-    let mut claim = Claim { ours: Vec::new(), adopt: Vec::new(), release: Vec::new() };
+    let mut claim = Claim { ours: Vec::new(), adopt: Vec::new(), release: Vec::new(), finalizer: None };
     for object in candidates {
         let matches = selects(selector, object.metadata().labels.as_ref());
         match controller_of(&*object) {
@@ -58,7 +60,9 @@ pub(crate) async fn execute_claims<O: Kind, K: Kind>(
         }
     }
     for object in &claim.adopt {
-        let body = json!({"metadata": {"uid": object.uid(), "ownerReferences": [controller_ref(owner)]}});
+        let finalizers: Vec<_> = claim.finalizer.iter().collect();
+        let owners = [controller_ref(owner)];
+        let body = json!({"metadata": {"uid": object.uid(), "ownerReferences": owners, "finalizers": finalizers}});
         match objects.patch(object.name(), &Patch::Strategic(body)).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}

@@ -2,6 +2,7 @@
 //! statuses.
 
 mod claim;
+pub(crate) mod doubt;
 mod expect;
 pub(crate) mod history;
 mod labels;
@@ -10,6 +11,7 @@ mod pods;
 pub(crate) mod services;
 mod settle;
 mod slow_start;
+pub(crate) mod template;
 
 pub(crate) use claim::{claims, execute_claims};
 pub(crate) use expect::Expectations;

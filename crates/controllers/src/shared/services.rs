@@ -11,6 +11,10 @@ use skiff_client::{Change, Informer, Key, Kind, Store, WorkQueue};
 
 use super::{map_selector, node_of, selects};
 
+/// The label that names the Service of a slice.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names the controller of a slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The label of slices and Endpoints whose Service has no address.
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 

@@ -2,6 +2,7 @@
 
 mod identity;
 mod plan;
+mod retention;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -114,7 +115,10 @@ impl Controller {
             update: (update.name(), &update_template),
             now: self.world.now(),
         };
-        let outcome = self.execute(key, &set, plan::plan(&snapshot)).await;
+        let outcome = match self.settle_claims(key, &set, &claim.ours).await {
+            Ok(()) => self.execute(key, &set, plan::plan(&snapshot)).await,
+            Err(error) => Err(error),
+        };
         let after = self.write_status(key, &snapshot).await?;
         outcome?;
         let in_use = claim.ours.iter().map(|pod| identity::revision_of(pod).to_owned());
@@ -179,6 +183,26 @@ impl Controller {
                     self.recorder.warning(&about, "FailedDelete", format!("delete {what} failed error: {error}"));
                     return Err(error);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the claims of pods in line with the retention policy, before any of the pods goes; and makes claims that
+    /// somebody deleted under a pod that waits for them.
+    async fn settle_claims(&self, key: &Key, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<(), ClientError> {
+        let api = self.client.namespaced::<PersistentVolumeClaim>(&key.namespace);
+        for pod in pods.iter().filter(|pod| !pod.deleting() && !set.deleting()) {
+            let Some(ordinal) = identity::ordinal(set, pod) else { continue };
+            if skiff_api::pods::phase(pod) == "Pending" {
+                self.create_claims(key, set, ordinal).await?;
+            }
+            for (_, claim) in identity::claims(set, ordinal) {
+                let Some(known) = self.volume_claims.get(&key.namespace, claim.name()) else { continue };
+                let Some(owners) = retention::owners(set, pod, &known) else { continue };
+                let mut updated = (*known).clone();
+                updated.metadata.owner_references = Some(owners);
+                api.update(&updated).await?;
             }
         }
         Ok(())

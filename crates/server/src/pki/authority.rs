@@ -66,6 +66,10 @@ impl Authority {
         &self.pem
     }
 
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A new certificate with a new key.
     pub(super) fn issue(&self, wanted: &Wanted, now: Timestamp) -> Result<Pair, PkiError> {
         let key = KeyPair::generate()?;

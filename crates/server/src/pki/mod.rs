@@ -107,6 +107,11 @@ impl Pki {
         self.authority.pem()
     }
 
+    /// PEM of the authority's key, for whoever signs certificate requests.
+    pub fn ca_key_pem(&self) -> String {
+        self.authority.key_pem()
+    }
+
     /// The key that signs service account tokens.
     pub fn account_key(&self) -> Arc<AccountKey> {
         self.account_key.clone()

@@ -23,9 +23,16 @@ use skiff_meta::WorldRef;
 use state::{Next, Shared};
 use world::SimWorld;
 
+/// After so many steps a run is held to be a livelock, which no limit of virtual time would end soon. The largest runs
+/// of today need a tenth of it.
+const PATIENCE: u64 = 20_000_000;
+/// How many steps pass between two looks at their number.
+const LOOK: u64 = 4_096;
+
 /// A simulated world and its executor. All its tasks end with it.
 pub struct Sim {
     shared: Arc<Shared>,
+    patience: u64,
 }
 
 /// Why a run ended without the result it was run for.
@@ -35,12 +42,17 @@ pub enum Stuck {
     Late(Duration),
     /// Nobody has anything to do or a timer to wait for: nothing will ever happen again.
     Still(Duration),
+    /// There was work without end, most of it by the tasks of this name: a loop that feeds itself.
+    Busy(Duration, u64, &'static str),
 }
 
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late(at) => write!(f, "not done after the limit, at {at:?} of the world's time"),
+            Self::Busy(at, steps, who) => {
+                write!(f, "no end after {steps} steps, most of them by {who}, at {at:?} of the world's time")
+            }
             Self::Still(at) => write!(f, "everybody waits for ever, at {at:?} of the world's time"),
         }
     }
@@ -51,7 +63,14 @@ impl std::error::Error for Stuck {}
 impl Sim {
     /// A world at its beginning.
     pub fn new(seed: u64) -> Self {
-        Self { shared: Shared::new(seed) }
+        Self { shared: Shared::new(seed), patience: PATIENCE }
+    }
+
+    /// A world that allows a run so many steps.
+    #[must_use]
+    pub fn with_patience(mut self, steps: u64) -> Self {
+        self.patience = steps;
+        self
     }
 
     /// Clock, tasks and randomness of this world.
@@ -62,7 +81,7 @@ impl Sim {
     /// Runs the world until `future` is done, at most for `limit` of the world's own time.
     ///
     /// # Errors
-    /// When the limit passes first, or nothing can happen any more.
+    /// When the limit passes first, nothing can happen any more, or there is no end of what happens.
     ///
     /// # Panics
     /// As any task does: a panic anywhere ends the run.
@@ -71,7 +90,15 @@ impl Sim {
         let waker = Waker::from(cell);
         let mut future = pin!(future);
         let deadline = self.shared.elapsed().saturating_add(limit);
+        let mut round = 0u64;
         let outcome = loop {
+            round += 1;
+            if round.is_multiple_of(LOOK) {
+                let (steps, busiest) = self.shared.steps();
+                if steps > self.patience {
+                    break Err(Stuck::Busy(self.shared.elapsed(), steps, busiest));
+                }
+            }
             match self.shared.next(deadline) {
                 Next::Task(next) if next == id => {
                     if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -36,9 +36,12 @@ struct State {
     ready: Vec<TaskId>,
     timers: BTreeMap<TimerId, Waker>,
     digest: u64,
+    /// Steps of the present run, by the names of tasks.
+    steps: BTreeMap<&'static str, u64>,
 }
 
 struct Slot {
+    name: &'static str,
     /// Missing while it runs, and for the future of [`super::Sim::run_until`], which lives on the stack.
     work: Option<BoxFuture<'static, ()>>,
     waker: Arc<TaskWaker>,
@@ -118,6 +121,7 @@ impl Shared {
             ready: Vec::new(),
             timers: BTreeMap::new(),
             digest: 0xcbf2_9ce4_8422_2325,
+            steps: BTreeMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state) })
     }
@@ -135,26 +139,32 @@ impl Shared {
     }
 
     /// A task; it is ready at once. Waiting for the receiver to close is waiting for its end.
-    pub(super) fn spawn(self: &Arc<Self>, work: BoxFuture<'static, ()>) -> (TaskId, watch::Receiver<()>) {
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        name: &'static str,
+        work: BoxFuture<'static, ()>,
+    ) -> (TaskId, watch::Receiver<()>) {
         let (ended, end) = watch::channel(());
-        let id = self.insert(Some(work), Some(ended)).0;
+        let id = self.insert(name, Some(work), Some(ended)).0;
         (id, end)
     }
 
-    /// A place among the tasks for a future that is polled by the caller.
+    /// A place among the tasks for a future that is polled by the caller: the beginning of a run.
     pub(super) fn enter(self: &Arc<Self>) -> (TaskId, Arc<TaskWaker>) {
-        self.insert(None, None)
+        self.state.lock().steps.clear();
+        self.insert("the run itself", None, None)
     }
 
     fn insert(
         self: &Arc<Self>,
+        name: &'static str,
         work: Option<BoxFuture<'static, ()>>,
         ended: Option<watch::Sender<()>>,
     ) -> (TaskId, Arc<TaskWaker>) {
         let mut state = self.state.lock();
         let id = state.number();
         let waker = Arc::new(TaskWaker { id, world: Arc::downgrade(self) });
-        state.add(id, Slot { work, waker: waker.clone(), queued: false, aborted: false, _ended: ended });
+        state.add(id, Slot { name, work, waker: waker.clone(), queued: false, aborted: false, _ended: ended });
         (id, waker)
     }
 
@@ -197,11 +207,20 @@ impl Shared {
             let id = state.ready.remove(place);
             let Some(slot) = state.tasks.get_mut(&id) else { continue };
             slot.queued = false;
+            let name = slot.name;
+            *state.steps.entry(name).or_default() += 1;
             let now = state.now.as_micros() as u64;
             state.note(id);
             state.note(now);
             return Next::Task(id);
         }
+    }
+
+    /// How many steps the present run has taken, and whose most of them were.
+    pub(super) fn steps(&self) -> (u64, &'static str) {
+        let state = self.state.lock();
+        let busiest = state.steps.iter().max_by_key(|(_, steps)| **steps).map_or("nobody", |(name, _)| name);
+        (state.steps.values().sum(), busiest)
     }
 
     /// Lets a task go on until it waits again.

@@ -60,6 +60,14 @@ fn runs_that_cannot_end_say_so() {
         Poll::<()>::Pending
     });
     assert!(matches!(sim.run_until(spinning, Duration::from_millis(1)), Err(Stuck::Late(_))), "work takes time");
+    let spinning = futures::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    let sim = Sim::new(4).with_patience(100_000);
+    drop(sim.world().spawn("spinner", Box::pin(spinning)));
+    let end = sim.run_until(futures::future::pending::<()>(), MINUTE * 60);
+    assert!(matches!(end, Err(Stuck::Busy(_, _, "spinner"))), "{end:?}");
 }
 
 #[test]

@@ -39,8 +39,8 @@ impl World for SimWorld {
         Box::pin(Sleep { timer: self.shared.new_timer(duration), shared: self.shared.clone() })
     }
 
-    fn spawn(&self, _: &'static str, task: BoxFuture<'static, ()>) -> Task {
-        let (id, mut end) = self.shared.spawn(task);
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        let (id, mut end) = self.shared.spawn(name, task);
         let shared = Arc::downgrade(&self.shared);
         let abort = move || {
             if let Some(shared) = shared.upgrade() {

@@ -1,8 +1,10 @@
 //! Whole clusters in a simulated world.
 #![allow(clippy::unwrap_used)]
 
+mod apps;
 mod cost;
 mod custom;
+mod faults;
 mod loss;
 mod rollout;
 mod support;

@@ -1,9 +1,7 @@
-//! A Deployment's life, once per seed. `SKIFF_SEEDS` raises their number, `SKIFF_SEED` tries a single one.
+//! A Deployment's life, once per seed.
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -14,7 +12,7 @@ use skiff_testkit::cluster::Seen;
 use skiff_testkit::writes::Writes;
 use skiff_testkit::{Cluster, Options, Sim};
 
-use crate::support::{LIMIT, apply, available, cluster};
+use crate::support::{apply, available, cluster, run, under_every_seed};
 
 const SEEDS: u64 = 200;
 const REPLICAS: i32 = 5;
@@ -23,34 +21,9 @@ const SURGE: i32 = 2;
 /// 25% of the replicas, rounded down.
 const UNAVAILABLE: i32 = 1;
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 fn a_deployment_lives_and_dies_under_every_seed() {
-    if let Some(seed) = setting("SKIFF_SEED") {
-        return live(seed);
-    }
-    let (next, seeds) = (AtomicU64::new(0), setting("SKIFF_SEEDS").unwrap_or(SEEDS));
-    let work = || {
-        let mut failed = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return failed;
-            }
-            if catch_unwind(AssertUnwindSafe(|| live(seed))).is_err() {
-                failed.push(seed);
-            }
-        }
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let failed: Vec<u64> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        started.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-    });
-    assert!(failed.is_empty(), "{} of {seeds} seeds fail; try SKIFF_SEED={} of {failed:?}", failed.len(), failed[0]);
+    under_every_seed(SEEDS, live);
 }
 
 #[test]
@@ -66,10 +39,6 @@ fn one_seed_is_one_run() {
         (pods.metadata.resource_version, pods.items, sim.digest())
     };
     assert_eq!(trace(), trace());
-}
-
-fn run<F: Future>(sim: &Sim, seed: u64, what: &str, work: F) -> F::Output {
-    sim.run_until(work, LIMIT).unwrap_or_else(|stuck| panic!("seed {seed}: {what}: {stuck}"))
 }
 
 fn live(seed: u64) {

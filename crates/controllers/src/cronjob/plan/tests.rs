@@ -48,6 +48,20 @@ fn jobs_start_on_time_and_once() {
 }
 
 #[test]
+fn local_time_follows_its_zone() {
+    let daily = |zone: &str| {
+        cron(json!({"metadata": {"creationTimestamp": "2026-03-27T12:00:00Z"},
+            "spec": {"schedule": "30 8 * * *", "timeZone": zone}}))
+    };
+    let at = |zone: &str, now: &str| planned(&daily(zone), &[], now).create.map(|(_, due)| due.to_string());
+    // Central Europe goes over to summer time on the 29th.
+    assert_eq!(at("Europe/Berlin", "2026-03-28T08:00:00Z").as_deref(), Some("2026-03-28T07:30:00Z"));
+    assert_eq!(at("Europe/Berlin", "2026-03-29T07:00:00Z").as_deref(), Some("2026-03-29T06:30:00Z"));
+    assert_eq!(at("Asia/Kolkata", "2026-03-28T04:00:00Z").as_deref(), Some("2026-03-28T03:00:00Z"));
+    assert_eq!(at("Etc/UTC", "2026-03-28T08:29:00Z"), None);
+}
+
+#[test]
 fn a_job_is_named_by_its_time() {
     let plan = planned(&cron(json!({})), &[], "2026-01-01T00:10:00Z");
     let (made, due) = plan.create.expect("a job");

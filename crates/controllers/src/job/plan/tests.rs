@@ -166,3 +166,50 @@ fn suspension_is_told() {
     assert_eq!(conditions(&status), [("Suspended", "JobResumed")]);
     assert!(status.start_time.is_some());
 }
+
+#[test]
+fn failures_of_an_index_are_its_own() {
+    let per_index = |change: Value| {
+        let value = json!({"spec": {"completionMode": "Indexed", "completions": 3, "parallelism": 3,
+            "backoffLimit": 100, "backoffLimitPerIndex": 1}});
+        job(merge_patch(&value, &change))
+    };
+    let failed = |name: &str, index: i32, before: i32| {
+        let annotations = json!({"batch.kubernetes.io/job-completion-index": index.to_string(),
+            "batch.kubernetes.io/job-index-failure-count": before.to_string()});
+        pod(name, "Failed", json!({"metadata": {"annotations": annotations}}))
+    };
+    let late = |name: &str, index: i32| {
+        let now = json!({"metadata": {"creationTimestamp": NOW}});
+        Arc::new(
+            serde_json::from_value(merge_patch(&serde_json::to_value(&*failed(name, index, 0)).unwrap(), &now))
+                .unwrap(),
+        )
+    };
+    let run = |index| indexed("run", index, "Running");
+    let names =
+        |plan: &Plan| plan.create.iter().filter_map(|pod| pod.metadata.generate_name.clone()).collect::<Vec<_>>();
+
+    // Tried again after a while, in place of the failed one, which stays until then.
+    let plan = planned(&per_index(json!({})), &[failed("a", 0, 0), run(1), indexed("b", 2, "Running")]);
+    assert_eq!((names(&plan), plan.release.len()), (vec!["j-0-".to_owned()], 0));
+    let count = &plan.create[0].metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-index-failure-count"];
+    assert_eq!(count, "1");
+    let plan = planned(&per_index(json!({})), &[late("a", 0), run(1), indexed("b", 2, "Running")]);
+    assert_eq!((names(&plan), plan.look_again), (vec![], Some(Duration::from_secs(10))));
+    let plan = planned(&per_index(json!({})), &[late("a", 0), indexed("again", 0, "Running"), run(1)]);
+    assert_eq!(plan.release.iter().map(|pod| pod.name()).collect::<Vec<_>>(), ["a"], "its replacement is there");
+
+    // Given up after the limit, and with it in the end the Job; others run on.
+    let given_up = [failed("a", 0, 1), run(1), indexed("b", 2, "Running")];
+    let plan = planned(&per_index(json!({})), &given_up);
+    let status = plan.status.expect("a status");
+    assert_eq!((status.failed_indexes.as_deref(), conditions(&status)), (Some("0"), vec![]));
+    assert_eq!((plan.create.len(), plan.release.len()), (0, 1));
+    let rest = json!({"status": {"failedIndexes": "0", "failed": 2, "completedIndexes": "1", "succeeded": 1}});
+    let status = planned(&per_index(rest), &[indexed("b", 2, "Succeeded")]).status.expect("a status");
+    assert_eq!(conditions(&status), [("FailureTarget", "FailedIndexes")]);
+    let strict = per_index(json!({"spec": {"maxFailedIndexes": 0}}));
+    let status = planned(&strict, &given_up).status.expect("a status");
+    assert_eq!(conditions(&status), [("FailureTarget", "MaxFailedIndexesExceeded")]);
+}
