@@ -31,10 +31,15 @@ pub(crate) enum Bench {
     Store,
     /// Only the node: start, first pod, a Deployment, idle memory and CPU
     Node,
+    /// Only the controllers: 1,000 Deployments of 10 on hollow nodes, and what it costs to have them
+    Controllers,
 }
 
 /// Builds, measures, prints.
 pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
+    if matches!(which, Bench::Controllers) {
+        return run(&mut cargo(["run", "--locked", "--release", "-p", "skiff-testkit", "--example", "controllers"]));
+    }
     install::ensure(TESTS)?;
     if matches!(which, Bench::Store) {
         return run(&mut cargo(["bench", "--locked", "-p", "skiff-store"]));

@@ -52,6 +52,9 @@ pub(crate) fn is_newest(deployment: &Deployment, set: &ReplicaSet) -> bool {
     let theirs = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
     let ours = deployment.spec.as_ref().map(|spec| &spec.template);
     let Some((theirs, ours)) = theirs.zip(ours) else { return false };
+    if template::identical(theirs, ours, HASH_LABEL) {
+        return true;
+    }
     let (theirs, meant) = (template::meaning(theirs, HASH_LABEL), template::meaning(ours, HASH_LABEL));
     if theirs == meant {
         return true;
