@@ -22,12 +22,16 @@ pub(crate) enum Group {
     All,
 }
 
-/// Test files that need root, containers or a built binary, with the crate they are in. Cargo leaves them out unless
-/// they are named (`test = false` in the manifest).
-const CLUSTER: &[(&str, &str)] = &[("skiff-net", "root_net"), ("skiff-testkit", "cluster")];
+/// Test files that need root, containers or a built binary. Cargo leaves them out unless they are named (`test = false`
+/// in the manifest).
+const CLUSTER: &[&str] = &["root_net", "cluster"];
 
 /// The same on a server without nodes: what the API says on the wire.
-const WIRE: &[(&str, &str)] = &[("skiff-conformance", "wire"), ("skiff-testkit", "server")];
+const WIRE: &[&str] = &["wire", "server"];
+
+/// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for
+/// together, and would build most of them anew for each package alone.
+const EVERYTHING: &str = "--workspace";
 
 /// Runs a group; the last line says how many tests ran.
 pub(crate) fn test(group: Group) -> Result<(), Failure> {
@@ -37,13 +41,17 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
     if all {
         faults.extend(check::check().err());
     }
-    if all || group == Group::Unit {
-        faults.extend(
-            tally.cargo_test(&["--workspace", "--exclude", "skiff-testkit", "--exclude", "skiff-conformance"]).err(),
-        );
+    if all {
+        faults.extend(tally.cargo_test(&[EVERYTHING]).err());
+    }
+    if group == Group::Unit {
+        let unit = [EVERYTHING, "--exclude", "skiff-testkit", "--exclude", "skiff-conformance"];
+        faults.extend(tally.cargo_test(&unit).err());
+    }
+    if group == Group::Api {
+        faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
     }
     if all || group == Group::Api {
-        faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
         install::ensure(install::TESTS)?;
         faults.extend(on_the_binary(WIRE, &mut tally).err());
     }
@@ -66,11 +74,11 @@ fn cluster(tally: &mut Tally) -> Result<(), Failure> {
     on_the_binary(CLUSTER, tally)
 }
 
-fn on_the_binary(targets: &[(&str, &str)], tally: &mut Tally) -> Result<(), Failure> {
-    run(&mut cargo(["build", "--locked", "--quiet", "-p", "skiff"]))?;
+fn on_the_binary(targets: &[&str], tally: &mut Tally) -> Result<(), Failure> {
+    run(&mut cargo(["build", "--locked", "--quiet", EVERYTHING, "--bins", "--tests"]))?;
     let mut faults = Vec::new();
-    for (package, name) in targets {
-        faults.extend(tally.cargo_test(&["-p", package, "--test", name]).err());
+    for name in targets {
+        faults.extend(tally.cargo_test(&[EVERYTHING, "--test", name]).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n       ")) }
 }

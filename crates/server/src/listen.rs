@@ -44,18 +44,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, then starts the API. The port is taken first, so that an occupied one leaves nothing half-written.
+    /// Takes the port. Done before anything is written, so that an occupied one leaves nothing behind.
     ///
     /// # Errors
-    /// When the address is taken, or as [`Api::new`].
+    /// When the address is taken, or not ours.
+    pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServerError> {
+        std::net::TcpListener::bind(address).map_err(|source| ServerError::Listen { address, source })
+    }
+
+    /// Starts the API behind a port that [`Server::bind`] took.
+    ///
+    /// # Errors
+    /// When the socket cannot be used, or as [`Api::new`].
     pub async fn start(
+        listener: std::net::TcpListener,
         mut config: ServerConfig,
         pki: &Pki,
         store: Arc<dyn Store>,
         world: WorldRef,
     ) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Listen { address: config.bind, source };
-        let listener = TcpListener::bind(config.bind).await.map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         config.bind = address;
         let names = ServingNames::new(&config.cluster_domain, names(&config));

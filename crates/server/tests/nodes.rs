@@ -109,7 +109,7 @@ impl Cluster {
         let trust = Arc::new(trust.with_root_certificates(roots).with_no_client_auth());
         let config = ServerConfig { admin_token: Some(TOKEN.to_owned()), ..ServerConfig::default() };
         let store = Arc::new(MemoryStore::new(world.clone()));
-        let server = Server::start(config, &pki, store, world).await.unwrap();
+        let server = Server::start(Server::bind(config.bind).unwrap(), config, &pki, store, world).await.unwrap();
         let cluster = Self { server, trust, asked };
         cluster.populate(kubelet.port()).await;
         cluster

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use ipnet::Ipv4Net;
 use skiff_client::Client;
 use skiff_cri::containerd::{Containerd, ContainerdOptions};
 use skiff_cri::{GrpcRuntime, Runtime};
@@ -26,6 +27,28 @@ use crate::server::{AUTHENTICATED, Place, service_account};
 /// What serves on a node says who calls it.
 const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
 
+/// Whether this machine can be a node with these flags; asked before anything is written.
+pub(crate) fn fit(flags: &flags::Server) -> Result<(), StartError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(StartError::NotRoot);
+    }
+    labels(flags)?;
+    taints(flags)?;
+    range("cluster-cidr", &flags.cluster_cidr)?;
+    if flags.container_runtime_endpoint.is_none() {
+        skiff_cri::containerd::installed()?;
+    }
+    if flags.network != Network::None || flags.runs(Part::Proxy) {
+        skiff_net::nft::run_blocking("").map_err(|error| StartError::Node(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn range(flag: &'static str, text: &str) -> Result<Ipv4Net, StartError> {
+    let why = "is no range of IPv4 addresses, such as 10.42.0.0/16".to_owned();
+    text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
+}
+
 /// A running node.
 pub(crate) struct Node {
     containerd: Option<Containerd>,
@@ -44,9 +67,6 @@ impl Node {
         make: &dyn Fn(User) -> Client,
         world: &WorldRef,
     ) -> Result<Self, StartError> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(StartError::NotRoot);
-        }
         let net = net_config(flags, place)?;
         let (containerd, runtime) = runtime(flags, place, &net, world).await?;
         let (stop, stopped) = watch::channel(false);
@@ -127,10 +147,6 @@ async fn runtime(
 }
 
 fn net_config(flags: &flags::Server, place: &Place) -> Result<NetConfig, StartError> {
-    let range = |flag, text: &str| {
-        let why = "is no range of IPv4 addresses, such as 10.42.0.0/16".to_owned();
-        text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
-    };
     let ours = flags.network == Network::Bridge;
     let v4 = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4,

@@ -25,10 +25,15 @@ use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
-    let place = Place::of(flags)?;
+    let config = config(flags)?;
+    if flags.runs(Part::Agent) {
+        node::fit(flags)?;
+    }
+    let listener = Server::bind(config.bind)?;
+    let place = Place::of(flags, config)?;
     let (store, face) = store(flags, &place, &world).await?;
     let pki = Pki::open(&place.data.join("pki"), world.now())?;
-    let server = Server::start(place.config.clone(), &pki, store.clone(), world.clone()).await?;
+    let server = Server::start(listener, place.config.clone(), &pki, store.clone(), world.clone()).await?;
     write_kubeconfigs(flags, &place, &pki, &server, &world)?;
     tracing::info!(address = %server.address(), data = %place.data.path().display(), "API server is ready");
 
@@ -72,8 +77,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(flags: &flags::Server) -> Result<Self, StartError> {
-        let config = config(flags)?;
+    fn of(flags: &flags::Server, config: ServerConfig) -> Result<Self, StartError> {
         let chosen = flags.data_dir != Path::new(flags::DATA_DIR);
         let data = DataDir::open(&flags.data_dir, flags.ephemeral, chosen)?;
         let node = flags.node_name.clone().unwrap_or_else(host_name);

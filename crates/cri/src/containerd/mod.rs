@@ -27,6 +27,14 @@ pub(crate) use import::Importer;
 use process::Process;
 use programs::Programs;
 
+/// Whether the programs that a private containerd needs are there.
+///
+/// # Errors
+/// [`ContainerdError::Missing`] names the first that is not.
+pub fn installed() -> Result<(), ContainerdError> {
+    Programs::find().map(drop)
+}
+
 /// How long containerd may take from its start to its first answer; a full disk check can take a while.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The kernel's limit for the path of a socket, without the final zero.
