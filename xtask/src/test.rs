@@ -41,6 +41,9 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
     if all {
         faults.extend(check::check().err());
     }
+    if group != Group::Cluster {
+        faults.extend(install::ensure(install::TESTS).err());
+    }
     if all {
         faults.extend(tally.cargo_test(&[EVERYTHING]).err());
     }
@@ -52,7 +55,6 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
         faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
     }
     if all || group == Group::Api {
-        install::ensure(install::TESTS)?;
         faults.extend(on_the_binary(WIRE, &mut tally).err());
     }
     if all || group == Group::Cluster {

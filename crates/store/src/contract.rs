@@ -226,7 +226,7 @@ pub enum StoreError {
     #[error("lease {0} not found")]
     LeaseNotFound(LeaseId),
     /// The disk is full; reads go on, and writes go on once there is room.
-    #[error("no space left for the store in {0}; free some and writes will go on by themselves")]
+    #[error("no space left for the store in {0}; reads go on, and so will writes once there is room")]
     NoSpace(String),
     /// The medium failed.
     #[error("store I/O failed: {0}")]
@@ -252,6 +252,14 @@ pub enum StoreError {
     /// Another process holds the data directory.
     #[error("{0} is in use by another skiff; stop that one or choose another --data-dir")]
     InUse(String),
+    /// An address or a certificate of the distant store is wrong.
+    #[error("etcd endpoint {url:?}: {why}")]
+    BadEndpoint {
+        /// The endpoint.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The distant store does not answer (in time).
     #[error("store is unavailable: {0}")]
     Unavailable(String),

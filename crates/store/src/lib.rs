@@ -6,12 +6,13 @@
 //!
 //! [`MemoryStore`] and [`EmbeddedStore`] are one engine, without and with a log on disk. The state is a plain value
 //! (`state`, made of `index`, `history` and `lease`) behind one lock; `engine` brings it to callers, `watch` to watchers,
-//! `staging` and `log` to the disk.
+//! `staging` and `log` to the disk. [`EtcdStore`] is the same contract over etcd v3.
 
 pub mod contract;
 pub mod disk;
 mod engine;
 mod entry;
+mod etcd;
 mod expiry;
 pub mod face;
 mod history;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use contract::*;
 pub use engine::{EmbeddedStore, Engine, Logged, MemoryStore, Volatile};
+pub use etcd::{EtcdConfig, EtcdStore};
 pub use log::{HistoryLimits, Options};
 pub use snapshot::Snapshot;
 pub use state::Retention;

@@ -15,7 +15,7 @@ use skiff_store::{
     Change, Compare, EmbeddedStore, KeyRange, MemoryStore, Options, Outcome, RangeQuery, Retention, Revision, Store,
     StoreError, Transaction, WatchItem, WatchQuery, Write,
 };
-use support::{BEGINNING, TestWorld, changes_until, commit, delete, essence, put, value, writes};
+use support::{BEGINNING, TestWorld, changes_until, commit, delete, essence, etcd, put, value, writes};
 
 type Engine = Arc<dyn Store>;
 
@@ -32,11 +32,15 @@ fn embedded(world: &Arc<TestWorld>) -> Engine {
     Arc::new(EmbeddedStore::open_on(Arc::new(FakeDisk::default()), world.clone(), options).expect("an empty disk"))
 }
 
-/// Each case becomes a test per engine.
+/// Each case becomes a test per engine. Real etcd has a real clock and its own ideas of how much history to keep.
 macro_rules! cases {
-    ($($case:ident)*) => {
-        mod memory_engine { $(#[test] fn $case() { super::run(super::memory, super::$case); })* }
-        mod embedded_engine { $(#[test] fn $case() { super::run(super::embedded, super::$case); })* }
+    (everywhere: $($case:ident)* ; ours: $($ours:ident)*) => {
+        mod memory_engine { $(#[test] fn $case() { super::run(super::memory, super::$case); })*
+                            $(#[test] fn $ours() { super::run(super::memory, super::$ours); })* }
+        mod embedded_engine { $(#[test] fn $case() { super::run(super::embedded, super::$case); })*
+                              $(#[test] fn $ours() { super::run(super::embedded, super::$ours); })* }
+        mod etcd_alone { $(#[test] fn $case() { super::run_on_etcd(1, super::$case); })* }
+        mod etcd_of_three { $(#[test] fn $case() { super::run_on_etcd(3, super::$case); })* }
     };
 }
 
@@ -45,7 +49,13 @@ fn run<F: Future<Output = ()>>(engine: fn(&Arc<TestWorld>) -> Engine, case: fn(E
     world.run(case(engine(&world), world.clone()));
 }
 
+fn run_on_etcd<F: Future<Output = ()>>(members: usize, case: fn(Engine, Arc<TestWorld>) -> F) {
+    let cluster = etcd::Cluster::start(members);
+    etcd::block_on(async { case(Arc::new(cluster.store().await), TestWorld::shared()).await });
+}
+
 cases! {
+    everywhere:
     a_new_store_is_empty
     versions_are_counted
     conditions
@@ -58,15 +68,18 @@ cases! {
     watches_tell_what_was
     watches_make_progress
     a_quiet_watch_outlives_compaction
+    a_slow_watch_gets_all_or_is_cut_off
+    leases_are_revoked
+    concurrent_writers
+    closing;
+    ours:
+    traces_are_kept
     a_slow_watch_is_cut_off
     leases_end_in_time
     leases_are_kept_alive
-    leases_are_revoked
     time_and_revision
     old_history_goes
     much_history_goes
-    concurrent_writers
-    closing
 }
 
 #[test]
@@ -102,16 +115,24 @@ async fn a_new_store_is_empty(store: Engine, _: Arc<TestWorld>) {
 }
 
 async fn versions_are_counted(store: Engine, _: Arc<TestWorld>) {
-    let trace = Some(TraceContext { trace_id: 1, span_id: 2, flags: 1 });
     assert_eq!(commit(&*store, writes([put("a", "1"), put("b", "1")])).await, 2);
-    assert_eq!(commit(&*store, Transaction { trace, ..writes([put("a", "2")]) }).await, 3);
+    assert_eq!(commit(&*store, writes([put("a", "2")])).await, 3);
     let (kv, revision) = store.get(b"a", None).await.expect("open");
     let kv = kv.expect("it is there");
-    assert_eq!((revision, kv.created, kv.modified, kv.version, kv.lease, kv.trace), (3, 2, 3, 2, 0, trace));
+    assert_eq!((revision, kv.created, kv.modified, kv.version, kv.lease), (3, 2, 3, 2, 0));
     commit(&*store, writes([delete("a")])).await;
     commit(&*store, writes([put("a", "3")])).await;
     let kv = store.get(b"a", None).await.expect("open").0.expect("it is back");
-    assert_eq!((kv.created, kv.modified, kv.version, kv.trace), (5, 5, 1, None));
+    assert_eq!((kv.created, kv.modified, kv.version), (5, 5, 1));
+}
+
+async fn traces_are_kept(store: Engine, _: Arc<TestWorld>) {
+    let trace = Some(TraceContext { trace_id: 1, span_id: 2, flags: 1 });
+    commit(&*store, Transaction { trace, ..writes([put("a", "1")]) }).await;
+    assert_eq!(store.get(b"a", None).await.expect("open").0.and_then(|kv| kv.trace), trace);
+    commit(&*store, writes([put("a", "2")])).await;
+    assert_eq!(store.get(b"a", None).await.expect("open").0.and_then(|kv| kv.trace), None);
+    assert_eq!(store.get(b"a", Some(2)).await.expect("open").0.and_then(|kv| kv.trace), trace);
 }
 
 async fn conditions(store: Engine, _: Arc<TestWorld>) {
@@ -185,8 +206,9 @@ async fn missing_keys_are_not_deleted(store: Engine, _: Arc<TestWorld>) {
 }
 
 async fn pages(store: Engine, _: Arc<TestWorld>) {
-    for number in 0..3000 {
-        commit(&*store, writes([put(format!("k/{number:04}"), "v")])).await;
+    let fill = |number: u32| commit(&*store, writes([put(format!("k/{number:04}"), "v")]));
+    for hundred in 0..30 {
+        futures::future::join_all((hundred * 100..(hundred + 1) * 100).map(fill)).await;
     }
     commit(&*store, writes([put("j", "v"), put("l", "v")])).await;
     let at = store.revision().await.expect("open");
@@ -246,7 +268,7 @@ async fn watches_see_all_once_in_order(store: Engine, _: Arc<TestWorld>) {
     let query = |after| WatchQuery { keys: KeyRange::prefix("w/"), after };
     let mut early = store.watch(query(None)).await.expect("open");
     let mut expected = Vec::new();
-    for number in 0..3000_u64 {
+    for number in 0..1500_u64 {
         let key = format!("w/{}", number % 7);
         let revision = commit(&*store, writes([put(key.clone(), "v"), put("x", "v"), put("w/z", "v")])).await;
         expected.extend([(revision, Bytes::from(key)), (revision, Bytes::from("w/z"))]);
@@ -328,6 +350,22 @@ async fn a_slow_watch_is_cut_off(store: Engine, _: Arc<TestWorld>) {
     store.compact(3).await.expect("the present");
     assert!(matches!(watch.next().await, Some(Err(StoreError::Lagged(1)))));
     assert!(watch.next().await.is_none(), "an error ends the watch");
+}
+
+async fn a_slow_watch_gets_all_or_is_cut_off(store: Engine, _: Arc<TestWorld>) {
+    let mut watch = store.watch(watch_all(None)).await.expect("open");
+    assert!(matches!(watch.next().await, Some(Ok(WatchItem::Progress(1)))));
+    commit(&*store, writes([put("a", "1")])).await;
+    commit(&*store, writes([put("a", "2")])).await;
+    store.compact(3).await.expect("the present");
+    commit(&*store, writes([put("a", "3")])).await;
+    match changes_until(&*store, &mut watch, 4).await {
+        Ok(changes) => assert_eq!(changes.iter().map(|change| essence(change).0).collect::<Vec<_>>(), [2, 3, 4]),
+        Err(error) => {
+            assert!(matches!(error, StoreError::Lagged(1)), "{error}");
+            assert!(watch.next().await.is_none(), "an error ends the watch");
+        }
+    }
 }
 
 fn leased(key: &'static str, lease: i64) -> Write {

@@ -1,6 +1,8 @@
 //! A world whose clock a test turns by hand, and short words for what tests do to a store.
 #![allow(dead_code, clippy::expect_used, reason = "each test binary uses its part; a test may")]
 
+pub(crate) mod etcd;
+
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
