@@ -14,11 +14,12 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use prost_types::Any;
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::containerd::Importer;
+use crate::containerd::{Importer, Known};
 use crate::proto::containerd::events_client::EventsClient;
 use crate::proto::containerd::{PublishRequest, SubscribeRequest, TaskDelete};
 use crate::proto::v1::image_service_client::ImageServiceClient;
@@ -45,6 +46,8 @@ pub struct GrpcRuntime {
     images: ImageServiceClient<Channel>,
     events: EventsClient<Channel>,
     importer: Option<Arc<Importer>>,
+    /// Read while a sandbox is made.
+    making: Arc<RwLock<()>>,
 }
 
 type Result<T, E = RuntimeError> = std::result::Result<T, E>;
@@ -62,6 +65,7 @@ impl GrpcRuntime {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(size),
             events: EventsClient::new(channel).max_decoding_message_size(size),
             importer: None,
+            making: Arc::default(),
         }
     }
 
@@ -69,6 +73,37 @@ impl GrpcRuntime {
     pub(crate) fn with_importer(mut self, importer: Importer) -> Self {
         self.importer = Some(Arc::new(importer));
         self
+    }
+
+    /// Waits until no sandbox is being made, and lets none be made while the answer is held.
+    pub(crate) async fn pause_making(&self) -> OwnedRwLockWriteGuard<()> {
+        self.making.clone().write_owned().await
+    }
+
+    /// All sandboxes and containers, and where the sandboxes have their networks.
+    pub(crate) async fn known(&self) -> Result<Known> {
+        let mut known = Known::default();
+        for sandbox in self.list_pod_sandboxes(PodSandboxFilter::default()).await? {
+            known.namespaces.extend(self.network_namespace(&sandbox.id).await?);
+            known.ids.insert(sandbox.id.clone());
+            known.sandboxes.insert(sandbox.id);
+        }
+        known.ids.extend(self.list_containers(ContainerFilter::default()).await?.into_iter().map(|c| c.id));
+        Ok(known)
+    }
+
+    /// containerd tells it in the verbose part of a sandbox's status, which is JSON of its own making.
+    async fn network_namespace(&self, sandbox: &str) -> Result<Option<PathBuf>> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+        let answer = match self.runtime.clone().pod_sandbox_status(limited(request)).await.map_err(error) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?.into_inner(),
+        };
+        let info = answer.info.get("info").map(String::as_str).unwrap_or("null");
+        let info: serde_json::Value = serde_json::from_str(info).map_err(|e| RuntimeError::Failed(e.to_string()))?;
+        let mut namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().into_iter().flatten();
+        let network = namespaces.find(|namespace| namespace["type"] == "network");
+        Ok(network.and_then(|network| network["path"].as_str()).map(PathBuf::from))
     }
 
     /// The events of containerd itself: which task ended. Its CRI learned to tell only in version 1.7.
@@ -193,6 +228,7 @@ impl Runtime for GrpcRuntime {
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<String> {
+        let _making = self.making.read().await;
         let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         let answer = self.runtime.clone().run_pod_sandbox(within(SANDBOX_LIMIT, request)).await;
         Ok(answer.map_err(error)?.into_inner().pod_sandbox_id)

@@ -140,6 +140,7 @@ async fn runtime(
         directory: place.data.join("containerd"),
         cni_conf_dir: net.cni_conf_dir.clone(),
         cni_bin_dir: net.cni_bin_dir.clone(),
+        own_network: net.mode != NetworkMode::None,
     };
     let containerd = Containerd::start(options, world.clone()).await?;
     let runtime = containerd.runtime();
@@ -248,8 +249,12 @@ pub(crate) async fn cleanup(data: &Path, world: WorldRef) {
     let (cni_bin_dir, cni_conf_dir) = (data.join("cni/bin"), data.join("cni/net.d"));
     let directory = data.join("containerd");
     if directory.exists() {
-        let options =
-            ContainerdOptions { directory, cni_conf_dir: cni_conf_dir.clone(), cni_bin_dir: cni_bin_dir.clone() };
+        let options = ContainerdOptions {
+            directory,
+            cni_conf_dir: cni_conf_dir.clone(),
+            cni_bin_dir: cni_bin_dir.clone(),
+            own_network: true,
+        };
         match Containerd::start(options, world).await {
             Ok(containerd) => {
                 if let Err(error) = remove_pods(&*containerd.runtime()).await {

@@ -97,6 +97,23 @@ impl Process {
         }
     }
 
+    /// Ends the server's containerd as a power cut would; nobody to kill is fine.
+    ///
+    /// # Errors
+    /// When the processes of this machine cannot be listed.
+    pub fn kill_containerd(&self) -> Result<(), String> {
+        let config = self.data_dir().join("containerd/config.toml");
+        for entry in std::fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            let is_containerd = words.next().is_some_and(|program| program.ends_with(b"/containerd"));
+            if is_containerd && words.any(|word| word == config.as_os_str().as_encoded_bytes()) {
+                let _ = Command::new("kill").arg("-9").arg(entry.file_name()).status();
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the server to end, and waits; how long it took is the caller's to judge.
     ///
     /// # Errors

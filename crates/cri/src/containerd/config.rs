@@ -58,7 +58,7 @@ fn overlay_works(scratch: &Path) -> bool {
 }
 
 /// Where things are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Paths {
     pub(crate) root: PathBuf,
     pub(crate) state: PathBuf,
@@ -66,6 +66,8 @@ pub(crate) struct Paths {
     pub(crate) registry: PathBuf,
     pub(crate) cni_conf: PathBuf,
     pub(crate) cni_bin: PathBuf,
+    /// Whether nobody else has sandboxes in that network.
+    pub(crate) own_network: bool,
 }
 
 /// Plugins that a node does not need: other file systems, tracing, and one that would
@@ -147,6 +149,7 @@ mod tests {
             registry: dir.join("certs.d"),
             cni_conf: dir.join("net.d"),
             cni_bin: dir.join("bin"),
+            own_network: true,
         };
         let poor = Machine { overlay: false, lower_oom_score: false, initial_user_namespace: false };
         let file = file(&paths, poor);

@@ -6,6 +6,7 @@
 
 mod config;
 mod import;
+mod leftovers;
 mod pause;
 mod process;
 mod programs;
@@ -24,6 +25,8 @@ use crate::grpc::GrpcRuntime;
 use crate::runtime::{Runtime, RuntimeError};
 use config::{Machine, Paths};
 pub(crate) use import::Importer;
+pub(crate) use leftovers::Known;
+use leftovers::Leftovers;
 use process::Process;
 use programs::Programs;
 
@@ -35,8 +38,12 @@ pub fn installed() -> Result<(), ContainerdError> {
     Programs::find().map(drop)
 }
 
+/// The image of every sandbox's own process.
+pub const PAUSE_IMAGE: &str = pause::IMAGE;
 /// How long containerd may take from its start to its first answer; a full disk check can take a while.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is started before we give up: it may be killed while it starts as at any other time.
+const START_ATTEMPTS: usize = 3;
 /// The kernel's limit for the path of a socket, without the final zero.
 const SOCKET_PATH_LIMIT: usize = 107;
 /// containerd appends this for its second socket.
@@ -71,6 +78,13 @@ pub enum ContainerdError {
     Pause(#[source] RuntimeError),
 }
 
+impl ContainerdError {
+    /// Whether it may be that somebody has killed containerd, so that another attempt may go well.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::NotReady { .. } | Self::Pause(RuntimeError::Unavailable(_) | RuntimeError::Import { .. }))
+    }
+}
+
 /// Where a private containerd lives and finds its network plugins.
 #[derive(Clone, Debug)]
 pub struct ContainerdOptions {
@@ -80,6 +94,8 @@ pub struct ContainerdOptions {
     pub cni_conf_dir: PathBuf,
     /// Where network plugins are.
     pub cni_bin_dir: PathBuf,
+    /// Whether nobody else has sandboxes in that network, so that what ours do not have can be given back.
+    pub own_network: bool,
 }
 
 /// A private containerd that is kept running until [`Containerd::stop`]. Dropping this leaves it running, for the next
@@ -121,6 +137,7 @@ impl Containerd {
             registry: directory.join("certs.d"),
             cni_conf: options.cni_conf_dir,
             cni_bin: options.cni_bin_dir,
+            own_network: options.own_network,
         };
         let machine = Machine::detect(&paths.root);
         let importer = Importer {
@@ -137,8 +154,16 @@ impl Containerd {
             paths,
             world: world.clone(),
         };
-        let process = keeper.begin(&config::file(&keeper.paths, machine)).await?;
-        keeper.ensure_pause(&directory).await?;
+        let config = config::file(&keeper.paths, machine);
+        let mut attempts = 1;
+        let process = loop {
+            match keeper.prepare(&config, &directory).await {
+                Ok(process) => break process,
+                Err(error) if error.may_pass() && attempts < START_ATTEMPTS => tracing::warn!("{error}; once more"),
+                Err(error) => return Err(error),
+            }
+            attempts += 1;
+        };
 
         let (stop, stopped) = watch::channel(false);
         let (socket, runtime) = (keeper.paths.socket.clone(), keeper.runtime.clone());
@@ -176,6 +201,13 @@ pub async fn stop_left_over(directory: &Path, world: WorldRef) {
 }
 
 impl Keeper {
+    /// A containerd that answers and has the pause image.
+    async fn prepare(&self, config: &str, directory: &Path) -> Result<Process, ContainerdError> {
+        let process = self.begin(config).await?;
+        self.ensure_pause(directory).await?;
+        Ok(process)
+    }
+
     /// Adopts or starts, and waits for the first answer.
     async fn begin(&self, config: &str) -> Result<Process, ContainerdError> {
         let unchanged = std::fs::read_to_string(&self.config).is_ok_and(|present| present == config);
@@ -196,12 +228,19 @@ impl Keeper {
             // Losing an old log is no reason not to start.
             let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
         }
+        let _making = self.runtime.pause_making().await;
+        let leftovers = Leftovers::find(&self.paths);
         let program = &self.programs.containerd;
         let mut process = Process::start(program, &self.config, &self.log, self.world.clone())
             .map_err(io(format!("running {}", program.display())))?;
         tracing::debug!(pid = process.pid(), "started containerd");
         match self.ready(&mut process).await {
-            Ok(()) => Ok(process),
+            Ok(()) => {
+                if let Err(error) = leftovers.clear(&self.runtime, &self.paths).await {
+                    tracing::warn!("what the last containerd left half-made was not looked for: {error}");
+                }
+                Ok(process)
+            }
             Err(error) => {
                 process.stop().await;
                 Err(error)

@@ -40,6 +40,7 @@ fn main() {
             ("the_real_kubectl_works", clients::kubectl),
             ("the_python_client_works", clients::python),
             ("a_killed_server_finds_its_containers_again", node::server_killed),
+            ("kills_amid_churn_are_survived", node::kills_amid_churn),
             ("wrong_starts_say_what_to_do", refusals::starts),
             ("a_deleted_deployment_leaves_nothing", rollout::nothing_is_left),
         ],

@@ -164,3 +164,30 @@ pub(crate) fn server_killed(cluster: &mut Cluster) -> Result<(), String> {
     let after = containers(cluster)?;
     holds(&format!("{before:?} still there in {after:?}"), before.iter().all(|c| after.contains(c)))
 }
+
+/// Pods come and go while containerd is killed, and every other time the server with it. What either leaves half-made
+/// is found by the last case, which finds nothing. `SKIFF_KILLS` says how often, for long runs.
+#[allow(clippy::disallowed_methods, reason = "when a kill strikes is chance; nothing is waited for")]
+pub(crate) fn kills_amid_churn(cluster: &mut Cluster) -> Result<(), String> {
+    let rounds = std::env::var("SKIFF_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_u64);
+    let one = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "1000"]});
+    let template = json!({"metadata": {"labels": {"app": "churn"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [one]}});
+    cluster.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "churn"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "churn"}}, "template": template}}))?;
+    for round in 0..rounds {
+        let replicas = [3, 6, 2, 5][round as usize % 4];
+        cluster.kubectl(&["scale", "deployment", "churn", &format!("--replicas={replicas}")])?;
+        std::thread::sleep(std::time::Duration::from_millis(60 + round * 167 % 700));
+        cluster.server.kill_containerd()?;
+        if round % 2 == 1 {
+            cluster.server.kill();
+            cluster.server.launch()?;
+        }
+        cluster.kubectl(&["rollout", "status", "deployment/churn", LONG])?;
+        if round % 3 == 2 {
+            cluster.kubectl(&["scale", "deployment", "churn", "--replicas=0"])?;
+        }
+    }
+    cluster.kubectl(&["delete", "deployment", "churn"])?;
+    soon("no pod of it", || cluster.get(&["pods", "-l", "app=churn"]).is_ok_and(|l| l["items"] == json!([])))
+}

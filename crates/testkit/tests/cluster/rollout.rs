@@ -185,6 +185,9 @@ pub(crate) fn nothing_is_left(cluster: &mut Cluster) -> Result<(), String> {
         ("mounts of pods", format!("grep -c '{data}/.*pods/' /proc/mounts")),
         ("rootfs mounts", format!("grep -c '{data}/.*/rootfs' /proc/mounts")),
         ("pod cgroups", format!("find /sys/fs/cgroup -type d -path '*/{cgroups}/*' -name 'pod*-*-*-*-*' | wc -l")),
+        ("shims", format!("ps axww | grep -c '[-]address {socket}'")),
+        ("network namespaces", format!("ls {data}/containerd/state/io.containerd.grpc.v1.cri/netns | wc -l")),
+        ("addresses", format!("find {data} -path '*/addresses/*' | wc -l")),
         ("veths", format!("ip -br link show type veth | grep -c \"^sk{instance}\"")),
         ("rules", format!("nft list table ip skiff-{instance} | grep -c 30080")),
     ] {
