@@ -34,7 +34,8 @@ struct Next {
 impl Catalog {
     /// The built-in kinds; custom ones come with the feed.
     pub(crate) fn new() -> Arc<Self> {
-        let builtin = builtin::resources();
+        let mut builtin = builtin::resources();
+        builtin.extend(crate::verbs::metrics::resources());
         let id = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
         let definitions = builtin.iter().find(|r| r.id == id).and_then(|r| r.cache.clone());
         let current = ArcSwap::from_pointee(Registry::new(builtin.clone()));

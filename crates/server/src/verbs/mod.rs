@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod metrics;
 mod past;
 pub(crate) mod patch;
 mod sub;
@@ -46,6 +47,9 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
     }
     if call.served.id().group.is_empty() && call.served.id().resource == "componentstatuses" {
         return components::read(call).await;
+    }
+    if call.served.id().group == metrics::GROUP {
+        return metrics::read(call).await;
     }
     match call.target.verb {
         "list" => return list::list(call).await,
