@@ -16,6 +16,7 @@ mod endpointslice_mirroring;
 mod ephemeral;
 mod gc;
 mod job;
+mod local_path;
 mod namespace;
 mod nodes;
 mod pod_gc;
@@ -112,6 +113,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("generic-garbage-collector", gc::start),
     ("horizontal-pod-autoscaler", autoscaler::start),
     ("job-controller", job::start),
+    ("local-path-provisioner", local_path::start),
     ("namespace-controller", namespace::start),
     ("node-controller", nodes::start),
     ("persistent-volume-binder", volumes::start),

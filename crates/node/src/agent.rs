@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
 use skiff_client::{Client, Informers, Recorder, Selection};
 use skiff_cri::v1::ContainerFilter;
 use skiff_cri::{Runtime, RuntimeError};
@@ -19,10 +19,13 @@ use crate::images::Images;
 use crate::log_rotation;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
+use crate::pod::admission::Admitted;
 use crate::pod::mailbox::Registry;
 use crate::pod::manager::Manager;
+use crate::pressure::{self, Pressure};
 use crate::references::References;
 use crate::server;
+use crate::stats::{self, Rates};
 use crate::status_writer::StatusWriter;
 use crate::volumes;
 
@@ -50,10 +53,19 @@ pub async fn run(
     let client = client.with_manager("kubelet");
     let informers = Informers::new(client.clone(), world.clone());
     let facts = config.os.machine.facts();
+    let fields = format!("spec.nodeName={}", config.name);
+    let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
+    let named = Selection { fields: format!("metadata.name={}", config.name), ..Selection::default() };
     let node = Arc::new(Node {
         recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
         allocatable: node_status::amounts(&node_status::allocatable(&facts, config.max_pods)),
         services: informers.all::<Service>(),
+        pods: pods.clone(),
+        own: informers.select::<ApiNode>("", named),
+        admitted: Admitted::default(),
+        rates: Rates::default(),
+        pressure: Pressure::default(),
+        started: world.now(),
         references: References::new(client.clone(), world.clone()),
         writer: StatusWriter::new(client.clone(), world.clone()),
         images: Images::default(),
@@ -74,14 +86,16 @@ pub async fn run(
         spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];
     if listener.is_some() {
-        // A node that shows no logs has none.
+        // A node that shows nothing keeps no logs and no measurements.
+        tasks.push(spawn("stats", Box::pin(stats::run(node.clone()))));
         tasks.push(spawn("log rotation", Box::pin(log_rotation::run(node.clone(), manager.clone()))));
+    }
+    if node.config.watches_pressure {
+        tasks.push(spawn("pressure", Box::pin(pressure::run(node.clone(), manager.clone()))));
     }
     if let Some(listener) = listener {
         tasks.push(spawn("node server", Box::pin(listener.serve(node.clone(), manager.clone()))));
     }
-    let fields = format!("spec.nodeName={}", node.config.name);
-    let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
     manager.follow(&pods);
     let adopt = async {
         pods.synced().wait().await;

@@ -1,8 +1,10 @@
 //! The whole agent on a runtime and an API in memory: what it does, in which order, and what it writes.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skiff_cri::RuntimeError;
 use skiff_cri::fake::{Call, FakeRuntime, Script};
@@ -10,21 +12,30 @@ use skiff_cri::v1::{ContainerState, ExecSyncResponse};
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, World};
 
-use crate::hollow;
+use crate::os::{Cgroups, Limits, Machine, Traffic, Usage};
 use crate::testing::Api;
+use crate::{NodeConfig, hollow};
 
 struct Cluster {
     api: Api,
     runtime: Arc<FakeRuntime>,
+    config: NodeConfig,
     agent: Option<AbortOnDrop>,
 }
 
 impl Cluster {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// One whose node differs from the usual.
+    fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
         let api = Api::default();
         let world: WorldRef = api.clock.clone();
         let runtime = FakeRuntime::new(world);
-        let mut cluster = Self { api, runtime, agent: None };
+        let mut config = hollow::config("node-1", 1);
+        change(&mut config);
+        let mut cluster = Self { api, runtime, config, agent: None };
         cluster.start();
         cluster
     }
@@ -34,8 +45,8 @@ impl Cluster {
         self.agent = None;
         let world: WorldRef = self.api.clock.clone();
         let (client, runtime) = (self.api.client(), self.runtime.clone());
-        let (inner, never) = (world.clone(), std::future::pending());
-        let task = async move { hollow::node("node-1", 1, client, runtime, inner, never).await.expect("an agent") };
+        let (inner, never, config) = (world.clone(), std::future::pending(), self.config.clone());
+        let task = async move { crate::run(config, client, runtime, inner, never).await.expect("an agent") };
         self.agent = Some(AbortOnDrop(world.spawn("agent", Box::pin(task))));
     }
 
@@ -239,7 +250,7 @@ async fn init_containers_run_in_turn() {
 #[tokio::test]
 async fn probes_decide_over_readiness_and_life() {
     let cluster = Cluster::new();
-    let healthy = Arc::new(parking_lot::Mutex::new((false, true)));
+    let healthy = Arc::new(Mutex::new((false, true)));
     let seen = healthy.clone();
     cluster.runtime.on_exec(Arc::new(move |_, command| {
         let (ready, alive) = *seen.lock();
@@ -317,4 +328,127 @@ async fn a_pod_past_its_deadline_is_ended() {
     cluster.until("p", "/reason", json!("DeadlineExceeded")).await;
     assert_eq!(cluster.status("p")["phase"], "Failed");
     assert!(cluster.running().is_empty());
+}
+
+/// Groups in which a process is that the runtime has lost; it lives until it is killed.
+#[derive(Default)]
+struct Haunted {
+    killed: Mutex<Vec<String>>,
+}
+
+impl Cgroups for Haunted {
+    fn root(&self) -> String {
+        String::new()
+    }
+    fn set(&self, _: &str, _: Limits) -> io::Result<()> {
+        Ok(())
+    }
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let killed = self.killed.lock().iter().any(|killed| killed == path);
+        if killed { Ok(()) } else { Err(io::ErrorKind::ResourceBusy.into()) }
+    }
+    fn kill(&self, path: &str) -> io::Result<()> {
+        self.killed.lock().push(path.to_owned());
+        Ok(())
+    }
+    fn usage(&self, _: &str) -> io::Result<Usage> {
+        Ok(Usage::default())
+    }
+    fn traffic(&self, _: &str) -> Option<Traffic> {
+        None
+    }
+    fn pods(&self) -> io::Result<Vec<String>> {
+        Ok(vec!["burstable/podnobody".to_owned()])
+    }
+}
+
+#[tokio::test]
+async fn processes_that_the_runtime_lost_are_ended() {
+    let haunted = Arc::new(Haunted::default());
+    let cluster = Cluster::with(|config| config.os.cgroups = haunted.clone());
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    let swept = || *haunted.killed.lock() == ["burstable/podnobody"];
+    cluster.api.eventually("the group of a pod that nobody has is cleared, and no other", swept).await;
+    cluster.api.delete_pod("p", 1);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert_eq!(*haunted.killed.lock(), ["burstable/podnobody", "besteffort/podp-uid"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_fit_fails_and_one_that_runs_stays() {
+    let mut cluster = Cluster::new();
+    let asking = |cpu: &str| {
+        let mut spec = one("i");
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+        spec
+    };
+    cluster.pod("first", asking("5"));
+    cluster.until_ready("first").await;
+    cluster.pod("second", asking("4"));
+    cluster.until("second", "/phase", json!("Failed")).await;
+    let status = cluster.status("second");
+    let story = "Pod was rejected: Node didn't have enough resource: cpu, requested: 4000, used: 5000, capacity: 8000";
+    assert_eq!((&status["reason"], &status["message"]), (&json!("OutOfcpu"), &json!(story)));
+    assert!(status["containerStatuses"].is_null() && cluster.running().len() == 1, "{status}");
+    // The next agent finds the one that runs, and room once it has gone.
+    cluster.start();
+    cluster.api.delete_pod("first", 1);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "first").is_null()).await;
+    cluster.pod("third", asking("8"));
+    cluster.until_ready("third").await;
+}
+
+/// A machine that is out of memory as long as it is told so.
+struct Strained {
+    facts: crate::os::MachineFacts,
+    used: Mutex<u64>,
+}
+
+impl Machine for Strained {
+    fn facts(&self) -> crate::os::MachineFacts {
+        self.facts.clone()
+    }
+    fn resolv_conf(&self) -> String {
+        String::new()
+    }
+    fn hosts(&self) -> String {
+        String::new()
+    }
+    fn usage(&self) -> Usage {
+        Usage { working_set: *self.used.lock(), ..Usage::default() }
+    }
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_memory_evicts_and_says_so() {
+    let machine = Arc::new(Strained { facts: hollow::facts(), used: Mutex::new(0) });
+    let strained = machine.clone();
+    let cluster = Cluster::with(move |config| {
+        config.os.machine = strained;
+        config.watches_pressure = true;
+    });
+    cluster.pod("p", one("i"));
+    cluster.until_ready("p").await;
+    *machine.used.lock() = 32 << 30;
+    cluster.until("p", "/reason", json!("Evicted")).await;
+    *machine.used.lock() = 0;
+    let status = cluster.status("p");
+    assert_eq!(status["phase"], "Failed");
+    let disrupted = |c: &Value| c["type"] == "DisruptionTarget" && c["reason"] == "TerminationByKubelet";
+    assert!(status["conditions"].as_array().expect("conditions").iter().any(disrupted), "{status}");
+    let pressure = || {
+        let node = cluster.api.get("nodes", "node-1");
+        let mut conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default().into_iter();
+        conditions.find(|c| c["type"] == "MemoryPressure").is_some_and(|c| c["status"] == "True")
+    };
+    cluster.api.eventually("told", pressure).await;
+    cluster.pod("late", one("i"));
+    cluster.until("late", "/reason", json!("Evicted")).await;
+    cluster.api.eventually("over", || !pressure()).await;
+    cluster.pod("later", one("i"));
+    cluster.until_ready("later").await;
 }

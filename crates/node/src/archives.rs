@@ -40,7 +40,9 @@ pub(crate) async fn follow(node: Arc<Node>, manager: Arc<Manager>) {
     let path = node.config.directory.join(RECORD);
     let mut record = load(&path);
     loop {
-        if import_new(&node, &directory, &mut record).await {
+        let any = import_new(&node, &directory, &mut record).await;
+        node.images.keep(record.archives.values().flat_map(|(_, names)| names));
+        if any {
             save(&node, &path, &record);
             node.images.arrived();
             manager.refresh_all();

@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub directory: PathBuf,
     /// Where pods' logs are.
     pub log_directory: PathBuf,
+    /// Where volumes lie that are provisioned on this node, such as `DATA-DIR/storage`.
+    pub storage_directory: PathBuf,
     /// Where image archives appear that are to be imported.
     pub image_directory: Option<PathBuf>,
     /// The cluster's name server, which pods are given.
@@ -33,6 +35,8 @@ pub struct NodeConfig {
     pub cluster_domain: String,
     /// How many pods it takes.
     pub max_pods: u32,
+    /// Whether it evicts pods, and removes images, when memory or disk runs short.
+    pub watches_pressure: bool,
     /// What it says it is, such as `v1.36.2`.
     pub version: String,
     /// Where it serves logs, exec and the like; `None`: nowhere.

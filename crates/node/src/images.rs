@@ -1,5 +1,6 @@
 //! Images: is it here, may it be fetched, and how long to wait after a fetch that failed.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -22,8 +23,10 @@ const SHOWN: SignedDuration = SignedDuration::from_secs(3);
 #[derive(Default)]
 pub(crate) struct Images {
     failures: Mutex<Failures>,
-    /// Counts arrivals.
+    /// Counts changes.
     generation: AtomicU64,
+    /// The names of images that stay, used or not.
+    kept: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -52,7 +55,21 @@ impl Images {
         *self.failures.lock() = Failures::default();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
-    /// Changes whenever an image comes.
+    /// Images have come or gone.
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+    /// These images came from archives: no registry could bring them back, so they stay.
+    pub(crate) fn keep<'a>(&self, names: impl Iterator<Item = &'a String>) {
+        self.kept.lock().extend(names.cloned());
+    }
+    /// The names of the images that stay.
+    pub(crate) fn kept(&self) -> BTreeSet<String> {
+        let mut kept = self.kept.lock().clone();
+        kept.insert(skiff_cri::containerd::PAUSE_IMAGE.to_owned());
+        kept
+    }
+    /// Changes whenever an image comes or goes.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }

@@ -17,9 +17,11 @@ mod node;
 mod node_status;
 pub mod os;
 mod pod;
+mod pressure;
 mod probe;
 mod references;
 mod server;
+mod stats;
 mod status_writer;
 mod volumes;
 

@@ -1,9 +1,11 @@
 //! What all parts of one agent share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node as ApiNode, ObjectReference, Pod, Service};
 use skiff_api::resources::ResourceList;
 use skiff_client::{Client, Informer, Involved, Recorder, involved};
 use skiff_cri::Runtime;
@@ -14,10 +16,15 @@ use crate::images::Images;
 use crate::make::dns::Resolvers;
 use crate::make::sandbox::Surroundings;
 use crate::make::services;
+use crate::node_status;
 use crate::os::MachineFacts;
+use crate::pod::admission::{Admitted, Place};
 use crate::pod::facts;
 use crate::pod::mailbox::Registry;
+use crate::pod::status::Ending;
+use crate::pressure::Pressure;
 use crate::references::References;
+use crate::stats::Rates;
 use crate::status_writer::StatusWriter;
 
 /// What all parts of one agent share.
@@ -32,6 +39,15 @@ pub(crate) struct Node {
     pub(crate) facts: MachineFacts,
     pub(crate) allocatable: ResourceList,
     pub(crate) services: Informer<Service>,
+    /// The pods of this node.
+    pub(crate) pods: Informer<Pod>,
+    /// This node, as the API has it.
+    pub(crate) own: Informer<ApiNode>,
+    pub(crate) admitted: Admitted,
+    pub(crate) rates: Rates,
+    pub(crate) pressure: Pressure,
+    /// When the agent began.
+    pub(crate) started: Timestamp,
     pub(crate) references: References,
     pub(crate) images: Images,
     pub(crate) writer: StatusWriter,
@@ -85,6 +101,28 @@ impl Node {
             found.extend(own);
         }
         services::variables(found.iter().map(|service| &**service))
+    }
+
+    /// The node's labels; before the API has them, those it will have.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let own = self.own.store().get("", &self.config.name);
+        let labels = own.and_then(|node| node.metadata.labels.clone());
+        labels.unwrap_or_else(|| node_status::labels(&self.config, &self.facts))
+    }
+
+    /// Lets a pod in if it fits beside those that are in.
+    pub(crate) fn admit(&self, pod: &Arc<Pod>) -> Result<(), Ending> {
+        let (own, labels) = (self.own.store().get("", &self.config.name), self.labels());
+        let own_taints = own.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_deref());
+        let place = Place {
+            name: &self.config.name,
+            labels: &labels,
+            taints: own_taints.unwrap_or_default(),
+            allocatable: &self.allocatable,
+            apparmor: self.facts.apparmor,
+            pressures: &self.pressure.current(self.world.elapsed()),
+        };
+        self.admitted.admit(pod, &place)
     }
 
     /// Something bad happened to a pod.

@@ -24,12 +24,13 @@ use skiff_cri::v1::Image;
 use crate::config::NodeConfig;
 use crate::node::Node;
 use crate::os::MachineFacts;
+use crate::pressure::Scarce;
 
 /// How long a Lease lasts, and how often it is renewed.
 const LEASE_SECONDS: i32 = 40;
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How often the runtime is asked how it is: often until it is ready for the first time, seldom from then on.
-const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 /// An unchanged status is written again after this long.
 const REPEAT: Duration = Duration::from_secs(300);
 /// Memory below which pods would be evicted is not for pods.
@@ -97,6 +98,14 @@ pub(crate) fn labels(config: &NodeConfig, facts: &MachineFacts) -> BTreeMap<Stri
     labels
 }
 
+/// The annotation that says where a node's own volumes lie, for whoever provisions them.
+const STORAGE: &str = "skiff.io/local-path-directory";
+
+/// What the node says of itself beside its labels.
+fn annotations(config: &NodeConfig) -> BTreeMap<String, String> {
+    [(STORAGE.to_owned(), config.storage_directory.display().to_string())].into()
+}
+
 /// How the runtime is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RuntimeHealth {
@@ -158,6 +167,7 @@ pub(crate) fn status(
     facts: &MachineFacts,
     port: u16,
     health: &RuntimeHealth,
+    pressures: &[Scarce],
     previous: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
@@ -170,7 +180,7 @@ pub(crate) fn status(
         addresses: Some(addresses),
         capacity: Some(capacity(facts, config.max_pods)),
         allocatable: Some(allocatable(facts, config.max_pods)),
-        conditions: Some(conditions(health, previous, now)),
+        conditions: Some(conditions(health, pressures, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         images: Some(health.images.clone()),
         node_info: Some(NodeSystemInfo {
@@ -190,16 +200,31 @@ pub(crate) fn status(
     }
 }
 
-fn conditions(health: &RuntimeHealth, previous: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    health: &RuntimeHealth,
+    pressures: &[Scarce],
+    previous: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let fault = health.faults.join(", ");
     let ready = if fault.is_empty() {
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
     } else {
         ("Ready", "False", "KubeletNotReady", fault.as_str())
     };
+    let memory = if pressures.contains(&Scarce::Memory) {
+        ("MemoryPressure", "True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+    } else {
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+    };
+    let disk = if pressures.contains(&Scarce::Disk) {
+        ("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure")
+    } else {
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+    };
     let told = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        memory,
+        disk,
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ready,
     ];
@@ -277,11 +302,12 @@ impl Heartbeat {
     async fn try_register(&mut self, health: &RuntimeHealth) -> Result<(), ClientError> {
         let Node { config, facts, client, world, .. } = &*self.node;
         let api = client.all::<ApiNode>();
-        let status = status(config, facts, self.port, health, None, world.now());
+        let status = status(config, facts, self.port, health, &[], None, world.now());
         let wanted = ApiNode {
             metadata: ObjectMeta {
                 name: Some(config.name.clone()),
                 labels: Some(labels(config, facts)),
+                annotations: Some(annotations(config)),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
@@ -293,8 +319,8 @@ impl Heartbeat {
         let present = match api.create(&wanted).await {
             Ok(created) => created,
             Err(error) if error.is_already_exists() => {
-                let labels = json!({"metadata": {"labels": labels(config, facts)}});
-                api.patch(&config.name, &Patch::Strategic(labels)).await?
+                let metadata = json!({"labels": labels(config, facts), "annotations": annotations(config)});
+                api.patch(&config.name, &Patch::Strategic(json!({"metadata": metadata}))).await?
             }
             Err(error) => return Err(error),
         };
@@ -307,7 +333,8 @@ impl Heartbeat {
     /// Writes the status if it has changed, or has not been written for long.
     async fn write(&mut self, health: &RuntimeHealth) {
         let Node { config, facts, client, world, .. } = &*self.node;
-        let status = status(config, facts, self.port, health, self.written.as_ref(), world.now());
+        let pressures = self.node.pressure.current(world.elapsed());
+        let status = status(config, facts, self.port, health, &pressures, self.written.as_ref(), world.now());
         let fresh = world.elapsed() - self.written_at < REPEAT;
         if fresh && self.written.as_ref().is_some_and(|written| says_the_same(written, &status)) {
             return;
@@ -404,10 +431,12 @@ mod tests {
             taints: Vec::new(),
             directory: "/none".into(),
             log_directory: "/none".into(),
+            storage_directory: "/s".into(),
             image_directory: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".into(),
             max_pods: 110,
+            watches_pressure: false,
             version: "v1.36.2".into(),
             server: None,
             os: crate::os::Os::hollow(facts()),
@@ -444,11 +473,11 @@ mod tests {
             (condition.status.clone(), condition.message.clone().unwrap_or_default(), since)
         };
         let faulty = RuntimeHealth { faults: vec!["no network".into()], ..RuntimeHealth::default() };
-        let first = status(&config(), &facts(), 10250, &faulty, None, now(1));
+        let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], None, now(1));
         assert_eq!(ready(&first), ("False".into(), "no network".into(), 1));
-        let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), Some(&first), now(5));
+        let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Some(&first), now(5));
         assert_eq!(ready(&second).0, "True");
-        let third = status(&config(), &facts(), 10250, &RuntimeHealth::default(), Some(&second), now(9));
+        let third = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Some(&second), now(9));
         assert_eq!(ready(&third).2, 5);
         assert!(says_the_same(&second, &third) && !says_the_same(&first, &second));
     }

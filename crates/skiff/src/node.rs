@@ -183,10 +183,12 @@ fn agent_config(flags: &flags::Server, place: &Place, pki: &Pki, world: &WorldRe
         labels: labels(flags)?,
         taints: taints(flags)?,
         log_directory: place.data.join("logs"),
+        storage_directory: place.data.join("storage"),
         image_directory: Some(place.data.join("images")),
         cluster_dns: flags.runs(Part::Dns).then_some(flags.cluster_dns),
         cluster_domain: flags.cluster_domain.clone(),
         max_pods: 110,
+        watches_pressure: true,
         version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
         server: Some(skiff_node::ServerConfig {
             bind: SocketAddr::new(flags.bind_address, flags.kubelet_port),

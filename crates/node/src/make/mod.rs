@@ -47,6 +47,8 @@ pub(crate) enum ConfigError {
     UnknownUser { user: String, pod: String, container: String },
     #[error("volume {0:?} of a mount is not in the pod")]
     NoVolume(String),
+    #[error("volume {0:?} requested recursive read-only mode, but it is not supported by the runtime")]
+    NoRecursiveReadOnly(String),
     #[error("subPath {sub_path:?} of volume {volume:?} leads out of it")]
     SubPathEscapes { volume: String, sub_path: String },
     #[error("{what}: {reason}")]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::usage::{self, Traffic, Usage};
 use crate::make::resources::{Limits, PERIOD};
 
 /// Makes and removes groups. Paths are relative to the root of all pods, such as `burstable/podUID`.
@@ -23,6 +24,18 @@ pub trait Cgroups: Send + Sync + 'static {
     /// # Errors
     /// When a process is still in it.
     fn remove(&self, path: &str) -> io::Result<()>;
+    /// Kills whatever still runs in a group or below; fine when it is not there. The processes end a moment later.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    fn kill(&self, path: &str) -> io::Result<()>;
+    /// What the processes of a group and below use.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    fn usage(&self, path: &str) -> io::Result<Usage>;
+    /// What went through the network of a pod's group; `None` where none of its processes can be asked.
+    fn traffic(&self, path: &str) -> Option<Traffic>;
     /// The groups of all pods there are.
     ///
     /// # Errors
@@ -59,6 +72,17 @@ impl RealCgroups {
 
     fn inner(&self, path: &str) -> PathBuf {
         Path::new(self.root.trim_start_matches('/')).join(path)
+    }
+
+    /// The tree that has this controller.
+    fn tree(&self, controller: &str) -> Option<&Path> {
+        match &self.version {
+            Version::Unified(mount) => Some(mount),
+            Version::Split(mounts) => {
+                let found = mounts.iter().find(|(_, has)| has.iter().any(|c| c == controller));
+                found.map(|(mount, _)| mount.as_path())
+            }
+        }
     }
 
     /// All trees: the roots below which a group may exist.
@@ -111,13 +135,8 @@ impl Cgroups for RealCgroups {
                 write(&group.join("cpu.max"), &format!("{} {PERIOD}", max(limits.cpu_quota)))?;
                 write(&group.join("memory.max"), &max(limits.memory))
             }
-            Version::Split(mounts) => {
-                let tree = |controller: &str| {
-                    mounts
-                        .iter()
-                        .find(|(_, has)| has.iter().any(|c| c == controller))
-                        .map(|(mount, _)| mount.join(&inner))
-                };
+            Version::Split(_) => {
+                let tree = |controller: &str| self.tree(controller).map(|tree| tree.join(&inner));
                 let none_is_minus = |limit: i64| if limit > 0 { limit } else { -1 };
                 if let Some(group) = tree("cpu") {
                     std::fs::create_dir_all(&group)?;
@@ -137,6 +156,52 @@ impl Cgroups for RealCgroups {
     fn remove(&self, path: &str) -> io::Result<()> {
         let inner = self.inner(path);
         self.trees().into_iter().try_for_each(|tree| remove_tree(&tree.join(&inner)))
+    }
+
+    fn kill(&self, path: &str) -> io::Result<()> {
+        let inner = self.inner(path);
+        let mut processes = BTreeSet::new();
+        self.trees().into_iter().try_for_each(|tree| collect_processes(&tree.join(&inner), &mut processes))?;
+        for pid in processes {
+            // One that has ended by itself meanwhile cannot be signalled, and need not.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    fn usage(&self, path: &str) -> io::Result<Usage> {
+        let inner = self.inner(path);
+        let read = |controller: &str, file: &str| {
+            let group = self.tree(controller).map(|tree| tree.join(&inner).join(file));
+            group.map_or(Ok(String::new()), std::fs::read_to_string)
+        };
+        let number = |text: String| text.trim().parse::<u64>().unwrap_or(0);
+        let unified = matches!(self.version, Version::Unified(_));
+        let (cpu, memory) = if unified {
+            (usage::entry(&read("cpu", "cpu.stat")?, "usage_usec") * 1000, number(read("memory", "memory.current")?))
+        } else {
+            (number(read("cpuacct", "cpuacct.usage")?), number(read("memory", "memory.usage_in_bytes")?))
+        };
+        // The first version counts a group's own pages and, under these names, those below as well.
+        let (prefix, anonymous) = if unified { ("", "anon") } else { ("total_", "rss") };
+        let stat = read("memory", "memory.stat")?;
+        let entry = |key: &str| usage::entry(&stat, &format!("{prefix}{key}"));
+        Ok(Usage {
+            cpu,
+            memory,
+            working_set: memory.saturating_sub(entry("inactive_file")),
+            rss: entry(anonymous),
+            page_faults: entry("pgfault"),
+            major_page_faults: entry("pgmajfault"),
+            processes: read("pids", "pids.current").map(number).unwrap_or(0),
+        })
+    }
+
+    fn traffic(&self, path: &str) -> Option<Traffic> {
+        let mut processes = BTreeSet::new();
+        collect_processes(&self.tree("pids")?.join(self.inner(path)), &mut processes).ok()?;
+        let table = std::fs::read_to_string(format!("/proc/{}/net/dev", processes.first()?)).ok()?;
+        usage::traffic(&table, &["eth0"])
     }
 
     fn pods(&self) -> io::Result<Vec<String>> {
@@ -192,6 +257,23 @@ fn remove_tree(group: &Path) -> io::Result<()> {
     }
 }
 
+/// The processes of a group and of those below it.
+fn collect_processes(group: &Path, processes: &mut BTreeSet<i32>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    // A group that goes away meanwhile has none. Zero stands for a process that this namespace cannot name.
+    let listed = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    processes.extend(listed.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_processes(&entry.path(), processes)?;
+        }
+    }
+    Ok(())
+}
+
 /// No groups.
 pub struct NoCgroups;
 
@@ -204,6 +286,15 @@ impl Cgroups for NoCgroups {
     }
     fn remove(&self, _: &str) -> io::Result<()> {
         Ok(())
+    }
+    fn kill(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn usage(&self, _: &str) -> io::Result<Usage> {
+        Ok(Usage::default())
+    }
+    fn traffic(&self, _: &str) -> Option<Traffic> {
+        None
     }
     fn pods(&self) -> io::Result<Vec<String>> {
         Ok(Vec::new())
@@ -227,6 +318,19 @@ mod tests {
         assert!(version("1 0 0:1 / / rw - ext4 d rw\n").is_none());
     }
 
+    #[test]
+    fn processes_are_found_at_every_depth() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let below = dir.path().join("podu/container");
+        std::fs::create_dir_all(&below).expect("made");
+        std::fs::write(dir.path().join("podu/cgroup.procs"), "12\n0\n").expect("written");
+        std::fs::write(below.join("cgroup.procs"), "34\n12\n").expect("written");
+        let mut found = BTreeSet::new();
+        collect_processes(&dir.path().join("podu"), &mut found).expect("read");
+        assert_eq!(found, [12, 34].into());
+        collect_processes(&dir.path().join("none"), &mut found).expect("nothing there");
+    }
+
     /// In a directory that only looks like a tree of groups: what is written where, and that children go first.
     #[test]
     fn groups_are_made_listed_and_removed() {
@@ -234,6 +338,14 @@ mod tests {
         let mount = |name: &str| (dir.path().join(name), vec![name.to_owned()]);
         let cgroups =
             RealCgroups { root: "/kubepods".into(), version: Version::Split(vec![mount("cpu"), mount("memory")]) };
+        std::fs::create_dir_all(dir.path().join("memory/kubepods/podm")).expect("made");
+        std::fs::write(dir.path().join("memory/kubepods/podm/memory.usage_in_bytes"), "5000\n").expect("written");
+        let stat = "rss 1\ntotal_rss 1000\ntotal_inactive_file 2000\ntotal_pgfault 3\n";
+        std::fs::write(dir.path().join("memory/kubepods/podm/memory.stat"), stat).expect("written");
+        let used = cgroups.usage("podm").expect("usage");
+        assert_eq!((used.memory, used.working_set, used.rss, used.page_faults), (5000, 3000, 1000, 3));
+        assert!(cgroups.usage("podnone").is_err());
+        std::fs::remove_dir_all(dir.path().join("memory/kubepods/podm")).expect("removed");
         let limits = Limits { cpu_shares: 102, cpu_quota: 0, memory: 1 << 20 };
         cgroups.set("burstable/podu", limits).expect("set");
         let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).expect("written");

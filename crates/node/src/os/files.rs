@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
+
+use super::usage::Space;
 
 /// One file of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,11 +52,22 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// When the system refuses.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
-    /// Gives a directory and all in it to a group, which may then write; new files in it inherit the group.
+    /// Gives a directory and all in it to a group, which may then write; new files in it inherit the group. With
+    /// `root_only` nothing is touched when the directory itself is the group's already.
     ///
     /// # Errors
     /// When the system refuses.
-    fn give_to_group(&self, directory: &Path, group: u32) -> io::Result<()>;
+    fn give_to_group(&self, directory: &Path, group: u32, root_only: bool) -> io::Result<()>;
+    /// How much disk the files in a directory take, in bytes; nothing when it is not there.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn size(&self, directory: &Path) -> io::Result<u64>;
+    /// What is left of the file system of a path.
+    ///
+    /// # Errors
+    /// When the path is not there.
+    fn space(&self, path: &Path) -> io::Result<Space>;
     /// What a host path of this type refers to is there, or is made where the type says so. Types are upstream's
     /// (`DirectoryOrCreate`, `File`, ...), empty for none.
     ///
@@ -172,17 +185,39 @@ impl Files for RealFiles {
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
-    fn give_to_group(&self, directory: &Path, group: u32) -> io::Result<()> {
+    fn give_to_group(&self, directory: &Path, group: u32, root_only: bool) -> io::Result<()> {
+        let own = fs::metadata(directory)?;
+        if root_only && own.gid() == group && own.mode() & 0o2770 == 0o2770 {
+            return Ok(());
+        }
         for entry in fs::read_dir(directory)?.flatten() {
             if entry.file_type()?.is_dir() {
-                self.give_to_group(&entry.path(), group)?;
+                self.give_to_group(&entry.path(), group, false)?;
             } else if !entry.file_type()?.is_symlink() {
                 chown(entry.path(), None, Some(group))?;
                 set_mode(&entry.path(), entry.metadata()?.permissions().mode() | 0o660)?;
             }
         }
         chown(directory, None, Some(group))?;
-        set_mode(directory, fs::metadata(directory)?.permissions().mode() | 0o2770)
+        set_mode(directory, own.mode() | 0o2770)
+    }
+
+    fn size(&self, directory: &Path) -> io::Result<u64> {
+        let Some(entries) = not_found_is(fs::read_dir(directory).map(Some), None)? else { return Ok(0) };
+        let mut sum = 0;
+        for entry in entries.flatten() {
+            // A file may go while it is looked at.
+            let Some(metadata) = not_found_is(entry.metadata().map(Some), None)? else { continue };
+            sum += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                sum += self.size(&entry.path())?;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        Space::of(path)
     }
 
     fn check_host_path(&self, path: &Path, kind: &str) -> io::Result<()> {
@@ -292,8 +327,14 @@ impl Files for NoFiles {
     fn list(&self, _: &Path) -> io::Result<Vec<String>> {
         Ok(Vec::new())
     }
-    fn give_to_group(&self, _: &Path, _: u32) -> io::Result<()> {
+    fn give_to_group(&self, _: &Path, _: u32, _: bool) -> io::Result<()> {
         Ok(())
+    }
+    fn size(&self, _: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        Ok(Space::default())
     }
     fn check_host_path(&self, _: &Path, _: &str) -> io::Result<()> {
         Ok(())
@@ -340,12 +381,28 @@ mod tests {
     }
 
     #[test]
+    fn a_group_may_write_what_it_is_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("f"), "").expect("written");
+        let group = fs::metadata(dir.path()).expect("there").gid();
+        RealFiles.give_to_group(dir.path(), group, false).expect("given");
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).expect("there").mode() & 0o7777;
+        assert_eq!((mode("") & 0o2070, mode("f") & 0o060), (0o2070, 0o060));
+        fs::write(dir.path().join("g"), "").expect("written");
+        set_mode(&dir.path().join("g"), 0o600).expect("set");
+        RealFiles.give_to_group(dir.path(), group, true).expect("given");
+        assert_eq!(mode("g"), 0o600, "the root is the group's, so nothing is looked at");
+    }
+
+    #[test]
     fn the_end_of_a_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("f");
         fs::write(&path, "0123456789").expect("written");
         assert_eq!(RealFiles.tail(&path, 4).expect("read"), b"6789");
         assert!(RealFiles.tail(&dir.path().join("none"), 4).expect("read").is_empty());
+        assert!(RealFiles.size(dir.path()).expect("counted") > 0);
+        assert_eq!(RealFiles.size(&dir.path().join("none")).expect("counted"), 0);
     }
 
     #[test]

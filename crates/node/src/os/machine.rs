@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::usage::{self, Traffic, Usage};
+
 /// Knows the machine.
 pub trait Machine: Send + Sync + 'static {
     /// What it is; does not change while it runs.
@@ -11,6 +13,10 @@ pub trait Machine: Send + Sync + 'static {
     fn resolv_conf(&self) -> String;
     /// The text of its /etc/hosts now; empty where there is none.
     fn hosts(&self) -> String;
+    /// What everything on it uses.
+    fn usage(&self) -> Usage;
+    /// What went through its main network device, where it has one.
+    fn traffic(&self) -> Option<Traffic>;
 }
 
 /// What a node tells of its machine.
@@ -36,6 +42,10 @@ pub struct MachineFacts {
     pub os_image: String,
     /// As Go names it: `amd64`, `arm64`.
     pub architecture: String,
+    /// How many processes there can be.
+    pub max_processes: u64,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub apparmor: bool,
 }
 
 impl MachineFacts {
@@ -57,6 +67,8 @@ impl MachineFacts {
             boot_id: text("/proc/sys/kernel/random/boot_id")?,
             kernel: text("/proc/sys/kernel/osrelease")?,
             os_image: pretty_name(&text("/etc/os-release").unwrap_or_default()),
+            max_processes: text("/proc/sys/kernel/pid_max").ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+            apparmor: text("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled == "Y"),
             architecture: match std::env::consts::ARCH {
                 "x86_64" => "amd64".to_owned(),
                 "aarch64" => "arm64".to_owned(),
@@ -75,6 +87,19 @@ impl Machine for MachineFacts {
     }
     fn hosts(&self) -> String {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+    }
+    fn usage(&self) -> Usage {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbered =
+            processes.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
+        let used = usage::machine(&text("/proc/stat"), &text("/proc/meminfo"), &text("/proc/vmstat"));
+        Usage { processes: numbered.count() as u64, ..used }
+    }
+    fn traffic(&self) -> Option<Traffic> {
+        let routes = std::fs::read_to_string("/proc/net/route").ok()?;
+        let default = routes.lines().find(|line| line.split_whitespace().nth(1) == Some("00000000"))?;
+        usage::traffic(&std::fs::read_to_string("/proc/net/dev").ok()?, &[default.split_whitespace().next()?])
     }
 }
 

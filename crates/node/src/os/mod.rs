@@ -8,6 +8,7 @@ mod files;
 mod inotify;
 mod machine;
 mod mounts;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use files::{Content, Files, NoFiles, RealFiles};
 pub(crate) use inotify::Watched;
 pub use machine::{Machine, MachineFacts};
 pub use mounts::{Mounts, NoMounts, RealMounts};
+pub use usage::{Space, Traffic, Usage};
 
 /// All of it.
 #[derive(Clone)]

@@ -122,6 +122,11 @@ fn from_ephemeral(container: &EphemeralContainer) -> Container {
     }
 }
 
+/// Whether a node agent has taken the pod in before.
+pub(crate) fn has_begun(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
 /// Whether the pod lives in the node's own network.
 pub(crate) fn on_host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use skiff_meta::TraceContext;
 use tokio::sync::Notify;
 
+use super::status::Ending;
+
 /// Where news for one worker wait.
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
@@ -22,6 +24,7 @@ struct Inbox {
     cause: Option<TraceContext>,
     refresh: bool,
     ended: Vec<String>,
+    verdict: Option<Ending>,
 }
 
 /// What a worker finds when it looks into its mailbox.
@@ -36,11 +39,13 @@ pub(crate) struct News {
     pub(crate) refresh: bool,
     /// The runtime says that these containers or sandboxes have ended.
     pub(crate) ended: Vec<String>,
+    /// The node has decided that the pod must end.
+    pub(crate) verdict: Option<Ending>,
 }
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>, gone: bool, cause: Option<TraceContext>) -> Arc<Self> {
-        let inbox = Inbox { pod, gone, cause, refresh: false, ended: Vec::new() };
+        let inbox = Inbox { pod, gone, cause, refresh: false, ended: Vec::new(), verdict: None };
         Arc::new(Self { inbox: Mutex::new(inbox), news: Notify::new() })
     }
     fn change(&self, change: impl FnOnce(&mut Inbox)) {
@@ -64,9 +69,17 @@ impl Mailbox {
     pub(crate) fn ended(&self, id: &str) {
         self.change(|inbox| inbox.ended.push(id.to_owned()));
     }
+    /// The pod must end at once.
+    pub(crate) fn evict(&self, verdict: Ending) {
+        self.change(|inbox| inbox.verdict = Some(verdict));
+    }
     /// Look again, for whatever reason.
     pub(crate) fn wake(&self) {
         self.news.notify_one();
+    }
+    /// Whether the pod must end at once.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.inbox.lock().verdict.is_some()
     }
     /// Waits for news.
     pub(crate) async fn wait(&self) {
@@ -81,6 +94,7 @@ impl Mailbox {
             cause: inbox.cause,
             refresh: std::mem::take(&mut inbox.refresh),
             ended: std::mem::take(&mut inbox.ended),
+            verdict: inbox.verdict.clone(),
         }
     }
     /// The pod as the API last had it, and whether it still has it; news stay where they are.

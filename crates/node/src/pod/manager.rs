@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,10 +15,15 @@ use skiff_meta::world::AbortOnDrop;
 
 use super::facts::{self, key};
 use super::mailbox::Mailbox;
+use super::status::Ending;
+use super::stop::clear_cgroup;
 use super::worker::Worker;
 use crate::make::resources;
 use crate::node::Node;
 use crate::os::Limits;
+
+/// Pauses between attempts to remove a cgroup whose processes have just been killed.
+const CLEAR: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
 /// All workers. Dropping it stops them where they are; pods run on.
 pub(crate) struct Manager {
@@ -59,6 +65,7 @@ impl Manager {
         let uid = facts::uid(pod);
         let mut state = self.state.lock();
         if let Some(entry) = state.workers.get(uid) {
+            self.node.admitted.update(pod);
             entry.mailbox.update(pod.clone(), cause);
         } else if !state.done.contains(uid) {
             self.begin(&mut state, Mailbox::new(pod.clone(), false, cause));
@@ -77,6 +84,9 @@ impl Manager {
     fn begin(&self, state: &mut State, mailbox: Arc<Mailbox>) {
         let (pod, _) = mailbox.pod();
         let uid = facts::uid(&pod).to_owned();
+        if facts::has_begun(&pod) {
+            self.node.admitted.take_in(&pod);
+        }
         let worker = Worker::new(self.node.clone(), mailbox.clone());
         let (all, own) = (Arc::downgrade(&self.state), uid.clone());
         let task = async move {
@@ -160,12 +170,26 @@ impl Manager {
         }
         for cgroup in os.cgroups.pods().unwrap_or_default() {
             let uid = cgroup.rsplit('/').next().and_then(|name| name.strip_prefix("pod")).unwrap_or_default();
-            if unknown(uid)
-                && let Err(error) = os.cgroups.remove(&cgroup)
-            {
-                tracing::debug!(cgroup, "left-over cgroup was not removed: {error}");
+            if unknown(uid) {
+                self.clear(cgroup);
             }
         }
+    }
+
+    /// Ends what still runs in the cgroup of a pod that nobody has any more, and removes it; tries a few times.
+    fn clear(&self, cgroup: String) {
+        let (cgroups, world) = (self.node.config.os.cgroups.clone(), self.node.world.clone());
+        let task = async move {
+            let mut pause = CLEAR.0;
+            while let Err(error) = clear_cgroup(&*cgroups, &cgroup) {
+                if pause > CLEAR.1 {
+                    return tracing::warn!(cgroup, "a left-over cgroup was not removed: {error}");
+                }
+                world.sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        drop(self.node.world.spawn("left-over cgroup", Box::pin(task)));
     }
 
     /// An image has come, or another thing that pods may be waiting for.
@@ -173,6 +197,15 @@ impl Manager {
         let mailboxes: Vec<_> = self.state.lock().workers.values().map(|entry| entry.mailbox.clone()).collect();
         for mailbox in mailboxes {
             mailbox.refresh();
+        }
+    }
+
+    /// Ends a pod that the node has no room for any more.
+    pub(crate) fn evict(&self, pod: &Pod, verdict: Ending) {
+        let mailbox = self.state.lock().workers.get(facts::uid(pod)).map(|entry| entry.mailbox.clone());
+        if let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.is_evicted()) {
+            self.node.warn(pod, "Evicted", verdict.message.clone());
+            mailbox.evict(verdict);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Pods on this node: one worker each, which looks, plans and acts until specification and runtime agree.
 
+pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod facts;
 mod last_words;

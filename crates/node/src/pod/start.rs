@@ -89,6 +89,12 @@ impl Worker {
             }
         };
         let (resolvers, root) = (node.resolvers(), cgroups.root());
+        if facts::spec(pod).host_users == Some(false) && new_sandbox.is_some() {
+            let why = "Failed to create pod sandbox: this node cannot run pods in user namespaces (hostUsers: false)";
+            node.warn(pod, "FailedCreatePodSandBox", why);
+            self.failed(POD);
+            return false;
+        }
         let attempt = new_sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
         let config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
         // A sandbox takes long, mostly in the kernel: volumes are set up meanwhile.
@@ -255,6 +261,9 @@ impl Worker {
         for wanted in container.volume_mounts.iter().flatten() {
             let volume = self.volumes.as_ref().and_then(|volumes| volumes.get(&wanted.name));
             let volume = volume.ok_or_else(|| ConfigError::NoVolume(wanted.name.clone()))?;
+            if wanted.recursive_read_only.as_deref() == Some("Enabled") {
+                return Err(ConfigError::NoRecursiveReadOnly(wanted.name.clone()));
+            }
             let expression = wanted.sub_path_expr.as_deref().filter(|text| !text.is_empty());
             let sub_path = match expression {
                 Some(text) => expand::expand(text, |name| environment.get(name)),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures::future::{try_join, try_join_all};
 use jiff::Timestamp;
 use skiff_cri::v1::{self, NamespaceMode, PodSandboxState};
 use skiff_cri::{Runtime, RuntimeError};
@@ -125,16 +126,17 @@ impl Observer {
     /// The state of the pod with this UID now.
     pub(crate) async fn look(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<RuntimeState, RuntimeError> {
         let selector = || [(key::POD_UID.to_owned(), uid.to_owned())].into();
-        let filter = v1::PodSandboxFilter { label_selector: selector(), ..Default::default() };
-        let mut sandboxes = Vec::new();
-        for listed in runtime.list_pod_sandboxes(filter).await? {
-            sandboxes.extend(self.sandbox(runtime, listed).await?);
-        }
-        let filter = v1::ContainerFilter { label_selector: selector(), ..Default::default() };
-        let mut containers = Vec::new();
-        for listed in runtime.list_containers(filter).await? {
-            containers.extend(self.container(runtime, listed).await?);
-        }
+        let sandboxes = v1::PodSandboxFilter { label_selector: selector(), ..Default::default() };
+        let containers = v1::ContainerFilter { label_selector: selector(), ..Default::default() };
+        let lists = try_join(runtime.list_pod_sandboxes(sandboxes), runtime.list_containers(containers));
+        let (sandboxes, containers) = lists.await?;
+        let details = try_join(
+            try_join_all(sandboxes.into_iter().map(|listed| self.sandbox(runtime, listed))),
+            try_join_all(containers.into_iter().map(|listed| self.container(runtime, listed))),
+        );
+        let (sandboxes, containers) = details.await?;
+        let mut sandboxes: Vec<SandboxRecord> = sandboxes.into_iter().flatten().collect();
+        let mut containers: Vec<ContainerRecord> = containers.into_iter().flatten().collect();
         sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
         containers.sort_by_key(|c| std::cmp::Reverse((c.restarts, c.created_at)));
         self.sandboxes = sandboxes.iter().map(|s| (s.id.clone(), s.clone())).collect();

@@ -15,6 +15,7 @@ use super::state::{ContainerRecord, Life, RuntimeState};
 use super::status::Ending;
 use super::worker::{POD, Worker};
 use crate::make::{resources, sandbox};
+use crate::os::Cgroups;
 use crate::probe::Target;
 use crate::probe::action::{self, Answer};
 use crate::volumes;
@@ -99,6 +100,7 @@ impl Worker {
     pub(super) async fn end(mut self, ending: Option<Ending>) {
         self.probes.stop();
         let state = self.quieten(ending.as_ref()).await;
+        self.node.admitted.forget(&self.uid);
         let news = self.mailbox.take();
         trace::within(news.cause, async {
             self.tell(&news.pod, &state, true, ending.as_ref());
@@ -128,7 +130,8 @@ impl Worker {
             match self.look(&news.ended).await {
                 Ok(state) if state.is_quiet() => return state,
                 Ok(state) => {
-                    let grace = grace(&pod);
+                    // An evicted pod has no time to give.
+                    let grace = if news.verdict.is_some() { 1 } else { grace(&pod) };
                     if ending.is_some() {
                         // The reason is told before the end, which may take a while.
                         self.tell(&pod, &state, false, None);
@@ -159,7 +162,7 @@ impl Worker {
         let cgroup = resources::pod_cgroup(pod);
         self.insist(pod, || {
             volumes::remove(&self.node, &self.uid)?;
-            self.node.config.os.cgroups.remove(&cgroup)
+            clear_cgroup(&*self.node.config.os.cgroups, &cgroup)
         })
         .await;
     }
@@ -235,6 +238,18 @@ impl Worker {
             pause = (pause * 2).min(RETRY.1);
         }
     }
+}
+
+/// Removes a pod's cgroup once the runtime says that nothing of the pod runs. A process that is in it all the same is one
+/// that the runtime has lost, as when it was killed while it made the sandbox: it is ended here, for nobody else knows of
+/// it, and the next attempt finds the group empty.
+///
+/// # Errors
+/// When the group could not be removed yet.
+pub(super) fn clear_cgroup(cgroups: &dyn Cgroups, path: &str) -> std::io::Result<()> {
+    let Err(busy) = cgroups.remove(path) else { return Ok(()) };
+    cgroups.kill(path)?;
+    Err(busy)
 }
 
 /// Seconds that the pod's containers are given to leave by themselves.

@@ -95,8 +95,26 @@ impl Worker {
 
     /// From the first look to the last.
     pub(crate) async fn run(mut self) {
-        let ending = self.live().await;
+        let ending = match self.admit().await {
+            Ok(()) => self.live().await,
+            Err(refusal) => Some(refusal),
+        };
         self.end(ending).await;
+    }
+
+    /// A pod that has not begun yet must fit beside those that have.
+    async fn admit(&self) -> Result<(), Ending> {
+        // Until all pods are known, nobody can tell what is left.
+        self.node.pods.synced().wait().await;
+        let (pod, gone) = self.mailbox.pod();
+        if gone || facts_end(&pod) || facts::has_begun(&pod) {
+            return Ok(());
+        }
+        let admitted = self.node.admit(&pod);
+        if let Err(refusal) = &admitted {
+            self.node.warn(&pod, &refusal.reason, refusal.message.trim_start_matches("Pod was rejected: "));
+        }
+        admitted
     }
 
     /// Runs the pod until it has to end; why, where that is not the API's or its own wish.
@@ -106,11 +124,15 @@ impl Worker {
             if news.gone || facts_end(&news.pod) {
                 return None;
             }
+            if news.verdict.is_some() {
+                return news.verdict;
+            }
             let deadline = self.deadline(&news.pod);
             if deadline.is_some_and(|deadline| deadline <= self.node.world.now()) {
                 return Some(Ending {
-                    reason: "DeadlineExceeded",
+                    reason: "DeadlineExceeded".to_owned(),
                     message: "Pod was active on the node longer than the specified deadline".to_owned(),
+                    refused: false,
                 });
             }
             let wait = match trace::within(news.cause, self.turn(&news)).await {
@@ -141,7 +163,7 @@ impl Worker {
     /// Whether the pod is to end, so that a step under way is better left.
     pub(super) fn is_to_end(&self) -> bool {
         let (pod, gone) = self.mailbox.pod();
-        gone || facts_end(&pod)
+        gone || facts_end(&pod) || self.mailbox.is_evicted()
     }
 
     /// One turn: steps until there is nothing more to do now, then the status.

@@ -31,6 +31,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::config::{NodeError, ServerConfig};
 use crate::node::Node;
 use crate::pod::manager::Manager;
+use crate::stats;
 use query::Query;
 
 /// A pause after the system had no connection to give, which is mostly for lack of file descriptors.
@@ -201,7 +202,18 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Result<Re
     let query = Query::parse(request.uri().query().unwrap_or_default());
     match (request.method(), &parts[..]) {
         (&Method::GET, ["healthz"]) => Ok(Response::new(text("ok"))),
-        (&Method::GET, ["pods"]) => pods(context),
+        (&Method::GET, ["pods"]) => Ok(pods(context)),
+        (&Method::GET, ["configz"]) => Ok(json(&configz(&context.node))),
+        (&Method::GET, ["stats", "summary"]) => {
+            Ok(json(&stats::summary(&context.node, &stats::measure(&context.node))))
+        }
+        (&Method::GET, ["metrics", "resource"]) => {
+            let mut response = Response::new(text(stats::metrics(&stats::measure(&context.node))));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            Ok(response)
+        }
+        (&Method::DELETE, ["localVolumes", name]) => remove_local_volume(context, name),
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             logs::answer(context, namespace, pod, container, &query).await
         }
@@ -219,12 +231,41 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Result<Re
     }
 }
 
+/// Removes the directory of a volume that was provisioned on this node. Its name is that of an object of the API.
+fn remove_local_volume(context: &Context, name: &str) -> Result<Response<Body>, Refusal> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    if name.starts_with('.') || !name.bytes().all(plain) {
+        return Err(Refusal::bad(format!("{name:?} is no name of a volume")));
+    }
+    let config = &context.node.config;
+    let removed = config.os.files.remove(&config.storage_directory.join(name));
+    removed.map(|()| Response::new(text("ok"))).map_err(|error| Refusal::internal(error.to_string()))
+}
+
 /// The pods of this node.
-fn pods(context: &Context) -> Result<Response<Body>, Refusal> {
+fn pods(context: &Context) -> Response<Body> {
     let items = context.manager.pods();
     let items: Vec<&k8s_openapi::api::core::v1::Pod> = items.iter().map(|pod| &**pod).collect();
     let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    let mut response = Response::new(text(list.to_string()));
+    json(&list)
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(text(value.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
+}
+
+/// What of upstream's configuration has a counterpart here, in its words.
+fn configz(node: &Node) -> serde_json::Value {
+    let config = &node.config;
+    serde_json::json!({"kubeletconfig": {
+        "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "clusterDNS": config.cluster_dns.iter().collect::<Vec<_>>(),
+        "clusterDomain": config.cluster_domain,
+        "maxPods": config.max_pods,
+        "podLogsDir": config.log_directory,
+        "cgroupsPerQOS": true,
+        "cgroupDriver": "cgroupfs",
+    }})
 }

@@ -3,6 +3,7 @@
 //! A pod's volumes lie in `DIRECTORY/pods/UID/volumes/NAME`; those that carry secrets lie in memory, in one file system
 //! for all pods. Setting up is idempotent and is also how contents are brought up to date.
 
+mod claims;
 mod content;
 mod tokens;
 
@@ -18,6 +19,7 @@ use crate::make::{ConfigError, Referenced};
 use crate::node::Node;
 use crate::os::{Content, Files, Mounts};
 use crate::pod::facts;
+use claims::{Disk, Disks};
 pub(crate) use tokens::Tokens;
 
 /// Why a volume cannot be set up.
@@ -31,6 +33,8 @@ pub(crate) enum VolumeError {
     NoKey { volume: String, key: String },
     #[error("MountVolume.SetUp failed for volume {volume:?} : failed to fetch token: {source}")]
     Token { volume: String, source: skiff_client::ClientError },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
+    Claim { volume: String, why: String },
     #[error("MountVolume.SetUp failed for volume {volume:?} : this node cannot provide volumes of this kind")]
     Unsupported { volume: String },
 }
@@ -72,10 +76,13 @@ pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tok
         files: &*node.config.os.files,
         mounts: &*node.config.os.mounts,
     };
-    let mut volumes = Volumes::new();
+    let (mut volumes, mut disks) = (Volumes::new(), Disks::new());
     for volume in facts::spec(sources.pod).volumes.iter().flatten() {
         tokens.fetch(node, sources.pod, volume).await?;
-        volumes.insert(volume.name.clone(), prepare_one(&places, sources, volume, tokens)?);
+        if let Some(disk) = claims::find(node, sources.pod, volume).await? {
+            disks.insert(volume.name.clone(), disk);
+        }
+        volumes.insert(volume.name.clone(), prepare_one(&places, sources, volume, tokens, &disks)?);
     }
     Ok(volumes)
 }
@@ -85,10 +92,16 @@ fn prepare_one(
     sources: &Sources<'_>,
     volume: &Volume,
     tokens: &Tokens,
+    disks: &Disks,
 ) -> Result<Prepared, VolumeError> {
     let io = |source| VolumeError::Io { volume: volume.name.clone(), source };
-    let group = facts::spec(sources.pod).security_context.as_ref().and_then(|context| context.fs_group);
-    let group = group.and_then(|group| u32::try_from(group).ok());
+    let context = facts::spec(sources.pod).security_context.as_ref();
+    let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    if let Some(disk) = disks.get(&volume.name) {
+        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+        let root_only = policy == Some("OnRootMismatch");
+        return open_disk(places.files, disk, group, root_only).map_err(io);
+    }
     if let Some(host) = &volume.host_path {
         let path = PathBuf::from(&host.path);
         places.files.check_host_path(&path, host.type_.as_deref().unwrap_or_default()).map_err(io)?;
@@ -106,7 +119,7 @@ fn prepare_one(
             }
         }
         if let Some(group) = group.filter(|_| fresh) {
-            places.files.give_to_group(&path, group).map_err(io)?;
+            places.files.give_to_group(&path, group, false).map_err(io)?;
         }
         return Ok(Prepared { path, read_only: false });
     }
@@ -118,6 +131,24 @@ fn prepare_one(
     places.files.make_directory(&path, 0o755).map_err(io)?;
     places.files.publish(&path, &files, group).map_err(io)?;
     Ok(Prepared { path, read_only: true })
+}
+
+/// Makes the disk behind a claim ready. A host path is the host's business, its owners included.
+fn open_disk(files: &dyn Files, disk: &Disk, group: Option<u32>, root_only: bool) -> io::Result<Prepared> {
+    let ready = Prepared { path: disk.path.clone(), read_only: disk.read_only };
+    if let Some(host_type) = &disk.host_type {
+        files.check_host_path(&disk.path, host_type)?;
+        return Ok(ready);
+    }
+    if disk.provisioned && files.check_host_path(&disk.path, "Directory").is_err() {
+        // Whoever runs in the pod may write.
+        files.make_directory(&disk.path, 0o777)?;
+    }
+    files.check_host_path(&disk.path, "Directory")?;
+    if let Some(group) = group.filter(|_| !disk.read_only) {
+        files.give_to_group(&disk.path, group, root_only)?;
+    }
+    Ok(ready)
 }
 
 /// Takes down everything a pod has on the host.
@@ -166,7 +197,30 @@ mod tests {
         let sources = Sources { pod: &pod, referenced, addresses: &addresses, allocatable: &allocatable };
         let places =
             Places { disk: dir.join("disk"), memory: dir.join("memory"), files: &RealFiles, mounts: &NoMounts };
-        prepare_one(&places, &sources, &facts::spec(&pod).volumes.as_ref().expect("volumes")[0], &Tokens::default())
+        prepare_one(
+            &places,
+            &sources,
+            &facts::spec(&pod).volumes.as_ref().expect("volumes")[0],
+            &Tokens::default(),
+            &Disks::new(),
+        )
+    }
+
+    #[test]
+    fn disks_of_claims() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = |name: &str, provisioned| Disk {
+            path: dir.path().join(name),
+            host_type: None,
+            provisioned,
+            read_only: true,
+        };
+        let opened = |disk: &Disk| open_disk(&RealFiles, disk, None, false);
+        let ready = opened(&disk("a", true)).expect("made");
+        assert!(ready.path.is_dir() && ready.read_only);
+        assert!(opened(&disk("b", false)).is_err(), "somebody else's volume is not made");
+        let file = Disk { host_type: Some("FileOrCreate".into()), ..disk("f", false) };
+        assert!(opened(&file).expect("a file").path.is_file());
     }
 
     fn referenced() -> Referenced {

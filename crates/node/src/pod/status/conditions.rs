@@ -12,6 +12,9 @@ use crate::pod::plan::needs_sandbox;
 /// The conditions that are ours to say.
 const OWN: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Says that a pod ends because of the node, and not by its own fault.
+const DISRUPTED: &str = "DisruptionTarget";
+
 /// A condition's truth with reason and message.
 #[derive(Clone)]
 struct Finding {
@@ -43,7 +46,12 @@ pub(super) fn conditions(sources: &Sources<'_>, statuses: &Statuses, phase: &str
     let can_start = if needs_sandbox(sources.pod, sources.state) { Finding::no("", "") } else { Finding::yes() };
     let findings = [can_start, initialized(sources, statuses, phase), ready, containers_ready, Finding::yes()];
     let own = OWN.iter().zip(findings).map(|(type_, finding)| condition(sources, type_, finding));
-    own.chain(foreign).collect()
+    let disrupted = sources.verdict.filter(|ending| ending.reason == "Evicted" && !ending.refused).map(|ending| {
+        let finding = Finding { holds: true, reason: "TerminationByKubelet", message: ending.message.clone() };
+        condition(sources, DISRUPTED, finding)
+    });
+    let kept = foreign.into_iter().filter(|condition| disrupted.is_none() || condition.type_ != DISRUPTED);
+    own.chain(kept).chain(disrupted.clone()).collect()
 }
 
 fn condition(sources: &Sources<'_>, type_: &str, finding: Finding) -> PodCondition {

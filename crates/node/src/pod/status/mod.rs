@@ -55,9 +55,11 @@ pub(crate) struct Sources<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
     /// Such as `DeadlineExceeded`.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: String,
     /// The whole story.
     pub(crate) message: String,
+    /// It never began: there are no containers to speak of.
+    pub(crate) refused: bool,
 }
 
 /// The pod's status now.
@@ -76,7 +78,7 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
     }
     if let Some(ending) = sources.verdict {
         phase = "Failed";
-        (reason, message) = (Some(ending.reason.to_owned()), Some(ending.message.clone()));
+        (reason, message) = (Some(ending.reason.clone()), Some(ending.message.clone()));
     }
     let conditions = conditions::conditions(sources, &containers, phase);
     let mut shown_phase = phase;
@@ -90,6 +92,7 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
         // The address of a finished pod stays on record.
         addresses = previous.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
     }
+    let begun = sources.verdict.is_none_or(|ending| !ending.refused);
     let host_ips: Vec<HostIP> = sources.node_addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
     PodStatus {
         phase: Some(shown_phase.to_owned()),
@@ -104,8 +107,8 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
         start_time: previous.start_time.clone().or(Some(Time(whole_seconds(sources.now)))),
         qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos_class(facts::spec(pod)).as_str().to_owned())),
         observed_generation: pod.metadata.generation,
-        container_statuses: Some(containers.main),
-        init_container_statuses: Some(containers.init).filter(|list| !list.is_empty()),
+        container_statuses: Some(containers.main).filter(|_| begun),
+        init_container_statuses: Some(containers.init).filter(|list| begun && !list.is_empty()),
         ephemeral_container_statuses: Some(containers.ephemeral).filter(|list| !list.is_empty()),
         ..PodStatus::default()
     }

@@ -1,0 +1,99 @@
+//! Which images go when the disk fills up: those that no container has, the longest unused first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use skiff_cri::v1::{ContainerFilter, Image};
+use skiff_cri::{Runtime, RuntimeError};
+
+use crate::node::Node;
+
+/// An image younger than this is left alone: a pod may be about to use it.
+const YOUNG: Duration = Duration::from_secs(120);
+
+/// What is remembered of images: when each was first seen, and last seen in use.
+#[derive(Default)]
+pub(super) struct ImageUse {
+    known: HashMap<String, (Duration, Duration)>,
+}
+
+impl ImageUse {
+    /// Takes note of which images are there and which are in use.
+    fn note(&mut self, images: &[Image], used: &BTreeSet<String>, now: Duration) {
+        self.known.retain(|id, _| images.iter().any(|image| image.id == *id));
+        for image in images {
+            let (_, last) = self.known.entry(image.id.clone()).or_insert((now, Duration::ZERO));
+            if used.contains(&image.id) {
+                *last = now;
+            }
+        }
+    }
+
+    /// The images that may go, the first to go first.
+    fn superfluous<'a>(
+        &self,
+        images: &'a [Image],
+        used: &BTreeSet<String>,
+        kept: &BTreeSet<String>,
+        now: Duration,
+    ) -> Vec<&'a Image> {
+        let is_kept = |image: &Image| image.pinned || image.repo_tags.iter().any(|tag| kept.contains(tag));
+        let since = |image: &Image| self.known.get(&image.id).copied().unwrap_or((now, now));
+        let may_go = |image: &&Image| {
+            !used.contains(&image.id) && !is_kept(image) && now.saturating_sub(since(image).0) >= YOUNG
+        };
+        let mut found: Vec<&Image> = images.iter().filter(may_go).collect();
+        found.sort_by_key(|image| (since(image).1, since(image).0));
+        found
+    }
+
+    /// Looks, and removes images until `enough` holds. Whether any went.
+    pub(super) async fn reclaim(
+        &mut self,
+        node: &Node,
+        mut enough: impl FnMut() -> bool,
+    ) -> Result<bool, RuntimeError> {
+        let runtime: &dyn Runtime = &*node.runtime;
+        let (images, now) = (runtime.list_images().await?, node.world.elapsed());
+        let containers = runtime.list_containers(ContainerFilter::default()).await?;
+        let used: BTreeSet<String> =
+            containers.into_iter().flat_map(|container| [container.image_ref, container.image_id]).collect();
+        self.note(&images, &used, now);
+        let kept = node.images.kept();
+        let mut any = false;
+        for image in self.superfluous(&images, &used, &kept, now) {
+            if enough() {
+                break;
+            }
+            runtime.remove_image(&image.id).await?;
+            tracing::info!(image = image.id, names = ?image.repo_tags, bytes = image.size, "removed, since the disk fills up");
+            any = true;
+        }
+        if any {
+            node.images.changed();
+        }
+        Ok(any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_unused_goes_first() {
+        let image = |id: &str, tag: &str| Image { id: id.into(), repo_tags: vec![tag.into()], ..Image::default() };
+        let images = [image("used", "u"), image("old", "o"), image("recent", "r"), image("kept", "k")];
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+        let at = Duration::from_secs;
+        let mut seen = ImageUse::default();
+        seen.note(&images, &set(&["used", "old", "recent"]), at(0));
+        seen.note(&images, &set(&["used", "recent"]), at(100));
+        let going = |seen: &ImageUse, now| -> Vec<String> {
+            let found = seen.superfluous(&images, &set(&["used"]), &set(&["k"]), now);
+            found.into_iter().map(|image| image.id.clone()).collect()
+        };
+        assert!(going(&seen, at(119)).is_empty(), "all too young");
+        assert_eq!(going(&seen, at(120)), ["old", "recent"]);
+    }
+}
