@@ -18,6 +18,7 @@ mod gc;
 mod job;
 mod local_path;
 mod namespace;
+mod node_certificates;
 mod nodes;
 mod pod_gc;
 mod quota;
@@ -26,6 +27,7 @@ mod roles;
 #[cfg(test)]
 mod rollout_tests;
 mod rootca;
+mod service_lb;
 mod serviceaccount;
 mod shared;
 mod statefulset;
@@ -55,6 +57,8 @@ pub struct Options {
     pub cluster_cidr: String,
     /// The authority that signs approved certificate requests; `None`: nobody does.
     pub authority: Option<SigningAuthority>,
+    /// Whether Services of type LoadBalancer get the nodes' addresses.
+    pub balance: bool,
     /// The node that the control plane runs on, which a role label tells; empty: none. Nodes may not say so themselves.
     pub control_plane_node: String,
 }
@@ -101,6 +105,7 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("certificate-controller", certificates::start),
+    ("certificate-controller", node_certificates::start),
     ("clusterrole-aggregation-controller", roles::start),
     ("cronjob-controller", cronjob::start),
     ("daemon-set-controller", daemonset::start),
@@ -125,6 +130,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("resourcequota-controller", quota::start),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),
+    ("service-controller", service_lb::start),
     ("statefulset-controller", statefulset::start),
     ("ttl-after-finished-controller", ttl::start),
 ];

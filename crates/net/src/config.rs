@@ -8,7 +8,11 @@ use ipnet::Ipv4Net;
 /// Who makes the pod network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// We do, for the pods of this node.
+    /// We do; packets to other nodes travel in UDP.
+    Vxlan,
+    /// We do; the nodes are on one wire, and packets to other nodes are simply routed.
+    Routed,
+    /// We do, for the pods of this node only.
     Bridge,
     /// The user's own CNI plugin does.
     None,
@@ -19,6 +23,8 @@ pub enum NetworkMode {
 pub struct NetConfig {
     /// The server's data directory; names on the machine derive from it.
     pub data_dir: PathBuf,
+    /// What tells the cluster from others on the same wire, such as its authority's certificate.
+    pub cluster: String,
     /// The name of this node's Node object.
     pub node_name: String,
     /// The node's own address, where DNS listens when the pod network is not ours.
@@ -39,6 +45,8 @@ pub struct NetConfig {
     pub cni_conf_dir: PathBuf,
     /// Whether to run the service proxy.
     pub proxy: bool,
+    /// Whether to enforce network policies.
+    pub policy: bool,
     /// Whether to run cluster DNS.
     pub dns: bool,
 }

@@ -1,12 +1,13 @@
 //! The pod network: CNI plugin, Services on nftables, cluster DNS.
 //!
-//! Four parts that share no state but the machine: the [`cni`] plugin, a short-lived process that hangs a pod on the
-//! node; [`network`], which sets up what the plugin builds on; [`proxy`], which turns Services into an nftables table;
-//! and [`dns`], which answers the cluster's names. The last three watch the API and are started together by [`run`].
+//! Six parts that share no state but the machine: the [`cni`] plugin, a short-lived process that hangs a pod on the
+//! node; [`network`], which sets up what the plugin builds on; [`peers`], the way to other nodes' pods; [`proxy`], which
+//! turns Services into an nftables table; [`policy`], which does the same with network policies; and [`dns`], which
+//! answers the cluster's names. All but the first two watch the API; [`run`] starts them together.
 //! What is decided is decided in plain values ([`proxy::plan`], [`dns::Zone`], [`nft::Table`]) that tests can read; what
 //! touches the machine stands behind narrow traits ([`cni::Effects`], [`nft::Nft`]).
 //!
-//! IPv4 only, one node per network so far.
+//! IPv4 only so far.
 
 pub mod cni;
 mod config;
@@ -14,10 +15,13 @@ pub mod dns;
 mod error;
 #[cfg(test)]
 mod fake;
+mod http;
 mod names;
 pub mod netlink;
 pub mod network;
 pub mod nft;
+pub mod peers;
+pub mod policy;
 mod ports;
 pub mod proxy;
 mod run;

@@ -42,6 +42,11 @@ impl Instance {
         format!("sk{}br", self.0)
     }
 
+    /// The tunnel's port, where the pod network is an overlay.
+    pub fn tunnel_device(&self) -> String {
+        format!("sk{}vx", self.0)
+    }
+
     /// The host's end of the link to interface `interface` of the sandbox `container`.
     pub fn pod_device(&self, container: &str, interface: &str) -> String {
         let hash = fnv1a(format!("{container}@{interface}").as_bytes());
@@ -51,6 +56,11 @@ impl Instance {
     /// The nftables table of Services.
     pub fn service_table(&self) -> String {
         format!("skiff-{}", self.0)
+    }
+
+    /// The nftables table of network policies.
+    pub fn policy_table(&self) -> String {
+        format!("skiff-{}-policy", self.0)
     }
 
     /// The nftables table of the pod network: masquerade and host ports.
@@ -65,9 +75,15 @@ impl fmt::Display for Instance {
     }
 }
 
+/// The number of the overlay of the cluster that `cluster` tells from others; every node comes to the same.
+pub(crate) fn overlay_number(cluster: &str) -> u32 {
+    // Numbers have 24 bits.
+    u32::try_from(fnv1a(cluster.as_bytes()) >> 40).unwrap_or_default()
+}
+
 /// FNV-1a, folded so that the top bits depend on every byte: stable across versions, since names on the machine outlive
 /// the process, which the standard library's hasher does not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));

@@ -41,7 +41,7 @@ table ip {table} {{
   set own {{ type ipv4_addr . ipv4_addr; }}
   chain guard {{
     type filter hook prerouting priority -300;
-    iifname "{prefix}*" ip daddr 127.0.0.0/8 drop
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
   }}
   chain host-ports {{
     meta l4proto {{ tcp, udp, sctp }} dnat ip to ip daddr . meta l4proto . th dport map @host-address-ports

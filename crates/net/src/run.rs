@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
@@ -14,7 +15,7 @@ use crate::dns::{self, DnsConfig};
 use crate::network::NodeNetwork;
 use crate::nft::Nft;
 use crate::proxy::{self, NodeFacts};
-use crate::{Instance, NetConfig, NetError, NetworkMode, watch};
+use crate::{Instance, NetConfig, NetError, NetworkMode, peers, policy, watch};
 
 /// The clients of the parts, each with its own identity.
 #[derive(Clone)]
@@ -23,12 +24,15 @@ pub struct Clients {
     pub node: Client,
     /// Reads Services and EndpointSlices (`system:kube-proxy`).
     pub proxy: Client,
+    /// Reads pods, namespaces and network policies.
+    pub policy: Client,
     /// Reads Services, EndpointSlices and namespaces; writes the `kube-dns` Service and its slices in `kube-system`.
     pub dns: Client,
 }
 
-/// Brings the node's network up once its range is known, and keeps it until `shutdown` or a failure. What was set up
-/// stays, since running pods live on it; [`crate::network::cleanup`] removes it.
+/// Brings the node's network up once its range is known, and keeps it until `shutdown` or a failure; a node that gets
+/// another range is set up anew. What was set up stays, since running pods live on it; [`crate::network::cleanup`]
+/// removes it.
 ///
 /// # Errors
 /// When the machine refuses something the network cannot do without.
@@ -39,17 +43,18 @@ pub async fn run(
     shutdown: BoxFuture<'static, ()>,
 ) -> Result<(), NetError> {
     let work = async {
-        let node = KnownNode::wait(&config, &clients.node).await?;
-        let mut listen = config.node_ip;
-        if let Some(pod_cidr) = node.pod_cidr {
-            let network = NodeNetwork::new(&config, pod_cidr);
-            network.up(&config, &crate::nft::Program).await?;
-            listen = network.gateway();
-            tracing::info!(%pod_cidr, device = network.instance.node_device(), "pod network is up");
+        let mut events = watch::node(&clients.node, &config.node_name);
+        let mut known = KnownNode::wait(&config, &mut events, None).await?;
+        loop {
+            let parts = run_parts(&config, &known, &clients, &world);
+            let next = KnownNode::wait(&config, &mut events, Some(&known));
+            let next = futures::select! {
+                result = parts.fuse() => return result,
+                next = next.fuse() => next?,
+            };
+            tracing::info!("the Node object is another now; the pod network is set up anew");
+            known = next;
         }
-        let proxy = run_proxy(&config, node.pod_cidr, &clients, &world);
-        let dns = run_dns(&config, listen, node.uid, &clients, &world);
-        futures::try_join!(proxy, dns).map(drop)
     };
     futures::select! {
         result = work.fuse() => result,
@@ -57,17 +62,33 @@ pub async fn run(
     }
 }
 
-async fn run_proxy(
-    config: &NetConfig,
-    pod_cidr: Option<Ipv4Net>,
-    clients: &Clients,
-    world: &WorldRef,
-) -> Result<(), NetError> {
+async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+    let mut listen = config.node_ip;
+    let mut own = None;
+    if let Some(pod_cidr) = node.pod_cidr {
+        let network = NodeNetwork::new(config, pod_cidr);
+        network.up(config, &crate::nft::Program).await?;
+        listen = network.gateway();
+        own = network.own(config)?;
+        tracing::info!(%pod_cidr, device = network.instance.node_device(), mode = ?config.mode, "pod network is up");
+    }
+    let peers = async {
+        if let Some(own) = own {
+            peers::run(own, clients.proxy.clone(), world.clone(), peers::RealKernel).await;
+        }
+        Ok(())
+    };
+    let proxy = run_proxy(config, node, clients, world);
+    let dns = run_dns(config, listen, node.uid.clone(), clients, world);
+    let policy = run_policy(config, clients, world);
+    futures::try_join!(proxy, dns, peers, policy).map(drop)
+}
+
+async fn run_proxy(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+    let pod_cidr = node.pod_cidr;
     let table = Instance::of(&config.data_dir).service_table();
     if !config.proxy {
-        // An earlier run may have left its table, which would go on with what is no longer true. Where nftables is
-        // missing there is none.
-        let _ = crate::nft::Program.run(format!("add table ip {table}\ndelete table ip {table}\n")).await;
+        remove_table(&table).await;
         return Ok(());
     }
     if pod_cidr.is_none() {
@@ -75,12 +96,29 @@ async fn run_proxy(
     }
     let facts = NodeFacts {
         name: config.node_name.clone(),
+        zone: node.zone.clone(),
         pod_cidr,
         service_cidr: config.service_cidr,
         localhost_node_ports: pod_cidr.is_some(),
     };
-    proxy::run(&table, facts, clients.proxy.clone(), world.clone(), proxy::Effects::programs()).await;
+    proxy::run(&table, facts, clients.proxy.clone(), world.clone(), proxy::Effects::real(world)).await;
     Ok(())
+}
+
+async fn run_policy(config: &NetConfig, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+    let table = Instance::of(&config.data_dir).policy_table();
+    if !config.policy {
+        remove_table(&table).await;
+        return Ok(());
+    }
+    policy::run(&table, &config.node_name, clients.policy.clone(), world.clone(), Arc::new(crate::nft::Program)).await;
+    Ok(())
+}
+
+/// Removes what an earlier run may have left, which would go on with what is no longer true. Where nftables is missing
+/// there is none.
+async fn remove_table(table: &str) {
+    let _ = crate::nft::Program.run(format!("add table ip {table}\ndelete table ip {table}\n")).await;
 }
 
 async fn run_dns(
@@ -104,18 +142,26 @@ async fn run_dns(
     dns::run(dns, clients.dns.clone(), world.clone()).await
 }
 
+/// Says which zone a node is in.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// What the network must know of the Node object before it can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownNode {
     uid: String,
+    /// Where it is, as its label says.
+    zone: Option<String>,
     /// `None` where the pod network is not ours.
     pod_cidr: Option<Ipv4Net>,
 }
 
 impl KnownNode {
-    /// Waits for the Node object and, where the network is ours, for its range.
-    async fn wait(config: &NetConfig, client: &Client) -> Result<Self, NetError> {
-        let mut events = watch::node(client, &config.node_name);
+    /// Waits for the Node object and, where the network is ours, for its range; for one that is not `old`.
+    async fn wait(
+        config: &NetConfig,
+        events: &mut BoxStream<'static, Event>,
+        old: Option<&Self>,
+    ) -> Result<Self, NetError> {
         while let Some(event) = events.next().await {
             let nodes: Vec<Arc<Object>> = match event {
                 Event::Replace(nodes) => nodes,
@@ -123,7 +169,9 @@ impl KnownNode {
                 Event::Delete(_) => Vec::new(),
             };
             for node in nodes {
-                if let Some(known) = Self::of(config, &node)? {
+                if let Some(known) = Self::of(config, &node)?
+                    && old != Some(&known)
+                {
                     return Ok(known);
                 }
             }
@@ -134,8 +182,9 @@ impl KnownNode {
 
     fn of(config: &NetConfig, node: &Object) -> Result<Option<Self>, NetError> {
         let uid = node.meta().uid.clone();
+        let zone = node.meta().labels.get(ZONE_LABEL).cloned();
         if config.mode == NetworkMode::None {
-            return Ok(Some(Self { uid, pod_cidr: None }));
+            return Ok(Some(Self { uid, zone, pod_cidr: None }));
         }
         let spec = node.typed::<Node>().ok().and_then(|node| node.spec.clone()).unwrap_or_default();
         let ranges = spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr);
@@ -145,7 +194,7 @@ impl KnownNode {
         if pod_cidr.prefix_len() > 30 {
             return Err(bad(range));
         }
-        Ok(Some(Self { uid, pod_cidr: Some(pod_cidr.trunc()) }))
+        Ok(Some(Self { uid, zone, pod_cidr: Some(pod_cidr.trunc()) }))
     }
 }
 
@@ -159,6 +208,7 @@ mod tests {
     fn config(mode: NetworkMode) -> NetConfig {
         NetConfig {
             data_dir: "/nonexistent".into(),
+            cluster: String::new(),
             node_name: "n1".to_owned(),
             node_ip: std::net::Ipv4Addr::LOCALHOST,
             mode,
@@ -169,6 +219,7 @@ mod tests {
             cni_bin_dir: PathBuf::new(),
             cni_conf_dir: PathBuf::new(),
             proxy: true,
+            policy: true,
             dns: true,
         }
     }
@@ -181,15 +232,22 @@ mod tests {
     fn the_nodes_range_is_waited_for() {
         let cluster = Arc::new(Cluster::default());
         let source = cluster.source("nodes");
-        let (config, client) = (config(NetworkMode::Bridge), cluster.client());
-        let mut known = Box::pin(KnownNode::wait(&config, &client));
+        let config = config(NetworkMode::Bridge);
+        let mut events = watch::node(&cluster.client(), "n1");
+        let mut known = Box::pin(KnownNode::wait(&config, &mut events, None));
         source.unbounded_send(Event::Replace(Vec::new())).unwrap();
         source.unbounded_send(Event::Apply(node(json!({})))).unwrap();
         assert!((&mut known).now_or_never().is_none());
         let spec = json!({"podCIDR": "fd00::/64", "podCIDRs": ["fd00::/64", "10.42.3.0/24"]});
         source.unbounded_send(Event::Apply(node(spec))).unwrap();
         let known = known.now_or_never().expect("known by now").unwrap();
-        assert_eq!(known, KnownNode { uid: "u1".to_owned(), pod_cidr: "10.42.3.0/24".parse().ok() });
+        assert_eq!(known, KnownNode { uid: "u1".to_owned(), zone: None, pod_cidr: "10.42.3.0/24".parse().ok() });
+
+        let mut next = Box::pin(KnownNode::wait(&config, &mut events, Some(&known)));
+        source.unbounded_send(Event::Apply(node(json!({"podCIDR": "10.42.3.0/24"})))).unwrap();
+        assert!((&mut next).now_or_never().is_none(), "nothing new");
+        source.unbounded_send(Event::Apply(node(json!({"podCIDR": "10.42.4.0/24"})))).unwrap();
+        assert_eq!(next.now_or_never().unwrap().unwrap().pod_cidr, "10.42.4.0/24".parse().ok());
     }
 
     #[test]
@@ -199,6 +257,6 @@ mod tests {
             assert!(matches!(known, Err(NetError::BadRange { .. })), "{range}");
         }
         let known = KnownNode::of(&config(NetworkMode::None), &node(json!({}))).unwrap();
-        assert_eq!(known, Some(KnownNode { uid: "u1".to_owned(), pod_cidr: None }));
+        assert_eq!(known, Some(KnownNode { uid: "u1".to_owned(), zone: None, pod_cidr: None }));
     }
 }

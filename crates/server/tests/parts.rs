@@ -272,3 +272,18 @@ async fn traces_ride_with_writes() {
     let object = server.api.view().get(&id, "default", "a").unwrap();
     assert_eq!(object.trace().unwrap().trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
 }
+
+#[tokio::test]
+async fn certificate_requests_say_who_made_them() {
+    let server = support::start().await;
+    let request = skiff_server::pki::KeyedRequest::client("system:node:n1", "system:nodes").unwrap().request;
+    let body = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"name": "r"}, "spec": {"signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"], "request": k8s_openapi::ByteString(request.into_bytes()),
+            "username": "system:node:n1", "groups": ["system:masters"], "uid": "made up"}});
+    let made = server.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", &body).await.ok();
+    let admin = support::admin();
+    assert_eq!(made["spec"]["username"], json!(admin.name));
+    assert_eq!(made["spec"]["groups"], json!(admin.groups));
+    assert_eq!(made["spec"].get("uid").cloned().unwrap_or_default(), json!(null));
+}

@@ -17,6 +17,29 @@ pub(crate) enum StartError {
     /// The port is taken.
     #[error("port {0} is in use; stop what listens there, or choose another with --secure-port")]
     PortInUse(u16),
+    /// What answers is a server, but it publishes nothing that a node could join by.
+    #[error("the server publishes no kube-public/cluster-info of Skiff; is --server the address of a Skiff server?")]
+    NotSkiff,
+    /// The token is for another cluster.
+    #[error("{0} is not the server that the token is for, or somebody stands in between; check --server and --token")]
+    WrongAuthority(String),
+    /// The data directory is another cluster's.
+    #[error("the data directory {0} belongs to a node of another cluster; choose another, or clean it up first")]
+    OtherCluster(String),
+    /// A local cluster is there already.
+    #[error("there is a cluster in {0} already; skiff cluster delete --data-dir {0} removes it")]
+    ClusterThere(String),
+    /// A program that a local cluster needs failed.
+    #[error("{0}")]
+    Program(String),
+    /// A node of a local cluster did not come up.
+    #[error("{0} ended before it was ready; its log is {1}")]
+    NodeEnded(String, String),
+    #[error(transparent)]
+    Netlink(#[from] skiff_net::netlink::NetlinkError),
+    /// A certificate was refused.
+    #[error("certificate request {0} was refused: {1}")]
+    Refused(String, String),
     #[error(transparent)]
     Store(#[from] skiff_store::StoreError),
     #[error(transparent)]

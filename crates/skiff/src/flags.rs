@@ -20,6 +20,14 @@ pub(crate) enum Command {
     Server(Box<Server>),
     /// The API server alone
     Apiserver(Box<Server>),
+    /// A worker node
+    Agent(Box<Agent>),
+    /// A local cluster of several nodes, each in a network namespace
+    #[command(subcommand)]
+    Cluster(LocalCluster),
+    /// What machines show that are to become nodes
+    #[command(subcommand)]
+    Token(Token),
     /// One component alone, against any Kubernetes API
     ControllerManager(Component),
     /// One component alone, against any Kubernetes API
@@ -78,6 +86,7 @@ pub(crate) enum Snapshot {
 }
 
 pub(crate) const DATA_DIR: &str = "/var/lib/skiff";
+const CLUSTER_DIR: &str = "/var/lib/skiff-cluster";
 
 /// Flags of a component that runs alone.
 #[derive(Args)]
@@ -118,6 +127,10 @@ pub(crate) enum Part {
     Proxy,
     /// Cluster DNS
     Dns,
+    /// Network policies
+    NetworkPolicy,
+    /// Addresses for Services of type LoadBalancer
+    ServiceLb,
 }
 
 impl Part {
@@ -128,63 +141,30 @@ impl Part {
 }
 
 /// The pod network.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
-    /// One bridge on one node
+    /// Nodes anywhere: packets between them travel in UDP
+    Vxlan,
+    /// Nodes on one wire: plain routes
+    Routed,
+    /// One node only
     Bridge,
     /// A CNI of yours in --cni-conf-dir and --cni-bin-dir
     None,
 }
 
-/// Flags of `skiff server`.
+/// Flags of every node, and of whatever has a data directory.
 #[derive(Args)]
-pub(crate) struct Server {
+pub(crate) struct Node {
     /// Store, certificates, kubeconfigs, private containerd
     #[arg(long, default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
-    /// Keep everything in memory and a temporary directory; at exit pods, containerd and devices go too
-    #[arg(long)]
-    pub(crate) ephemeral: bool,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0")]
     pub(crate) bind_address: IpAddr,
-    /// Port of the API (0: any free one)
-    #[arg(long, default_value_t = 6443)]
-    pub(crate) secure_port: u16,
     /// Port of the node agent (0: any free one)
     #[arg(long, default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
-    /// How far back `get --at` and `diff --from` can look, such as 90m or 2d (0s: not at all)
-    #[arg(long, default_value = "1h")]
-    pub(crate) history: String,
-    /// Most bytes on disk for that, such as 256Mi
-    #[arg(long, default_value = "256Mi")]
-    pub(crate) history_size: String,
-    /// Also serve the store as etcd v3 on this loopback address, such as 127.0.0.1:2379: everything in it is open to
-    /// whoever connects
-    #[arg(long)]
-    pub(crate) etcd_listen: Option<SocketAddr>,
-    /// Leave parts out
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) disable: Vec<Part>,
-    /// Addresses of pods
-    #[arg(long, default_value = "10.42.0.0/16")]
-    pub(crate) cluster_cidr: String,
-    /// Addresses of Services
-    #[arg(long, default_value = "10.43.0.0/16")]
-    pub(crate) service_cidr: String,
-    /// Address of the cluster's DNS
-    #[arg(long, default_value = "10.43.0.10")]
-    pub(crate) cluster_dns: IpAddr,
-    /// Domain of the cluster
-    #[arg(long, default_value = "cluster.local")]
-    pub(crate) cluster_domain: String,
-    /// Ports for Services of type NodePort
-    #[arg(long, default_value = "30000-32767")]
-    pub(crate) service_node_port_range: String,
-    /// The pod network
-    #[arg(long, default_value = "bridge")]
-    pub(crate) network: Network,
     /// Where CNI configurations are (--network none)
     #[arg(long, default_value = "/etc/cni/net.d")]
     pub(crate) cni_conf_dir: PathBuf,
@@ -206,6 +186,57 @@ pub(crate) struct Server {
     /// Taints of this node, KEY=VALUE:EFFECT
     #[arg(long, value_delimiter = ',')]
     pub(crate) node_taint: Vec<String>,
+    /// Leave parts out
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) disable: Vec<Part>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+impl Node {
+    /// Whether a part runs.
+    pub(crate) fn runs(&self, part: Part) -> bool {
+        !self.disable.contains(&part)
+    }
+}
+
+/// Flags of `skiff server`.
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Keep everything in memory and a temporary directory; at exit pods, containerd and devices go too
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// Port of the API (0: any free one)
+    #[arg(long, default_value_t = 6443)]
+    pub(crate) secure_port: u16,
+    /// How far back `get --at` and `diff --from` can look, such as 90m or 2d (0s: not at all)
+    #[arg(long, default_value = "1h")]
+    pub(crate) history: String,
+    /// Most bytes on disk for that, such as 256Mi
+    #[arg(long, default_value = "256Mi")]
+    pub(crate) history_size: String,
+    /// Also serve the store as etcd v3 on this loopback address, such as 127.0.0.1:2379: everything in it is open to
+    /// whoever connects
+    #[arg(long)]
+    pub(crate) etcd_listen: Option<SocketAddr>,
+    /// Addresses of pods
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub(crate) cluster_cidr: String,
+    /// Addresses of Services
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub(crate) service_cidr: String,
+    /// Address of the cluster's DNS
+    #[arg(long, default_value = "10.43.0.10")]
+    pub(crate) cluster_dns: IpAddr,
+    /// Domain of the cluster
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Ports for Services of type NodePort
+    #[arg(long, default_value = "30000-32767")]
+    pub(crate) service_node_port_range: String,
+    /// The pod network, of all nodes
+    #[arg(long, default_value = "vxlan")]
+    pub(crate) network: Network,
     /// Also write the administrator's kubeconfig here
     #[arg(long)]
     pub(crate) write_kubeconfig: Option<PathBuf>,
@@ -216,12 +247,81 @@ pub(crate) struct Server {
     #[arg(long, value_delimiter = ',')]
     pub(crate) tls_san: Vec<String>,
     #[command(flatten)]
-    pub(crate) log: Log,
+    pub(crate) node: Node,
 }
 
-impl Server {
-    /// Whether a part runs.
-    pub(crate) fn runs(&self, part: Part) -> bool {
-        !self.disable.contains(&part)
-    }
+/// Flags of `skiff agent`.
+#[derive(Args)]
+pub(crate) struct Agent {
+    /// Where the API is, https://HOST:PORT
+    #[arg(long)]
+    pub(crate) server: String,
+    /// What `skiff token create` printed; needed until the node has joined
+    #[arg(long, default_value = "")]
+    pub(crate) token: String,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// `skiff token`.
+#[derive(Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it
+    Create {
+        /// How long it is good for: 30m, 24h, 7d; 0: for ever
+        #[arg(long, default_value = "24h")]
+        ttl: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Delete tokens, by id or whole
+    Delete {
+        /// Which
+        #[arg(required = true)]
+        tokens: Vec<String>,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+}
+
+/// `skiff cluster`.
+#[derive(Subcommand)]
+pub(crate) enum LocalCluster {
+    /// Start one and wait until its nodes are ready
+    Create {
+        /// How many nodes; the first is also the server
+        #[arg(long, default_value_t = 3)]
+        nodes: u8,
+        /// Where everything of it is kept; DIR/images/*.tar are imported on every node
+        #[arg(long, default_value = CLUSTER_DIR)]
+        data_dir: PathBuf,
+        /// Flags for `skiff server`, after `--`
+        #[arg(last = true)]
+        server_flags: Vec<String>,
+    },
+    /// Stop one and remove all of it
+    Delete {
+        /// Where it is kept
+        #[arg(long, default_value = CLUSTER_DIR)]
+        data_dir: PathBuf,
+    },
+}
+
+/// Which cluster a command is about.
+#[derive(Args)]
+pub(crate) struct Cluster {
+    /// The server's data directory
+    #[arg(long, default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// An administrator's kubeconfig [default: DATA-DIR/admin.kubeconfig]
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
 }

@@ -3,13 +3,17 @@
 //! Called `kubectl`, it is kubectl; called `skiff-cni`, it is the network plugin; otherwise its first word says what to
 //! be. Everything is wired in [`server`].
 
+mod agent;
+mod cluster;
 mod error;
 mod flags;
+mod join;
 mod log;
 mod node;
 mod place;
 mod server;
 mod snapshot;
+mod token;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,14 +64,20 @@ async fn run(command: Command) -> Result<(), error::StartError> {
     let world = RealWorld::shared();
     match command {
         Command::Server(flags) => {
-            log::start(&flags.log);
+            log::start(&flags.node.log);
             server::run(&flags, world).await
         }
         Command::Apiserver(mut flags) => {
-            log::start(&flags.log);
-            flags.disable = flags::Part::all();
+            log::start(&flags.node.log);
+            flags.node.disable = flags::Part::all();
             server::run(&flags, world).await
         }
+        Command::Agent(flags) => {
+            log::start(&flags.node.log);
+            agent::run(&flags, world).await
+        }
+        Command::Cluster(verb) => cluster::run(&verb, world).await,
+        Command::Token(verb) => token::run(&verb, world).await,
         Command::ControllerManager(flags) => {
             log::start(&flags.log);
             server::controllers_alone(&flags.kubeconfig, world).await

@@ -1,8 +1,8 @@
-//! The node's share of `skiff server`: containerd, the agent, the network.
+//! The node's share of `skiff server` and `skiff agent`: containerd, the agent, the network.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -15,38 +15,67 @@ use skiff_meta::world::Task;
 use skiff_net::{Clients, NetConfig, NetworkMode};
 use skiff_node::NodeConfig;
 use skiff_node::os::Os;
-use skiff_server::chain::User;
-use skiff_server::pki::{Pki, ServingNames};
+use skiff_server::pki::Pair;
 use tokio::sync::watch;
 
 use crate::error::StartError;
 use crate::flags::{self, Network, Part};
+use crate::join::ClusterFacts;
 use crate::place::host_name;
-use crate::server::{AUTHENTICATED, Place, service_account};
 
 /// What serves on a node says who calls it.
 const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
 
 /// Whether this machine can be a node with these flags; asked before anything is written.
-pub(crate) fn fit(flags: &flags::Server) -> Result<(), StartError> {
+pub(crate) fn fit(flags: &flags::Node) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
     labels(flags)?;
     taints(flags)?;
-    range("cluster-cidr", &flags.cluster_cidr)?;
     if flags.container_runtime_endpoint.is_none() {
         skiff_cri::containerd::installed()?;
     }
-    if flags.network != Network::None || flags.runs(Part::Proxy) {
+    if flags.runs(Part::Proxy) || flags.runs(Part::NetworkPolicy) {
         skiff_net::nft::run_blocking("").map_err(|error| StartError::Node(error.to_string()))?;
     }
     Ok(())
 }
 
-fn range(flag: &'static str, text: &str) -> Result<Ipv4Net, StartError> {
+/// A range of addresses, as a flag gives it.
+pub(crate) fn range(flag: &'static str, text: &str) -> Result<Ipv4Net, StartError> {
     let why = "is no range of IPv4 addresses, such as 10.42.0.0/16".to_owned();
     text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
+}
+
+/// Who a node is, however it came to know.
+pub(crate) struct Identity {
+    /// Its data directory.
+    pub(crate) data: PathBuf,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// What it serves with.
+    pub(crate) serving: Pair,
+    /// PEM of the cluster's authority.
+    pub(crate) authority: String,
+    /// How its parts reach the API.
+    pub(crate) clients: NodeClients,
+    /// What all nodes of the cluster agree on.
+    pub(crate) cluster: ClusterFacts,
+}
+
+/// A client for each part of a node, with its own user.
+pub(crate) struct NodeClients {
+    /// `system:node:NAME`.
+    pub(crate) node: Client,
+    /// `system:kube-proxy`.
+    pub(crate) proxy: Client,
+    /// The service account `network-policy`.
+    pub(crate) policy: Client,
+    /// The service account `kube-dns`.
+    pub(crate) dns: Client,
 }
 
 /// A running node.
@@ -60,15 +89,9 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts containerd (unless another runtime is given), the network and the agent.
-    pub(crate) async fn start(
-        flags: &flags::Server,
-        place: &Place,
-        pki: &Pki,
-        make: &dyn Fn(User) -> Client,
-        world: &WorldRef,
-    ) -> Result<Self, StartError> {
-        let net = net_config(flags, place)?;
-        let (containerd, runtime) = runtime(flags, place, &net, world).await?;
+    pub(crate) async fn start(flags: &flags::Node, who: Identity, world: &WorldRef) -> Result<Self, StartError> {
+        let net = net_config(flags, &who)?;
+        let (containerd, runtime) = runtime(flags, &net, world).await?;
         let (stop, stopped) = watch::channel(false);
         let (fail, failure) = watch::channel(None);
         let fail = Arc::new(fail);
@@ -76,15 +99,15 @@ impl Node {
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stop| *stop).await) }.boxed()
         };
-        let identity = User::new(format!("system:node:{}", place.node), &["system:nodes", "system:authenticated"]);
+        let config = agent_config(flags, &who)?;
         let clients = Clients {
-            node: make(identity.clone()),
-            proxy: make(User::new("system:kube-proxy", AUTHENTICATED)),
-            dns: make(service_account("kube-dns")).with_manager("kube-dns"),
+            node: who.clients.node.clone(),
+            proxy: who.clients.proxy,
+            policy: who.clients.policy,
+            dns: who.clients.dns.with_manager("kube-dns"),
         };
         let network = skiff_net::run(net.clone(), clients, world.clone(), until());
-        let agent =
-            skiff_node::run(agent_config(flags, place, pki, world)?, make(identity), runtime, world.clone(), until());
+        let agent = skiff_node::run(config, who.clients.node, runtime, world.clone(), until());
         let (fails, told) = (fail.clone(), fail);
         let tasks = vec![
             world.spawn("network", async move { report(&fails, network.await) }.boxed()),
@@ -103,7 +126,7 @@ impl Node {
     }
 
     /// Stops the agent. Containers run on, unless everything is to go.
-    pub(crate) async fn stop(self, everything: bool, place: &Place) {
+    pub(crate) async fn stop(self, everything: bool) {
         let _ = self.stop.send(true);
         for task in self.tasks {
             task.await;
@@ -113,7 +136,7 @@ impl Node {
             return;
         }
         drop(self.containerd);
-        cleanup(place.data.path(), skiff_meta::world::RealWorld::shared()).await;
+        cleanup(&self.net.data_dir, skiff_meta::world::RealWorld::shared()).await;
         let _ = skiff_net::network::cleanup(&self.net.data_dir, &self.net.cni_bin_dir, &self.net.cni_conf_dir);
     }
 }
@@ -127,8 +150,7 @@ fn report<E: std::fmt::Display>(fail: &watch::Sender<Option<String>>, result: Re
 
 /// The user's runtime, or a private containerd.
 async fn runtime(
-    flags: &flags::Server,
-    place: &Place,
+    flags: &flags::Node,
     net: &NetConfig,
     world: &WorldRef,
 ) -> Result<(Option<Containerd>, Arc<dyn Runtime>), StartError> {
@@ -137,7 +159,7 @@ async fn runtime(
         return Ok((None, Arc::new(GrpcRuntime::new(Path::new(socket)))));
     }
     let options = ContainerdOptions {
-        directory: place.data.join("containerd"),
+        directory: net.data_dir.join("containerd"),
         cni_conf_dir: net.cni_conf_dir.clone(),
         cni_bin_dir: net.cni_bin_dir.clone(),
         own_network: net.mode != NetworkMode::None,
@@ -147,57 +169,62 @@ async fn runtime(
     Ok((Some(containerd), runtime))
 }
 
-fn net_config(flags: &flags::Server, place: &Place) -> Result<NetConfig, StartError> {
-    let ours = flags.network == Network::Bridge;
+fn net_config(flags: &flags::Node, who: &Identity) -> Result<NetConfig, StartError> {
+    let cluster = &who.cluster;
+    let ours = cluster.network != Network::None;
     let v4 = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4,
         IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
     };
     Ok(NetConfig {
-        data_dir: place.data.path().to_path_buf(),
-        node_name: place.node.clone(),
-        node_ip: v4(place.config.advertise),
-        mode: if ours { NetworkMode::Bridge } else { NetworkMode::None },
-        cluster_cidr: range("cluster-cidr", &flags.cluster_cidr)?,
-        service_cidr: range("service-cidr", &flags.service_cidr)?,
-        cluster_dns: v4(flags.cluster_dns),
-        cluster_domain: flags.cluster_domain.clone(),
-        cni_bin_dir: if ours { place.data.join("cni/bin") } else { flags.cni_bin_dir.clone() },
-        cni_conf_dir: if ours { place.data.join("cni/net.d") } else { flags.cni_conf_dir.clone() },
+        data_dir: who.data.clone(),
+        cluster: who.authority.clone(),
+        node_name: who.name.clone(),
+        node_ip: v4(who.address),
+        mode: match cluster.network {
+            Network::Vxlan => NetworkMode::Vxlan,
+            Network::Routed => NetworkMode::Routed,
+            Network::Bridge => NetworkMode::Bridge,
+            Network::None => NetworkMode::None,
+        },
+        cluster_cidr: range("cluster-cidr", &cluster.cluster_cidr)?,
+        service_cidr: range("service-cidr", &cluster.service_cidr)?,
+        cluster_dns: v4(cluster.cluster_dns),
+        cluster_domain: cluster.cluster_domain.clone(),
+        cni_bin_dir: if ours { who.data.join("cni/bin") } else { flags.cni_bin_dir.clone() },
+        cni_conf_dir: if ours { who.data.join("cni/net.d") } else { flags.cni_conf_dir.clone() },
         proxy: flags.runs(Part::Proxy),
+        policy: flags.runs(Part::NetworkPolicy),
         dns: flags.runs(Part::Dns),
     })
 }
 
-fn agent_config(flags: &flags::Server, place: &Place, pki: &Pki, world: &WorldRef) -> Result<NodeConfig, StartError> {
-    let directory = place.data.join("agent");
+fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, StartError> {
+    let directory = who.data.join("agent");
     let failed = |e| StartError::Io("the machine cannot be read".to_owned(), e);
     std::fs::create_dir_all(&directory).map_err(failed)?;
-    let address = place.config.advertise;
-    let names = ServingNames::of([address.to_string(), place.node.clone(), host_name()]);
-    let pair = pki.issue_serving(&names, world.now())?;
     Ok(NodeConfig {
-        name: place.node.clone(),
+        name: who.name.clone(),
         hostname: host_name(),
-        addresses: vec![address],
+        addresses: vec![who.address],
         labels: labels(flags)?,
         taints: taints(flags)?,
-        log_directory: place.data.join("logs"),
-        storage_directory: place.data.join("storage"),
-        image_directory: Some(place.data.join("images")),
-        cluster_dns: flags.runs(Part::Dns).then_some(flags.cluster_dns),
-        cluster_domain: flags.cluster_domain.clone(),
+        log_directory: who.data.join("logs"),
+        storage_directory: who.data.join("storage"),
+        image_directory: Some(who.data.join("images")),
+        cluster_dns: flags.runs(Part::Dns).then_some(who.cluster.cluster_dns),
+        cluster_domain: who.cluster.cluster_domain.clone(),
         max_pods: 110,
         watches_pressure: true,
         version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
         server: Some(skiff_node::ServerConfig {
             bind: SocketAddr::new(flags.bind_address, flags.kubelet_port),
-            certificate: pair.certificate.into_bytes(),
-            key: pair.key.into_bytes(),
-            client_ca: pki.ca_pem().as_bytes().to_vec(),
+            certificate: who.serving.certificate.clone().into_bytes(),
+            key: who.serving.key.clone().into_bytes(),
+            client_ca: who.authority.clone().into_bytes(),
             clients: vec![API_SERVER.to_owned()],
         }),
-        os: Os::real(&cgroup_root(place.data.path()), &directory).map_err(failed)?,
+        os: Os::real(&cgroup_root(&who.data), &directory).map_err(failed)?,
         directory,
     })
 }
@@ -212,7 +239,7 @@ fn cgroup_root(data: &Path) -> String {
     format!("/kubepods{name}")
 }
 
-fn labels(flags: &flags::Server) -> Result<BTreeMap<String, String>, StartError> {
+fn labels(flags: &flags::Node) -> Result<BTreeMap<String, String>, StartError> {
     let mut labels = BTreeMap::new();
     for text in &flags.node_label {
         let why = || "is not of the form KEY=VALUE".to_owned();
@@ -226,7 +253,7 @@ fn labels(flags: &flags::Server) -> Result<BTreeMap<String, String>, StartError>
     Ok(labels)
 }
 
-fn taints(flags: &flags::Server) -> Result<Vec<k8s_openapi::api::core::v1::Taint>, StartError> {
+fn taints(flags: &flags::Node) -> Result<Vec<k8s_openapi::api::core::v1::Taint>, StartError> {
     let read = |text: &String| {
         let (pair, effect) = text.rsplit_once(':')?;
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

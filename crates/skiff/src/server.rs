@@ -14,20 +14,22 @@ use skiff_meta::WorldRef;
 use skiff_meta::quantity::Quantity;
 use skiff_meta::world::Task;
 use skiff_server::chain::User;
-use skiff_server::pki::{Pki, write_if_changed};
+use skiff_server::pki::{Pki, ServingNames, write_if_changed};
 use skiff_server::{Server, ServerConfig};
 use skiff_store::{EmbeddedStore, Engine, HistoryLimits, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
-use crate::node::{self, Node};
+use crate::join::{self, ClusterFacts};
+use crate::node::{self, Identity, Node, NodeClients};
 use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
     let config = config(flags)?;
-    if flags.runs(Part::Agent) {
-        node::fit(flags)?;
+    if flags.node.runs(Part::Agent) {
+        node::fit(&flags.node)?;
+        node::range("cluster-cidr", &flags.cluster_cidr)?;
     }
     let listener = Server::bind(config.bind)?;
     let place = Place::of(flags, config)?;
@@ -39,18 +41,23 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
 
     let make = |user: User| Client::new(server.backend(user));
     let mut tasks = Vec::new();
-    if flags.runs(Part::ControllerManager) {
+    if flags.node.runs(Part::ControllerManager) {
         tasks.extend(controllers(&make, controller_options(flags, &place, &pki), &world));
     }
-    if flags.runs(Part::Scheduler) {
+    if flags.node.runs(Part::Scheduler) {
         tasks.push(scheduler(
             make(User::new("system:kube-scheduler", AUTHENTICATED)).with_manager("kube-scheduler"),
             &world,
         ));
     }
 
-    let node = match flags.runs(Part::Agent) {
-        true => Some(Node::start(flags, &place, &pki, &make, &world).await?),
+    let facts = ClusterFacts::of(flags);
+    let url = format!("https://{}", SocketAddr::new(place.config.advertise, server.address().port()));
+    let publisher = make(User::new("skiff", MASTERS)).with_manager("skiff");
+    tasks.push(join::publish(publisher, &facts, url, pki.ca_pem().to_owned(), &world));
+
+    let node = match flags.node.runs(Part::Agent) {
+        true => Some(Node::start(&flags.node, identity(&place, &pki, facts, &make, &world)?, &world).await?),
         false => None,
     };
 
@@ -59,28 +66,56 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     drop(face);
     tasks.iter().for_each(Task::abort);
     if let Some(node) = node {
-        node.stop(flags.ephemeral, &place).await;
+        node.stop(flags.ephemeral).await;
     }
     server.shutdown().await;
     store.close().await?;
     ended
 }
 
-pub(crate) const AUTHENTICATED: &[&str] = &["system:authenticated"];
+const AUTHENTICATED: &[&str] = &["system:authenticated"];
+const MASTERS: &[&str] = &["system:masters", "system:authenticated"];
+
+/// Who this server's own node is.
+fn identity(
+    place: &Place,
+    pki: &Pki,
+    cluster: ClusterFacts,
+    make: &dyn Fn(User) -> Client,
+    world: &WorldRef,
+) -> Result<Identity, StartError> {
+    let address = place.config.advertise;
+    let names = ServingNames::of([address.to_string(), place.node.clone(), host_name()]);
+    let user = User::new(format!("system:node:{}", place.node), &["system:nodes", "system:authenticated"]);
+    Ok(Identity {
+        data: place.data.path().to_path_buf(),
+        name: place.node.clone(),
+        address,
+        serving: pki.issue_serving(&names, world.now())?,
+        authority: pki.ca_pem().to_owned(),
+        clients: NodeClients {
+            node: make(user),
+            proxy: make(User::new("system:kube-proxy", AUTHENTICATED)),
+            policy: make(service_account("network-policy")),
+            dns: make(service_account("kube-dns")),
+        },
+        cluster,
+    })
+}
 
 /// What is fixed before anything starts: directories, names, addresses.
-pub(crate) struct Place {
-    pub(crate) data: DataDir,
+struct Place {
+    data: DataDir,
     /// The node's name.
-    pub(crate) node: String,
-    pub(crate) config: ServerConfig,
+    node: String,
+    config: ServerConfig,
 }
 
 impl Place {
     fn of(flags: &flags::Server, config: ServerConfig) -> Result<Self, StartError> {
-        let chosen = flags.data_dir != Path::new(flags::DATA_DIR);
-        let data = DataDir::open(&flags.data_dir, flags.ephemeral, chosen)?;
-        let node = flags.node_name.clone().unwrap_or_else(host_name);
+        let chosen = flags.node.data_dir != Path::new(flags::DATA_DIR);
+        let data = DataDir::open(&flags.node.data_dir, flags.ephemeral, chosen)?;
+        let node = flags.node.node_name.clone().unwrap_or_else(host_name);
         let config = ServerConfig { data_dir: Some(data.path().to_path_buf()), ..config };
         Ok(Self { data, node, config })
     }
@@ -98,10 +133,11 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
         .filter(|(first, last)| first <= last)
         .ok_or_else(|| wrong("service-node-port-range", range, "is no range of ports, such as 30000-32767"))?;
-    let loopback = flags.bind_address.is_loopback();
-    let advertise = flags.node_ip.unwrap_or_else(|| if loopback { flags.bind_address } else { own_address() });
+    let loopback = flags.node.bind_address.is_loopback();
+    let advertise =
+        flags.node.node_ip.unwrap_or_else(|| if loopback { flags.node.bind_address } else { own_address() });
     Ok(ServerConfig {
-        bind: SocketAddr::new(flags.bind_address, flags.secure_port),
+        bind: SocketAddr::new(flags.node.bind_address, flags.secure_port),
         advertise,
         tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
         service_cidr,
@@ -178,8 +214,11 @@ fn write_kubeconfigs(
     server: &Server,
     world: &WorldRef,
 ) -> Result<(), StartError> {
-    let host =
-        if flags.bind_address.is_unspecified() { "127.0.0.1".to_owned() } else { flags.bind_address.to_string() };
+    let host = if flags.node.bind_address.is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        flags.node.bind_address.to_string()
+    };
     let url = format!("https://{host}:{}", server.address().port());
     pki.write_kubeconfigs(place.data.path(), &url, &place.node, world.now())?;
     if let Some(path) = &flags.write_kubeconfig {
@@ -198,7 +237,8 @@ fn controller_options(flags: &flags::Server, place: &Place, pki: &Pki) -> skiff_
             key: pki.ca_key_pem(),
         }),
         cluster_cidr: flags.cluster_cidr.clone(),
-        control_plane_node: if flags.runs(Part::Agent) { place.node.clone() } else { String::new() },
+        balance: flags.node.runs(Part::ServiceLb),
+        control_plane_node: if flags.node.runs(Part::Agent) { place.node.clone() } else { String::new() },
     }
 }
 
@@ -214,7 +254,7 @@ fn controllers(make: &dyn Fn(User) -> Client, options: skiff_controllers::Option
     skiff_controllers::start(&client, world.clone(), options)
 }
 
-pub(crate) fn service_account(name: &str) -> User {
+fn service_account(name: &str) -> User {
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     User::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
 }
@@ -257,7 +297,7 @@ pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result
 }
 
 /// Returns when the process is asked to end, or with the reason why it must.
-async fn stopped(node: Option<&Node>) -> Result<(), StartError> {
+pub(crate) async fn stopped(node: Option<&Node>) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e| StartError::Io("signals cannot be received".to_owned(), e);
     let (mut term, mut int) =

@@ -4,6 +4,7 @@ pub mod cases;
 pub mod cluster;
 pub mod faults;
 pub mod hollow;
+pub mod nodes;
 pub mod process;
 pub mod sim;
 pub mod witness;

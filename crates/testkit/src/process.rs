@@ -174,7 +174,7 @@ impl Process {
     }
 }
 
-fn said(output: std::io::Result<Output>, words: &[&str]) -> Result<String, String> {
+pub(crate) fn said(output: std::io::Result<Output>, words: &[&str]) -> Result<String, String> {
     let output = output.map_err(|e| format!("{words:?}: {e}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {

@@ -8,6 +8,7 @@
 
 mod api;
 mod load;
+mod network;
 mod node;
 mod server;
 
@@ -33,6 +34,8 @@ pub(crate) enum Bench {
     Node,
     /// Only the controllers: 1,000 Deployments of 10 on hollow nodes, and what it costs to have them
     Controllers,
+    /// Only the network, as root: changes of Services, connections through them, names
+    Network,
 }
 
 /// Builds, measures, prints.
@@ -40,13 +43,19 @@ pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
     if matches!(which, Bench::Controllers) {
         return run(&mut cargo(["run", "--locked", "--release", "-p", "skiff-testkit", "--example", "controllers"]));
     }
+    let mut table = Table::default();
+    if matches!(which, Bench::Network) {
+        install::ensure(install::NODE)?;
+        network::measure(&mut table)?;
+        table.print();
+        return Ok(());
+    }
     install::ensure(TESTS)?;
     if matches!(which, Bench::Store) {
         return run(&mut cargo(["bench", "--locked", "-p", "skiff-store"]));
     }
     // One package for both, so that the server is built once.
     run(&mut cargo(["build", "--locked", "--release", "-p", "skiff", "--bin", "skiff", "--example", "watchers"]))?;
-    let mut table = Table::default();
     if matches!(which, Bench::First | Bench::Api) {
         let other = vs.map(|path| Target::from_kubeconfig(&path)).transpose()?;
         api::measure(&mut table, other.as_ref())?;

@@ -29,6 +29,11 @@ pub struct PluginConfig {
     pub state_dir: PathBuf,
     /// The node's range of pod addresses.
     pub pod_cidr: Ipv4Net,
+    /// All nodes' pods, for clean-up.
+    pub cluster_cidr: Ipv4Net,
+    /// The device towards other nodes that packets from 127.0.0.0/8 may leave by, where it is not ours; for clean-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<String>,
     /// The node's own address in that range, the pods' gateway.
     pub gateway: Ipv4Addr,
     /// The largest packet of pod devices, in bytes.

@@ -62,7 +62,7 @@ impl Node {
 
     fn config(&self) -> Value {
         json!({"cniVersion": "1.0.0", "name": "skiff", "type": "skiff-cni", "instance": "aaaaa",
-            "stateDir": self.state.path(), "podCidr": "10.42.0.0/24", "gateway": "10.42.0.1", "mtu": 1400})
+            "stateDir": self.state.path(), "podCidr": "10.42.0.0/24", "clusterCidr": "10.42.0.0/16", "gateway": "10.42.0.1", "mtu": 1400})
     }
 
     fn call(&self, env: &[(&str, &str)], input: &Value) -> (i32, Value) {
@@ -207,7 +207,7 @@ fn the_configuration_appears_whole_and_goes() {
     let text = std::fs::read_to_string(conf.join("00-skiff.conflist")).unwrap();
     let list: Value = serde_json::from_str(&text).unwrap();
     let plugin = json!({"type": "skiff-cni", "instance": "aaaaa", "stateDir": node.state.path(),
-        "podCidr": "10.42.0.0/24", "gateway": "10.42.0.1", "mtu": 1400, "capabilities": {"portMappings": true}});
+        "podCidr": "10.42.0.0/24", "clusterCidr": "10.42.0.0/16", "gateway": "10.42.0.1", "mtu": 1400, "capabilities": {"portMappings": true}});
     assert_eq!(list, json!({"cniVersion": "1.0.0", "name": "skiff", "plugins": [plugin]}));
     assert_eq!(std::fs::read_link(bin.join("skiff-cni")).unwrap(), std::env::current_exe().unwrap());
     assert_eq!(installed(&conf).unwrap().pod_cidr, config.pod_cidr);

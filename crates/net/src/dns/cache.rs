@@ -40,6 +40,11 @@ impl Cache {
         Some(reply)
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// Keeps a reply, if it may be kept.
     pub(super) fn put(&mut self, question: Question, reply: &Reply, now: Duration) {
         let Some(seconds) = lifetime(reply) else { return };

@@ -7,9 +7,11 @@
 
 mod cache;
 mod lookup;
+mod metrics;
 mod objects;
 mod respond;
 mod server;
+mod settings;
 mod upstream;
 mod zone;
 
@@ -23,20 +25,28 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::RwLock;
 use skiff_client::{Client, Event};
 use skiff_meta::WorldRef;
+use tokio::net::TcpListener;
 
 pub use lookup::{Answer, Lookup};
 pub use zone::Zone;
 
-use crate::{NetError, watch};
+use crate::{NetError, http, watch};
+use metrics::Metrics;
 use respond::Responder;
 use server::Sockets;
+use settings::Settings;
 use upstream::Upstream;
 
 /// The usual port.
 const PORT: u16 = 53;
+/// Where CoreDNS tells its figures.
+const METRICS_PORT: u16 = 9153;
+/// What administrators say.
+const SETTINGS: (&str, &str) = ("kube-system", "kube-dns");
 /// How long to wait before publishing is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -76,10 +86,48 @@ pub async fn run(config: DnsConfig, client: Client, world: WorldRef) -> Result<(
             None => return Ok(()),
         }
     }
-    let responder = Responder { zone: zone.clone(), upstream, world: world.clone() };
+    let metrics = Arc::new(Metrics::default());
+    let responder =
+        Responder { zone: zone.clone(), upstream: upstream.clone(), metrics: metrics.clone(), world: world.clone() };
     let follow = async { while sources.next(&zone).await.is_some() {} };
-    futures::join!(follow, sockets.serve(responder), publish(&config, &client, &world, at));
+    let settings = follow_settings(watch::config_map(&client, SETTINGS.0, SETTINGS.1), &upstream);
+    let figures = tell_figures(config.listen, metrics, &world);
+    futures::join!(follow, settings, figures, sockets.serve(responder), publish(&config, &client, &world, at));
     Ok(())
+}
+
+/// Follows the ConfigMap of settings.
+async fn follow_settings(mut events: BoxStream<'static, Event>, upstream: &Upstream) {
+    while let Some(event) = events.next().await {
+        let map = match event {
+            Event::Replace(maps) => maps.into_iter().next(),
+            Event::Apply(map) => Some(map),
+            Event::Delete(_) => None,
+        };
+        let read = map.map_or(Ok(Settings::default()), |map| {
+            map.typed::<ConfigMap>()
+                .map_or_else(|error| Err(error.to_string()), |map| Settings::read(&map).map_err(|e| e.to_string()))
+        });
+        match read {
+            Ok(settings) => upstream.set(settings),
+            Err(error) => tracing::warn!("ConfigMap {}/{} is left as it was: {error}", SETTINGS.0, SETTINGS.1),
+        }
+    }
+}
+
+/// Tells figures where it may; names resolve without them.
+async fn tell_figures(listen: Ipv4Addr, metrics: Arc<Metrics>, world: &WorldRef) {
+    let listener = match TcpListener::bind((listen, METRICS_PORT)).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::info!(%listen, "port {METRICS_PORT} is not to be had, no figures of DNS: {error}");
+        }
+    };
+    let page = move |path: &str| match path {
+        "/metrics" => http::answer("200 OK", "text/plain; version=0.0.4", "", &metrics.page()),
+        _ => http::answer("404 Not Found", "text/plain", "", "see /metrics\n"),
+    };
+    http::serve(listener, world.clone(), page).await;
 }
 
 async fn bind(listen: Ipv4Addr) -> Result<Sockets, NetError> {

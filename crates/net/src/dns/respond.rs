@@ -9,6 +9,7 @@ use skiff_meta::WorldRef;
 
 use super::cache::Reply;
 use super::lookup::{Answer, Lookup};
+use super::metrics::Metrics;
 use super::upstream::{MAX_UDP, Upstream};
 use super::zone::Zone;
 
@@ -29,6 +30,7 @@ pub(super) enum Transport {
 pub(super) struct Responder {
     pub(super) zone: Arc<RwLock<Zone>>,
     pub(super) upstream: Arc<Upstream>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) world: WorldRef,
 }
 
@@ -56,14 +58,15 @@ impl Responder {
         if request.metadata.message_type != MessageType::Query {
             return Step::Ignore;
         }
+        self.metrics.asked(transport);
         let limit = limit(&request, transport);
         let mut response = response_to(&request);
         if let Some(code) = refusal(&request) {
             response.metadata.response_code = code;
-            return Step::Reply(encode(response, limit));
+            return Step::Reply(self.encode(response, limit));
         }
         match self.resolve(&mut response) {
-            None => Step::Reply(encode(response, limit)),
+            None => Step::Reply(self.encode(response, limit)),
             Some(name) => Step::Ask(Box::new(Pending { response, limit, name })),
         }
     }
@@ -79,6 +82,11 @@ impl Responder {
             None if response.answers.is_empty() => response.metadata.response_code = ResponseCode::ServFail,
             None => {}
         }
+        self.encode(response, limit)
+    }
+
+    fn encode(&self, response: Message, limit: usize) -> Vec<u8> {
+        self.metrics.answered(response.metadata.response_code);
         encode(response, limit)
     }
 
@@ -90,7 +98,9 @@ impl Responder {
             let lookup = self.zone.read().lookup(&name, record_type);
             let Lookup::Found(answer) = lookup else {
                 let question = (name.to_lowercase(), record_type, class);
-                let Some(reply) = self.upstream.cached(&question) else { return Some(name) };
+                let reply = self.upstream.cached(&question);
+                self.metrics.outside(reply.is_some());
+                let Some(reply) = reply else { return Some(name) };
                 append(response, reply);
                 return None;
             };

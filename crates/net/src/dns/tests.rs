@@ -198,7 +198,7 @@ fn the_zone_follows_events() {
 
 fn responder(zone: Zone, world: WorldRef) -> Responder {
     let upstream = Arc::new(Upstream::new("/nonexistent/resolv.conf".into(), Vec::new(), world.clone()));
-    Responder { zone: Arc::new(RwLock::new(zone)), upstream, world }
+    Responder { zone: Arc::new(RwLock::new(zone)), upstream, metrics: Arc::default(), world }
 }
 
 fn question(name: Name, record_type: RecordType) -> Message {

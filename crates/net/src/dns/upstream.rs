@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::cache::{Cache, Question, Reply};
+use super::settings::Settings;
 
 /// How long one server has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,13 +29,22 @@ pub(super) struct Upstream {
     /// Addresses of this server: asking it would go in circles.
     ourselves: Vec<IpAddr>,
     servers: Mutex<(Option<SystemTime>, Vec<SocketAddr>)>,
+    /// What the cluster's administrator says.
+    settings: Mutex<Arc<Settings>>,
     cache: Mutex<Cache>,
     world: WorldRef,
 }
 
 impl Upstream {
     pub(super) fn new(resolv_conf: PathBuf, ourselves: Vec<IpAddr>, world: WorldRef) -> Self {
-        Self { resolv_conf, ourselves, servers: Mutex::default(), cache: Mutex::default(), world }
+        Self {
+            resolv_conf,
+            ourselves,
+            servers: Mutex::default(),
+            settings: Mutex::default(),
+            cache: Mutex::default(),
+            world,
+        }
     }
 
     /// These servers, whatever the machine uses.
@@ -45,6 +56,12 @@ impl Upstream {
         Self { servers: Mutex::new((changed, servers)), ..Self::new(file, Vec::new(), world) }
     }
 
+    /// From now on, names are asked for where these settings say. What others said before is forgotten.
+    pub(super) fn set(&self, settings: Settings) {
+        *self.settings.lock() = Arc::new(settings);
+        self.cache.lock().clear();
+    }
+
     /// A kept answer.
     pub(super) fn cached(&self, question: &Question) -> Option<Reply> {
         self.cache.lock().get(question, self.world.elapsed())
@@ -52,7 +69,11 @@ impl Upstream {
 
     /// Asks; `None` when nobody answered. A refusal of one server is passed on only if no other knows better.
     pub(super) async fn ask(&self, question: &Question) -> Option<Reply> {
-        let servers = self.servers();
+        let settings = self.settings.lock().clone();
+        let servers = match settings.servers_for(&question.0) {
+            Some(servers) => servers.to_vec(),
+            None => self.servers(),
+        };
         let mut worst = None;
         for server in std::iter::repeat_n(&servers, ROUNDS).flatten() {
             let answer = self.world.timeout(PATIENCE, self.exchange(*server, question)).await;

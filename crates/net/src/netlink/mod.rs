@@ -5,7 +5,9 @@
 //! A socket belongs to the network namespace it was opened in, so work inside a pod needs only a socket opened there.
 
 mod namespace;
+mod neighbour;
 mod socket;
+mod tunnel;
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,12 +17,13 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 pub use namespace::{Namespace, inside};
 pub use socket::{Netlink, NetlinkError};
+pub use tunnel::Tunnel;
 
 /// What one needs to know of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Where it is the port of a tunnel: its number, UDP port and own address.
+    pub tunnel: Option<(u32, u16, Ipv4Addr)>,
 }
 
 impl Link {
@@ -46,6 +51,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::LinkInfo(infos) => link.tunnel = tunnel::read(&infos),
                 _ => {}
             }
         }
@@ -63,8 +69,10 @@ impl Link {
 pub enum Via {
     /// The destination is on this device's link.
     Device(u32),
-    /// Through a gateway on this device's link.
+    /// Through a gateway on this device's link; device 0: whichever link the gateway is on.
     Gateway(u32, Ipv4Addr),
+    /// Through a gateway that is taken to be on this device's link, whatever its address.
+    OnLink(u32, Ipv4Addr),
     /// Nowhere: senders hear "host unreachable" at once.
     Unreachable,
 }
@@ -104,7 +112,7 @@ impl Netlink {
         Ok(answers.into_iter().filter_map(as_link).collect())
     }
 
-    /// Makes a bridge without ports, up: a device that holds addresses and routes.
+    /// Makes a bridge without ports, up.
     ///
     /// # Errors
     /// When the name is taken or the kernel refuses.
@@ -138,6 +146,17 @@ impl Netlink {
         let pair = LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far)));
         near.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), pair]));
         self.tell("create veth pair", RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a device a port of the bridge `bridge`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_bridge(&mut self, index: u32, bridge: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        self.tell("attach device to bridge", RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// Removes a device with its addresses and routes (and a veth's peer).
@@ -244,8 +263,13 @@ impl Route {
                 message.header.scope = RouteScope::Link;
                 message.attributes.push(RouteAttribute::Oif(index));
             }
-            Via::Gateway(index, gateway) => {
-                message.attributes.push(RouteAttribute::Oif(index));
+            Via::Gateway(index, gateway) | Via::OnLink(index, gateway) => {
+                if index > 0 {
+                    message.attributes.push(RouteAttribute::Oif(index));
+                }
+                if matches!(self.via, Via::OnLink(..)) {
+                    message.header.flags = RouteFlags::Onlink;
+                }
                 message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
             }
             Via::Unreachable => message.header.kind = RouteType::Unreachable,
@@ -285,6 +309,7 @@ fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
     if message.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
+    let on_link = message.header.flags.contains(RouteFlags::Onlink);
     let (mut destination, mut device, mut gateway, mut source) = (Ipv4Addr::UNSPECIFIED, None, None, None);
     for attribute in message.attributes {
         match attribute {
@@ -297,6 +322,7 @@ fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
     }
     let via = match (message.header.kind, device, gateway) {
         (RouteType::Unreachable, ..) => Via::Unreachable,
+        (RouteType::Unicast, Some(index), Some(gateway)) if on_link => Via::OnLink(index, gateway),
         (RouteType::Unicast, Some(index), Some(gateway)) => Via::Gateway(index, gateway),
         (RouteType::Unicast, Some(index), None) => Via::Device(index),
         _ => return None,

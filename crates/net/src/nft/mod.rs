@@ -5,6 +5,7 @@
 
 mod assembly;
 mod batch;
+mod diff;
 mod program;
 mod table;
 

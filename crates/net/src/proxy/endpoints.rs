@@ -6,11 +6,31 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
+use super::plan::NodeFacts;
+
 /// Where a connection can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Target {
     pub(super) address: Ipv4Addr,
     pub(super) port: u16,
+}
+
+/// Where endpoints may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// On any node.
+    Cluster,
+    /// On this node.
+    Local,
+}
+
+impl Scope {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// The usable endpoints of one Service port.
@@ -31,12 +51,14 @@ struct Candidate {
     serving: bool,
     on_node: bool,
     /// Hinted for this node; `None`: carries no hint for nodes.
-    hinted: Option<bool>,
+    for_node: Option<bool>,
+    /// The same for zones.
+    for_zone: Option<bool>,
 }
 
 impl Targets {
     /// The endpoints of `port` in a Service's slices, as a proxy on `node` sees them.
-    pub(super) fn of(port: &ServicePort, slices: &[&EndpointSlice], node: &str) -> Self {
+    pub(super) fn of(port: &ServicePort, slices: &[&EndpointSlice], node: &NodeFacts) -> Self {
         let mut candidates = BTreeMap::new();
         for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
             let number = slice.ports.iter().flatten().find(|p| same_port(p, port)).and_then(|p| p.port);
@@ -58,6 +80,14 @@ impl Targets {
         }
     }
 
+    /// Those of a scope.
+    pub(super) fn of_scope(&self, scope: Scope) -> &[Target] {
+        match scope {
+            Scope::Cluster => &self.cluster,
+            Scope::Local => &self.local,
+        }
+    }
+
     /// Whether `target` is on this node.
     pub(super) fn is_on_node(&self, target: &Target) -> bool {
         self.on_node.binary_search(target).is_ok()
@@ -73,16 +103,19 @@ impl Targets {
 }
 
 impl Candidate {
-    fn of(endpoint: &Endpoint, node: &str) -> Self {
+    fn of(endpoint: &Endpoint, node: &NodeFacts) -> Self {
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
         let terminating = conditions.terminating.unwrap_or(false);
-        let for_nodes = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_ref()).filter(|n| !n.is_empty());
+        let hints = endpoint.hints.clone().unwrap_or_default();
+        let nodes = hints.for_nodes.filter(|nodes| !nodes.is_empty());
+        let zones = hints.for_zones.filter(|zones| !zones.is_empty());
         Self {
             ready,
             serving: conditions.serving.unwrap_or(ready) && terminating,
-            on_node: endpoint.node_name.as_deref() == Some(node),
-            hinted: for_nodes.map(|nodes| nodes.iter().any(|hint| hint.name == node)),
+            on_node: endpoint.node_name.as_deref() == Some(&*node.name),
+            for_node: nodes.map(|nodes| nodes.iter().any(|hint| hint.name == node.name)),
+            for_zone: zones.map(|zones| zones.iter().any(|hint| Some(&hint.name) == node.zone.as_ref())),
         }
     }
 }
@@ -93,14 +126,18 @@ fn same_port(endpoint: &EndpointPort, service: &ServicePort) -> bool {
         && protocol(&endpoint.protocol) == protocol(&service.protocol)
 }
 
-/// Those meant for this node, where every ready endpoint says whom it is meant for and some are meant for us
-/// (`trafficDistribution: PreferSameNode`); otherwise all.
+/// Those meant for this node, or else for its zone, where every ready endpoint says whom it is meant for and some are
+/// meant for us (`trafficDistribution`); otherwise all.
 fn hinted(candidates: &BTreeMap<Target, Candidate>) -> BTreeMap<Target, Candidate> {
-    let ready = || candidates.values().filter(|c| c.ready);
-    if ready().any(|c| c.hinted.is_none()) || !ready().any(|c| c.hinted == Some(true)) {
-        return candidates.clone();
+    let hints: [fn(&Candidate) -> Option<bool>; 2] = [|c| c.for_node, |c| c.for_zone];
+    let complete = |hint: &fn(&Candidate) -> Option<bool>| {
+        let mut ready = candidates.values().filter(|c| c.ready).map(hint);
+        ready.clone().all(|hint| hint.is_some()) && ready.any(|hint| hint == Some(true))
+    };
+    match hints.into_iter().find(complete) {
+        Some(hint) => candidates.iter().filter(|(_, c)| hint(c) == Some(true)).map(|(t, c)| (*t, *c)).collect(),
+        None => candidates.clone(),
     }
-    candidates.iter().filter(|(_, c)| c.hinted == Some(true)).map(|(t, c)| (*t, *c)).collect()
 }
 
 /// The ready ones; where there are none, those that still serve while they terminate, so that the last pod of a

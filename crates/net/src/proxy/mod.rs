@@ -6,6 +6,7 @@
 
 mod conntrack;
 mod endpoints;
+mod health;
 mod plan;
 mod state;
 
@@ -23,6 +24,7 @@ use skiff_client::{Client, Event};
 use skiff_meta::WorldRef;
 
 pub use conntrack::{Conntrack, Program as ConntrackProgram};
+pub use health::{HealthCheck, HealthPorts, Listeners};
 pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
 pub use state::{Changes, State};
 
@@ -39,12 +41,18 @@ pub struct Effects {
     pub nft: Arc<dyn Nft>,
     /// Forgets flows.
     pub conntrack: Arc<dyn Conntrack>,
+    /// Answers load balancers.
+    pub health: Arc<dyn HealthPorts>,
 }
 
 impl Effects {
-    /// The programs of this machine.
-    pub fn programs() -> Self {
-        Self { nft: Arc::new(crate::nft::Program), conntrack: Arc::new(conntrack::Program) }
+    /// The programs and ports of this machine.
+    pub fn real(world: &WorldRef) -> Self {
+        Self {
+            nft: Arc::new(crate::nft::Program),
+            conntrack: Arc::new(conntrack::Program),
+            health: Arc::new(Listeners::new(world.clone())),
+        }
     }
 }
 
@@ -113,6 +121,9 @@ impl Proxy {
     async fn sync(&mut self) -> Result<(), NftError> {
         let mut changes = self.state.changes();
         self.stale.append(&mut changes.stale_flows);
+        if let Some(checks) = changes.health_checks.take() {
+            self.effects.health.set(checks);
+        }
         let script = match self.rebuild {
             true => self.state.table().to_string(),
             false if changes.batch.is_empty() => return Ok(()),

@@ -1,8 +1,9 @@
 //! Services and their endpoints -> nftables, as values.
 //!
-//! One verdict map finds the chain of a Service port by address, protocol and port, whatever their number; the chain
-//! has one rule, which picks an endpoint at random from a map. Affinity alone costs a lookup per endpoint. Only the
-//! first packet of a connection comes here, connection tracking does the rest, which is also why a connection outlives
+//! One verdict map finds by address, protocol and port how many endpoints there are, whatever the number of Services; a
+//! chain that all Services with that many share picks one at random from a map of all endpoints. So a Service is nothing
+//! but elements of maps, and neither the cost of a packet nor that of a change grows with the cluster. Affinity, and
+//! external policy Local, have chains of their own. Only the first packet of a connection comes here, connection tracking does the rest, which is also why a connection outlives
 //! a change of the endpoints.
 //!
 //! Each hook dispatches twice, which matters to a packet that meets a change: the kernel picks the rules' generation when
@@ -21,7 +22,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::{Target, Targets};
+use super::endpoints::{Scope, Target, Targets};
 use crate::nft::{Chain, Fragment, Set, Table};
 
 /// Services that another proxy takes care of.
@@ -32,6 +33,8 @@ const OTHER_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 pub struct NodeFacts {
     /// The node's name.
     pub name: String,
+    /// The node's zone, where it is in one.
+    pub zone: Option<String>,
     /// The node's pods, whose traffic comes back here by itself; `None` before it is known.
     pub pod_cidr: Option<Ipv4Net>,
     /// Addresses of Services.
@@ -51,6 +54,9 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
 
     let mut table = Table { name: table.to_owned(), ..Table::default() };
     let mut set = |name: &str, set: Set| table.sets.insert(name.to_owned(), set);
+    for pool in Pool::ALL {
+        set(pool.name(), Set::map(pool.spec()));
+    }
     set("services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
     set("node-ports", Set::map(format!("{PORT} : verdict;")));
     set("refused-services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
@@ -63,6 +69,11 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
         let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
         table.chains.insert(name.to_owned(), Chain { hook: hook.to_owned(), rules })
     };
+    for pool in Pool::ALL {
+        for count in 1..=SHARED {
+            chain(&pool.chain(count), "", &[&pool.rule("{ tcp, udp, sctp }", count)]);
+        }
+    }
     chain("dispatch", "", &["ip daddr . meta l4proto . th dport vmap @services", &format!("{node_ports} @node-ports")]);
     for (suffix, priority) in [("", -100), ("-again", -99)] {
         for hook in ["prerouting", "output"] {
@@ -111,7 +122,7 @@ pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> F
     let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return fragment };
     for port in spec.ports.iter().flatten() {
         if let Some(planner) = PortPlanner::new(service, spec, port, node) {
-            let targets = Targets::of(port, slices, &node.name);
+            let targets = Targets::of(port, slices, node);
             planner.plan(&targets, &mut fragment);
         }
     }
@@ -152,12 +163,81 @@ struct PortPlanner<'a> {
     node: &'a NodeFacts,
 }
 
-/// What happens to a connection: the chain that takes it, or the verdict that ends it.
+/// Where a connection arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Front {
+    /// At an address, and the Service's port.
+    Address(Ipv4Addr),
+    /// At any address of the node, and this port.
+    Port(u16),
+}
+
+impl Front {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Address(_) => "",
+            Self::Port(_) => "-port",
+        }
+    }
+}
+
+/// What happens to a connection: one of a scope's endpoints takes it, or a chain does, or a verdict ends it.
 #[derive(Clone, Debug)]
 enum Fate {
+    Pick(Scope),
     Chain(String),
     Refuse,
     Drop,
+}
+
+/// The Services with up to so many endpoints share chains that pick one; others have their own.
+const SHARED: usize = 32;
+
+/// A map of endpoints: of a scope, for connections that arrive at addresses or at ports of the node.
+#[derive(Clone, Copy)]
+struct Pool {
+    scope: Scope,
+    port: bool,
+}
+
+impl Pool {
+    const ALL: [Self; 4] = [
+        Self { scope: Scope::Cluster, port: false },
+        Self { scope: Scope::Local, port: false },
+        Self { scope: Scope::Cluster, port: true },
+        Self { scope: Scope::Local, port: true },
+    ];
+
+    fn name(self) -> &'static str {
+        match (self.scope, self.port) {
+            (Scope::Cluster, false) => "endpoints",
+            (Scope::Local, false) => "local-endpoints",
+            (Scope::Cluster, true) => "port-endpoints",
+            (Scope::Local, true) => "local-port-endpoints",
+        }
+    }
+
+    /// What a connection is known by.
+    fn key(self) -> &'static str {
+        if self.port { "" } else { "ip daddr . " }
+    }
+
+    fn spec(self) -> String {
+        // The largest number says how wide the key's last part is.
+        format!("typeof {}ip protocol . th dport . numgen random mod 65536 : ip daddr . th dport;", self.key())
+    }
+
+    /// The chain that all share with so many endpoints.
+    fn chain(self, count: usize) -> String {
+        format!("pick-{}-{count}", self.name())
+    }
+
+    fn rule(self, protocols: &str, count: usize) -> String {
+        let (key, map) = (self.key(), self.name());
+        format!(
+            "meta l4proto {protocols} dnat ip to {key}meta l4proto . th dport . numgen random mod {count} map @{map}"
+        )
+    }
 }
 
 impl<'a> PortPlanner<'a> {
@@ -181,13 +261,12 @@ impl<'a> PortPlanner<'a> {
         let internal_local = self.spec.internal_traffic_policy.as_deref() == Some("Local");
         let external_local = self.spec.external_traffic_policy.as_deref() == Some("Local");
         let external = self.is_external();
-        let cluster_wanted = !internal_local || external;
-        let cluster = match cluster_wanted {
-            true => self.balance("cluster", &targets.cluster, fragment),
+        let cluster = match !internal_local || external {
+            true => self.balance(Scope::Cluster, targets, fragment),
             false => Fate::Refuse,
         };
         let local = match internal_local || (external && external_local) {
-            true => self.balance("local", &targets.local, fragment),
+            true => self.balance(Scope::Local, targets, fragment),
             false => Fate::Refuse,
         };
         // Endpoints elsewhere do not help here, but they may come: such packets are dropped, not refused.
@@ -197,11 +276,22 @@ impl<'a> PortPlanner<'a> {
         };
         let internal = if internal_local { local.clone() } else { cluster.clone() };
         for address in cluster_ips(self.spec) {
-            self.lead(Some(address), self.port, &internal, fragment);
+            self.lead(Front::Address(address), &internal, targets, fragment);
         }
-        if external {
-            let fate = if external_local { self.split(&cluster, &local, fragment) } else { (cluster, None) };
-            self.plan_external(&fate, fragment);
+        for front in self.external_fronts() {
+            // A connection that the split lets pass untranslated meets a second verdict in the filter.
+            let (fate, rest) = match external_local {
+                true => self.split(front, &cluster, &local, targets, fragment),
+                false => (cluster.clone(), None),
+            };
+            let fate = match self.is_balanced(front) {
+                true => self.firewall(front, fate, targets, fragment),
+                false => Some(fate),
+            };
+            if let Some(fate) = fate {
+                self.lead(front, &fate, targets, fragment);
+                rest.iter().for_each(|rest| self.lead(front, rest, targets, fragment));
+            }
         }
         self.note_sources(targets, fragment);
     }
@@ -214,61 +304,73 @@ impl<'a> PortPlanner<'a> {
         self.spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect()
     }
 
-    /// What external addresses do. With policy Local, a connection that the split lets pass untranslated meets a second
-    /// verdict in the filter.
-    fn plan_external(&self, (fate, rest): &(Fate, Option<Fate>), fragment: &mut Fragment) {
-        let mut lead = |address, port, fate: &Fate| {
-            self.lead(address, port, fate, fragment);
-            if let Some(rest) = rest {
-                self.lead(address, port, rest, fragment);
-            }
-        };
-        for address in self.external_ips() {
-            lead(Some(address), self.port, fate);
-        }
-        if let Some(port) = self.node_port {
-            lead(None, port, fate);
-        }
+    /// Where connections from outside arrive. What a load balancer has is behind the firewall, and comes last.
+    fn external_fronts(&self) -> Vec<Front> {
         let balanced = load_balancer_ips(self.service);
-        if balanced.is_empty() {
-            return;
-        }
-        let Some(fate) = self.firewall(fate, fragment) else { return };
-        for address in balanced {
-            self.lead(Some(address), self.port, &fate, fragment);
-            if let Some(rest) = rest {
-                self.lead(Some(address), self.port, rest, fragment);
+        let plain = self.external_ips().into_iter().filter(|address| !balanced.contains(address));
+        let ports = self.node_port.into_iter().map(Front::Port);
+        plain.map(Front::Address).chain(ports).chain(balanced.iter().copied().map(Front::Address)).collect()
+    }
+
+    fn is_balanced(&self, front: Front) -> bool {
+        matches!(front, Front::Address(address) if load_balancer_ips(self.service).contains(&address))
+    }
+
+    /// Sends connections that arrive at `front` where `fate` says.
+    fn lead(&self, front: Front, fate: &Fate, targets: &Targets, fragment: &mut Fragment) {
+        let port = matches!(front, Front::Port(_));
+        let refused = if port { "refused-node-ports" } else { "refused-services" };
+        let (set, verdict) = match fate {
+            Fate::Refuse => (refused, "goto refuse".to_owned()),
+            Fate::Drop => (refused, "drop".to_owned()),
+            fate => {
+                let set = if port { "node-ports" } else { "services" };
+                (set, format!("goto {}", self.chain(front, fate, targets, fragment)))
             }
+        };
+        fragment.elements.insert((set, self.key(front)), verdict);
+    }
+
+    /// What an element for `front` begins with.
+    fn key(&self, front: Front) -> String {
+        match front {
+            Front::Address(address) => format!("{address} . {} . {}", self.protocol, self.port),
+            Front::Port(port) => format!("{} . {port}", self.protocol),
         }
     }
 
-    /// Sends connections to `address` (or any address of the node) and `port` where `fate` says.
-    fn lead(&self, address: Option<Ipv4Addr>, port: u16, fate: &Fate, fragment: &mut Fragment) {
-        let (set, verdict) = match (fate, address) {
-            (Fate::Chain(chain), Some(_)) => ("services", format!("goto {chain}")),
-            (Fate::Chain(chain), None) => ("node-ports", format!("goto {chain}")),
-            (Fate::Refuse, Some(_)) => ("refused-services", "goto refuse".to_owned()),
-            (Fate::Refuse, None) => ("refused-node-ports", "goto refuse".to_owned()),
-            (Fate::Drop, Some(_)) => ("refused-services", "drop".to_owned()),
-            (Fate::Drop, None) => ("refused-node-ports", "drop".to_owned()),
+    /// The chain that takes connections from `front`; endpoints are made known under the front's key.
+    fn chain(&self, front: Front, fate: &Fate, targets: &Targets, fragment: &mut Fragment) -> String {
+        let scope = match fate {
+            Fate::Pick(scope) => *scope,
+            Fate::Chain(chain) => return chain.clone(),
+            Fate::Refuse | Fate::Drop => return "refuse".to_owned(),
         };
-        let key = match address {
-            Some(address) => format!("{address} . {} . {port}", self.protocol),
-            None => format!("{} . {port}", self.protocol),
-        };
-        fragment.elements.insert((set, key), verdict);
+        let pool = Pool { scope, port: matches!(front, Front::Port(_)) };
+        let targets = targets.of_scope(scope);
+        for (index, Target { address, port }) in targets.iter().enumerate() {
+            let key = format!("{} . {index}", self.key(front));
+            fragment.elements.insert((pool.name(), key), format!("{address} . {port}"));
+        }
+        if targets.len() <= SHARED {
+            return pool.chain(targets.len());
+        }
+        let chain = format!("{}-{}", pool.name(), self.name);
+        fragment.chains.insert(chain.clone(), vec![pool.rule(self.protocol, targets.len())]);
+        chain
     }
 
-    /// A chain that picks one of `targets`.
-    fn balance(&self, kind: &str, targets: &[Target], fragment: &mut Fragment) -> Fate {
+    /// What takes connections to the targets of a scope.
+    fn balance(&self, scope: Scope, targets: &Targets, fragment: &mut Fragment) -> Fate {
+        let targets = targets.of_scope(scope);
+        let Some(seconds) = self.affinity_seconds() else {
+            return if targets.is_empty() { Fate::Refuse } else { Fate::Pick(scope) };
+        };
         if targets.is_empty() {
             return Fate::Refuse;
         }
-        let rules = match self.affinity_seconds() {
-            Some(seconds) => self.sticky_rules(targets, seconds, fragment),
-            None => vec![format!("meta l4proto {} dnat ip to {}", self.protocol, pick(targets))],
-        };
-        let chain = format!("{kind}-{}", self.name);
+        let rules = self.sticky_rules(targets, seconds, fragment);
+        let chain = format!("{}-{}", scope.word(), self.name);
         fragment.chains.insert(chain.clone(), rules);
         Fate::Chain(chain)
     }
@@ -302,33 +404,44 @@ impl<'a> PortPlanner<'a> {
 
     /// External policy Local: what comes from this node and its pods goes anywhere, what comes from outside only to
     /// endpoints here. The second fate is for what falls through.
-    fn split(&self, cluster: &Fate, local: &Fate, fragment: &mut Fragment) -> (Fate, Option<Fate>) {
-        let Fate::Chain(cluster) = cluster else { return (local.clone(), None) };
+    fn split(
+        &self,
+        front: Front,
+        cluster: &Fate,
+        local: &Fate,
+        targets: &Targets,
+        fragment: &mut Fragment,
+    ) -> (Fate, Option<Fate>) {
+        if matches!(cluster, Fate::Refuse | Fate::Drop) {
+            return (local.clone(), None);
+        }
+        let anywhere = self.chain(front, cluster, targets, fragment);
         let mut rules: Vec<String> =
-            self.node.pod_cidr.iter().map(|cidr| format!("ip saddr {cidr} goto {cluster}")).collect();
-        rules.push(format!("fib saddr type local goto {cluster}"));
+            self.node.pod_cidr.iter().map(|cidr| format!("ip saddr {cidr} goto {anywhere}")).collect();
+        rules.push(format!("fib saddr type local goto {anywhere}"));
         let rest = match local {
-            Fate::Chain(local) => {
-                rules.push(format!("goto {local}"));
+            Fate::Refuse | Fate::Drop => Some(local.clone()),
+            local => {
+                rules.push(format!("goto {}", self.chain(front, local, targets, fragment)));
                 None
             }
-            fate => Some(fate.clone()),
         };
-        let chain = format!("external-{}", self.name);
+        let chain = format!("external{}-{}", front.suffix(), self.name);
         fragment.chains.insert(chain.clone(), rules);
         (Fate::Chain(chain), rest)
     }
 
     /// `loadBalancerSourceRanges` in front of `fate`. `None`: nobody may pass (no IPv4 range among them).
-    fn firewall(&self, fate: &Fate, fragment: &mut Fragment) -> Option<Fate> {
+    fn firewall(&self, front: Front, fate: Fate, targets: &Targets, fragment: &mut Fragment) -> Option<Fate> {
         let ranges = self.spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty());
-        let (Some(ranges), Fate::Chain(next)) = (ranges, fate) else { return Some(fate.clone()) };
+        let Some(ranges) = ranges.filter(|_| !matches!(fate, Fate::Refuse | Fate::Drop)) else { return Some(fate) };
         let ranges: Vec<Ipv4Net> = ranges.iter().filter_map(|range| range.trim().parse().ok()).collect();
         // Nested ranges are no error in a Service but one in nftables.
         let ranges: Vec<String> = Ipv4Net::aggregate(&ranges).iter().map(Ipv4Net::to_string).collect();
         if ranges.is_empty() {
             return None;
         }
+        let next = self.chain(front, &fate, targets, fragment);
         let rules = vec![format!("ip saddr != {{ {} }} drop", ranges.join(", ")), format!("goto {next}")];
         let chain = format!("firewall-{}", self.name);
         fragment.chains.insert(chain.clone(), rules);
@@ -348,17 +461,6 @@ impl<'a> PortPlanner<'a> {
             fragment.elements.insert(element, String::new());
         }
     }
-}
-
-/// The endpoint a new connection goes to.
-fn pick(targets: &[Target]) -> String {
-    if let [Target { address, port }] = targets {
-        return format!("{address}:{port}");
-    }
-    let numbered = targets.iter().enumerate();
-    let entries: Vec<String> =
-        numbered.map(|(i, Target { address, port })| format!("{i} : {address} . {port}")).collect();
-    format!("numgen random mod {} map {{ {} }}", targets.len(), entries.join(", "))
 }
 
 /// A UDP flow as connection tracking knows it. UDP has no end of its own: as long as a client goes on sending, its
@@ -382,7 +484,7 @@ pub fn udp_flows(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts)
         let addresses = cluster_ips(spec).chain(planner.external_ips()).chain(load_balancer_ips(service));
         let mut fronts: Vec<_> = addresses.map(|address| (Some(address), planner.port)).collect();
         fronts.extend(planner.node_port.map(|port| (None, port)));
-        for target in Targets::of(port, slices, &node.name).all() {
+        for target in Targets::of(port, slices, node).all() {
             let endpoint = Some(target.address);
             flows.extend(fronts.iter().map(|(address, port)| UdpFlow { address: *address, port: *port, endpoint }));
         }

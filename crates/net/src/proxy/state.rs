@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::Event;
 use skiff_meta::Object;
 
+use super::health::HealthCheck;
 use super::plan::{NodeFacts, UdpFlow, plan, skeleton, stale_flows, udp_flows};
 use crate::nft::{Assembly, Batch, Table};
 
@@ -24,6 +25,8 @@ pub struct Changes {
     pub batch: Batch,
     /// What connection tracking must forget.
     pub stale_flows: BTreeSet<UdpFlow>,
+    /// What the ports for load balancers' health checks say; `None`: what they said before.
+    pub health_checks: Option<BTreeMap<u16, HealthCheck>>,
 }
 
 /// Services, their slices, and the table assembled from them. Events mark Services as dirty; [`State::changes`] plans
@@ -34,6 +37,7 @@ pub struct State {
     slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
     owners: HashMap<Key, Key>,
     flows: BTreeMap<Key, BTreeSet<UdpFlow>>,
+    checks: BTreeMap<Key, (u16, HealthCheck)>,
     assembly: Assembly<Key>,
     dirty: BTreeSet<Key>,
 }
@@ -48,6 +52,7 @@ impl State {
             slices: BTreeMap::new(),
             owners: HashMap::new(),
             flows: BTreeMap::new(),
+            checks: BTreeMap::new(),
             dirty: BTreeSet::new(),
         }
     }
@@ -84,11 +89,17 @@ impl State {
     pub fn changes(&mut self) -> Changes {
         let mut fragments = BTreeMap::new();
         let mut stale = BTreeSet::new();
+        let mut checks_changed = false;
         for key in std::mem::take(&mut self.dirty) {
             let slices: Vec<&EndpointSlice> = self.slices.get(&key).into_iter().flatten().map(|(_, s)| &**s).collect();
             let service = self.services.get(&key);
             let flows = service.map(|service| udp_flows(service, &slices, &self.node)).unwrap_or_default();
             let fragment = service.map(|service| plan(service, &slices, &self.node));
+            let check = service.and_then(|service| HealthCheck::of(service, &slices, &self.node));
+            checks_changed |= match check {
+                Some(check) => self.checks.insert(key.clone(), check.clone()) != Some(check),
+                None => self.checks.remove(&key).is_some(),
+            };
             let before = self.flows.remove(&key).unwrap_or_default();
             stale.extend(stale_flows(&before, &flows));
             if !flows.is_empty() {
@@ -96,7 +107,8 @@ impl State {
             }
             fragments.insert(key, fragment);
         }
-        Changes { batch: self.assembly.update(fragments), stale_flows: stale }
+        let health_checks = checks_changed.then(|| self.checks.values().cloned().collect());
+        Changes { batch: self.assembly.update(fragments), stale_flows: stale, health_checks }
     }
 
     /// The whole table as last planned.

@@ -17,6 +17,7 @@ use crate::nft::model::FakeNft;
 fn node() -> NodeFacts {
     NodeFacts {
         name: "node".to_owned(),
+        zone: Some("here".to_owned()),
         pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
         service_cidr: "10.43.0.0/16".parse().unwrap(),
         localhost_node_ports: true,
@@ -54,10 +55,17 @@ fn planned(service: Value, slice: Value) -> Fragment {
     plan(&service, &[&slice], &node())
 }
 
-/// `SET KEY` or `SET KEY : VALUE`, without what every Service with a ClusterIP has.
+/// `SET KEY` or `SET KEY : VALUE`, without what every Service with a ClusterIP has, and without endpoints.
 fn elements(fragment: &Fragment) -> Vec<String> {
-    let all = fragment.elements.iter().filter(|((set, _), _)| *set != "cluster-ips");
+    let left_out = |set: &str| set == "cluster-ips" || set.ends_with("endpoints");
+    let all = fragment.elements.iter().filter(|((set, _), _)| !left_out(set));
     all.map(|((set, key), value)| format!("{set} {}", crate::nft::element(key, value))).collect()
+}
+
+/// What a map of endpoints has.
+fn pool(fragment: &Fragment, map: &str) -> Vec<String> {
+    let all = fragment.elements.iter().filter(|((set, _), _)| *set == map);
+    all.map(|((_, key), value)| crate::nft::element(key, value)).collect()
 }
 
 const LOCAL: &str = "10.42.0.2";
@@ -78,17 +86,28 @@ fn what_needs_no_proxy_has_no_rules() {
 
 #[test]
 fn only_ready_endpoints_get_connections_and_terminating_ones_when_none_is_ready() {
-    let rule = |endpoints: &[(&str, &str)]| {
-        let fragment = planned(service(json!({})), slice(endpoints));
-        fragment.chains.get("cluster-n/s/tcp/80").map(|rules| rules.join("; "))
-    };
-    let to = |target: &str| Some(format!("meta l4proto tcp dnat ip to {target}"));
-    assert_eq!(rule(&[(LOCAL, "ready")]), to("10.42.0.2:8080"));
-    let both = "numgen random mod 2 map { 0 : 10.42.0.2 . 8080, 1 : 10.42.1.2 . 8080 }";
-    assert_eq!(rule(&[(REMOTE, "ready"), (LOCAL, "ready")]), to(both));
-    assert_eq!(rule(&[(LOCAL, "serving"), (REMOTE, "ready")]), to("10.42.1.2:8080"));
-    assert_eq!(rule(&[(LOCAL, "serving"), (REMOTE, "gone")]), to("10.42.0.2:8080"));
-    assert_eq!(rule(&[(LOCAL, "gone")]), None);
+    let picked = |endpoints: &[(&str, &str)]| pool(&planned(service(json!({})), slice(endpoints)), "endpoints");
+    let (local, remote) = ("10.42.0.2 . 8080", "10.42.1.2 . 8080");
+    let at = |index: usize, target: &str| format!("10.43.0.9 . tcp . 80 . {index} : {target}");
+    assert_eq!(picked(&[(LOCAL, "ready")]), [at(0, local)]);
+    assert_eq!(picked(&[(REMOTE, "ready"), (LOCAL, "ready")]), [at(0, local), at(1, remote)]);
+    assert_eq!(picked(&[(LOCAL, "serving"), (REMOTE, "ready")]), [at(0, remote)]);
+    assert_eq!(picked(&[(LOCAL, "serving"), (REMOTE, "gone")]), [at(0, local)]);
+    assert!(picked(&[(LOCAL, "gone")]).is_empty());
+}
+
+#[test]
+fn many_endpoints_have_a_chain_of_their_own() {
+    let addresses: Vec<String> = (1..=33).map(|i| format!("10.42.1.{i}")).collect();
+    let ready =
+        |count: usize| -> Vec<(&str, &str)> { addresses.iter().take(count).map(|a| (a.as_str(), "ready")).collect() };
+    let fragment = planned(service(json!({})), slice(&ready(32)));
+    assert!(fragment.chains.is_empty());
+    assert!(elements(&fragment).contains(&"services 10.43.0.9 . tcp . 80 : goto pick-endpoints-32".to_owned()));
+    let fragment = planned(service(json!({})), slice(&ready(33)));
+    let rule = &fragment.chains["endpoints-n/s/tcp/80"][0];
+    assert!(rule.ends_with("numgen random mod 33 map @endpoints"), "{rule}");
+    assert_eq!(pool(&fragment, "endpoints").len(), 33);
 }
 
 #[test]
@@ -102,13 +121,13 @@ fn fates_of_addresses_and_ports() {
             "local endpoint",
             json!({}),
             &[(LOCAL, "ready")],
-            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80"],
+            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto pick-endpoints-1"],
         ),
         (
             "remote endpoint",
             json!({}),
             &[(REMOTE, "ready")],
-            &["remote 10.42.1.2 . tcp . 8080", "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80"],
+            &["remote 10.42.1.2 . tcp . 8080", "services 10.43.0.9 . tcp . 80 : goto pick-endpoints-1"],
         ),
         (
             "internal Local, none here",
@@ -120,7 +139,7 @@ fn fates_of_addresses_and_ports() {
             "internal Local, one here",
             json!({"internalTrafficPolicy": "Local"}),
             &[(LOCAL, "ready")],
-            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto local-n/s/tcp/80"],
+            &["hairpin 10.42.0.2 . 10.42.0.2", "services 10.43.0.9 . tcp . 80 : goto pick-local-endpoints-1"],
         ),
         (
             "node port",
@@ -128,8 +147,8 @@ fn fates_of_addresses_and_ports() {
             &[(LOCAL, "ready")],
             &[
                 "hairpin 10.42.0.2 . 10.42.0.2",
-                "node-ports tcp . 30080 : goto cluster-n/s/tcp/80",
-                "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80",
+                "node-ports tcp . 30080 : goto pick-port-endpoints-1",
+                "services 10.43.0.9 . tcp . 80 : goto pick-endpoints-1",
             ],
         ),
         (
@@ -137,10 +156,10 @@ fn fates_of_addresses_and_ports() {
             external("Local"),
             &[(REMOTE, "ready")],
             &[
-                "node-ports tcp . 30080 : goto external-n/s/tcp/80",
+                "node-ports tcp . 30080 : goto external-port-n/s/tcp/80",
                 "refused-node-ports tcp . 30080 : drop",
                 "remote 10.42.1.2 . tcp . 8080",
-                "services 10.43.0.9 . tcp . 80 : goto cluster-n/s/tcp/80",
+                "services 10.43.0.9 . tcp . 80 : goto pick-endpoints-1",
             ],
         ),
         (
@@ -162,12 +181,12 @@ fn external_policy_local_splits_ours_from_strangers() {
     assert_eq!(
         fragment.chains["external-n/s/tcp/80"],
         [
-            "ip saddr 10.42.0.0/24 goto cluster-n/s/tcp/80",
-            "fib saddr type local goto cluster-n/s/tcp/80",
-            "goto local-n/s/tcp/80",
+            "ip saddr 10.42.0.0/24 goto pick-endpoints-2",
+            "fib saddr type local goto pick-endpoints-2",
+            "goto pick-local-endpoints-1",
         ]
     );
-    assert_eq!(fragment.chains["local-n/s/tcp/80"], ["meta l4proto tcp dnat ip to 10.42.0.2:8080"]);
+    assert_eq!(pool(&fragment, "local-endpoints"), ["198.51.100.1 . tcp . 80 . 0 : 10.42.0.2 . 8080"]);
 }
 
 #[test]
@@ -179,20 +198,26 @@ fn load_balancer_addresses_and_source_ranges() {
     let fragment = planned(balanced.clone(), slice(&[(LOCAL, "ready")]));
     let led: Vec<String> = elements(&fragment).into_iter().filter(|element| element.contains("203.")).collect();
     assert_eq!(led, ["services 203.0.113.1 . tcp . 80 : goto firewall-n/s/tcp/80"]);
-    let rules = ["ip saddr != { 10.0.0.0/8 } drop", "goto cluster-n/s/tcp/80"];
+    let rules = ["ip saddr != { 10.0.0.0/8 } drop", "goto pick-endpoints-1"];
     assert_eq!(fragment.chains["firewall-n/s/tcp/80"], rules);
 }
 
 #[test]
-fn endpoints_hinted_for_this_node_are_preferred() {
-    let mut hinted = slice(&[(LOCAL, "ready"), (REMOTE, "ready")]);
-    hinted["endpoints"][0]["hints"] = json!({"forNodes": [{"name": "node"}]});
-    let rule = |slice: &Value| planned(service(json!({})), slice.clone()).chains["cluster-n/s/tcp/80"][0].clone();
-    assert!(rule(&hinted).contains(REMOTE), "one without a hint: hints are not complete");
-    hinted["endpoints"][1]["hints"] = json!({"forNodes": [{"name": "other"}]});
-    assert!(!rule(&hinted).contains(REMOTE));
-    hinted["endpoints"][0]["hints"] = json!({"forNodes": [{"name": "third"}]});
-    assert!(rule(&hinted).contains(REMOTE), "none for us");
+fn endpoints_hinted_for_this_node_or_its_zone_are_preferred() {
+    for (kind, ours, others) in [("forNodes", "node", "other"), ("forZones", "here", "there")] {
+        let mut hinted = slice(&[(LOCAL, "ready"), (REMOTE, "ready")]);
+        hinted["endpoints"][0]["hints"] = json!({kind: [{"name": ours}]});
+        let remote = |slice: &Value| {
+            pool(&planned(service(json!({})), slice.clone()), "endpoints")
+                .iter()
+                .any(|element| element.contains(REMOTE))
+        };
+        assert!(remote(&hinted), "one without a hint: hints are not complete");
+        hinted["endpoints"][1]["hints"] = json!({kind: [{"name": others}]});
+        assert!(!remote(&hinted));
+        hinted["endpoints"][0]["hints"] = json!({kind: [{"name": "third"}]});
+        assert!(remote(&hinted), "none for us");
+    }
 }
 
 #[test]
@@ -252,12 +277,39 @@ impl Conntrack for FakeConntrack {
     }
 }
 
+/// Remembers what ports say.
+#[derive(Default)]
+struct FakeHealth(parking_lot::Mutex<BTreeMap<u16, HealthCheck>>);
+
+impl HealthPorts for FakeHealth {
+    fn set(&self, checks: BTreeMap<u16, HealthCheck>) {
+        *self.0.lock() = checks;
+    }
+}
+
+#[test]
+fn health_check_ports_count_the_ready_endpoints_here() {
+    let mut state = State::new("t", node());
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
+    state.service_event(Event::Apply(object(service(spec))));
+    let said =
+        |state: &mut State| state.changes().health_checks.map(|checks| checks.get(&31000).map(|check| check.local));
+    assert_eq!(said(&mut state), Some(Some(0)));
+    state.slice_event(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "ready")]))));
+    assert_eq!(said(&mut state), Some(Some(1)));
+    state.slice_event(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "gone")]))));
+    assert_eq!(said(&mut state), None, "nothing new");
+    state.service_event(Event::Replace(Vec::new()));
+    assert_eq!(said(&mut state), Some(None));
+}
+
 #[test]
 fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
     let cluster = Arc::new(Cluster::default());
     let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
     let nft = Arc::new(FakeNft::default());
-    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()) };
+    let health = Arc::new(FakeHealth::default());
+    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health };
     let mut proxy = Box::pin(run("t", node(), cluster.client(), Hurry::shared(), effects));
     let mut turn = || {
         assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
@@ -273,7 +325,10 @@ fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
         slices.unbounded_send(Event::Apply(object(slice(endpoints)))).unwrap();
     }
     let scripts = turn();
-    assert!(scripts.len() == 1 && scripts[0].contains("mod 2") && !scripts[0].contains("delete table"), "{scripts:?}");
+    assert!(
+        scripts.len() == 1 && scripts[0].contains("goto pick-endpoints-2") && !scripts[0].contains("delete table"),
+        "{scripts:?}"
+    );
     slices.unbounded_send(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "ready")])))).unwrap();
     assert!(turn().is_empty(), "nothing has changed");
 
@@ -281,7 +336,7 @@ fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
     slices.unbounded_send(Event::Apply(object(slice(&[(LOCAL, "ready")])))).unwrap();
     let scripts = turn();
     assert!(scripts.len() == 1 && scripts[0].contains("delete table ip t"), "{scripts:?}");
-    assert!(scripts[0].contains("dnat ip to 10.42.0.2:8080"), "{scripts:?}");
+    assert!(scripts[0].contains(". 0 : 10.42.0.2 . 8080"), "{scripts:?}");
 }
 
 /// One event: a Service or a slice of one of three names comes, changes or goes, or a list starts anew.

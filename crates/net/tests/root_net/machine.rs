@@ -55,6 +55,7 @@ impl Machine {
         let data = tempfile::tempdir().unwrap();
         let config = NetConfig {
             data_dir: data.path().to_owned(),
+            cluster: "a cluster".to_owned(),
             node_name: "node".to_owned(),
             node_ip: NODE,
             mode: NetworkMode::Bridge,
@@ -65,6 +66,7 @@ impl Machine {
             cni_bin_dir: data.path().join("bin"),
             cni_conf_dir: data.path().join("conf"),
             proxy: true,
+            policy: false,
             dns: false,
         };
         let network = NodeNetwork::new(&config, "10.42.0.0/24".parse().unwrap());

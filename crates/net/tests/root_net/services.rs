@@ -22,6 +22,7 @@ impl Proxy {
     fn new(machine: &Machine) -> Self {
         let node = NodeFacts {
             name: "node".to_owned(),
+            zone: None,
             pod_cidr: Some(machine.network.pod_cidr),
             service_cidr: machine.config.service_cidr,
             localhost_node_ports: true,

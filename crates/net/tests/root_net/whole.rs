@@ -69,7 +69,7 @@ fn with_network(machine: &Machine, test: impl FnOnce() + Send + 'static) {
     cluster.put("nodes", node);
     cluster.put("namespaces", json!({"metadata": {"name": "kube-system"}}));
     let client = Client::new(cluster);
-    let clients = Clients { node: client.clone(), proxy: client.clone(), dns: client };
+    let clients = Clients { node: client.clone(), proxy: client.clone(), policy: client.clone(), dns: client };
     let mut config = machine.config.clone();
     config.dns = true;
     let (stop, stopped) = oneshot::channel();

@@ -79,6 +79,16 @@ impl Wanted {
         }
     }
 
+    /// What the node called `node` serves with.
+    pub(super) fn kubelet_serving(node: &str, names: &ServingNames) -> Self {
+        Self { name: format!("system:node:{node}"), group: "system:nodes".to_owned(), ..Self::serving(names) }
+    }
+
+    /// Whether it serves under all of `names`.
+    pub(super) fn covers(&self, names: &ServingNames) -> bool {
+        self.server && self.dns.is_superset(&names.dns) && self.addresses.is_superset(&names.addresses)
+    }
+
     /// What an existing certificate says; `None` when it cannot be read.
     pub(super) fn read(certificate: &X509Certificate<'_>) -> Option<Self> {
         let (name, group) = subject(certificate)?;

@@ -16,6 +16,7 @@ mod kubeconfig;
 mod leaf;
 mod names;
 mod place;
+mod request;
 mod signing;
 mod tls;
 
@@ -30,6 +31,7 @@ use place::Place;
 pub use kubeconfig::{Component, write_if_changed};
 pub use leaf::Pair;
 pub use names::ServingNames;
+pub use request::{KeyedRequest, fingerprint};
 pub use signing::{AccountKey, BadSignature};
 
 /// What cannot be made anew: whoever restores a cluster elsewhere needs these to be trusted by those who knew it.

@@ -1,6 +1,6 @@
 //! Creating an object.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skiff_meta::Status;
 use skiff_rules::{Part, metadata};
 
@@ -46,6 +46,7 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         let name = tree::text(&fresh, &["metadata", "name"]).to_owned();
         let mut own = services::reserve(call, None, Some(&mut fresh)).await?;
         version.rules().prepare_create(&mut fresh);
+        name_requester(call, &mut fresh);
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
         let mut extra = Admitted { name: &name, ..admitted }.validate(call, Some(&fresh)).await?;
@@ -70,6 +71,28 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         }
     }
     Err(call.too_busy(&given))
+}
+
+/// Certificate requests say who made them, whatever the maker says.
+fn name_requester(call: &Call, object: &mut Value) {
+    let gvr = call.served.gvr();
+    if (gvr.group.as_str(), gvr.resource.as_str()) != ("certificates.k8s.io", "certificatesigningrequests") {
+        return;
+    }
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let user = &call.user;
+    let fields = [
+        ("username", json!(user.name), user.name.is_empty()),
+        ("uid", json!(user.uid), user.uid.is_empty()),
+        ("groups", json!(user.groups), user.groups.is_empty()),
+        ("extra", json!(user.extra), user.extra.is_empty()),
+    ];
+    for (field, value, empty) in fields {
+        spec.remove(field);
+        if !empty {
+            spec.insert(field.to_owned(), value);
+        }
+    }
 }
 
 async fn change(call: &Call, name: &str, object: &Value) -> Result<Change, Status> {

@@ -63,6 +63,11 @@ impl Accounts {
         self.world.now()
     }
 
+    /// What the cluster has.
+    pub(super) fn view(&self) -> &dyn View {
+        &*self.view
+    }
+
     /// The audience of the API server itself.
     pub(crate) fn audience(&self) -> &str {
         &self.issuer

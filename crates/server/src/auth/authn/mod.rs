@@ -1,6 +1,7 @@
-//! Who asks: client certificates, service account tokens, the static token; or nobody in particular.
+//! Who asks: client certificates, service account tokens, bootstrap tokens, the static token; or nobody in particular.
 
 mod accounts;
+mod bootstrap;
 mod certificate;
 mod claims;
 mod impersonate;
@@ -52,6 +53,14 @@ impl Authenticators {
                 return Err(TokenError::Unknown);
             }
             return Ok(Bearer { user: admin.user.clone(), audiences });
+        }
+        if let Some(parts) = bootstrap::parse(token) {
+            let audiences: Vec<String> = audiences.iter().filter(|a| **a == own[0]).cloned().collect();
+            if audiences.is_empty() {
+                return Err(TokenError::Unknown);
+            }
+            let user = bootstrap::check(self.accounts.view(), parts, self.accounts.now()).await?;
+            return Ok(Bearer { user, audiences });
         }
         self.accounts.check(token, audiences).await
     }

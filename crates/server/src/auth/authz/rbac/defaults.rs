@@ -153,9 +153,10 @@ mod tests {
     fn the_table_is_whole() {
         let objects = default_objects();
         let count = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).count();
-        // 31 roles and 12 bindings for people and components, one of each for 38 controllers and for the cluster's DNS.
-        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 38 + 1, 12 + 38 + 1));
-        assert_eq!((count("Role"), count("RoleBinding")), (7 + 1, 7 + 1));
+        // 31 roles and 12 bindings for people and components, one of each for 38 controllers, for the cluster's DNS and
+        // for network policies; five more bindings for nodes that join.
+        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 38 + 2, 12 + 38 + 2 + 5));
+        assert_eq!((count("Role"), count("RoleBinding")), (7 + 2, 7 + 2));
         for role in objects.iter().filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("Role"))) {
             let rules = role["rules"].as_array().unwrap();
             assert!(!rules.is_empty(), "{role}");

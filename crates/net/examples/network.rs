@@ -1,0 +1,215 @@
+//! The load of `cargo xtask bench network`: prints `WHAT: FIGURE` lines.
+//!
+//! Everything happens in a network namespace of the process's own, with the tables, loops and sockets the node has. Load
+//! and what is measured share the cores.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench fails loudly and measures real time")]
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::{Name, RecordType};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use skiff_client::{Backend, Body, Client, ClientError, Event, ListTarget};
+use skiff_meta::Object;
+use skiff_meta::world::RealWorld;
+use skiff_net::dns::{self, DnsConfig};
+use skiff_net::netlink::{Netlink, Route, Via};
+use skiff_net::nft;
+use skiff_net::proxy::{NodeFacts, State};
+
+/// How long a rate is measured.
+const WHILE: Duration = Duration::from_secs(3);
+const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 1);
+
+fn main() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace of its own: run as root");
+    addresses();
+    for count in [10, 1_000, 10_000] {
+        services(count);
+    }
+    connections();
+    names();
+}
+
+/// The endpoint is on loopback, and so is the way to Services.
+fn addresses() {
+    let mut netlink = Netlink::open().unwrap();
+    let loopback = netlink.link("lo").unwrap().unwrap().index;
+    netlink.set_up(loopback).unwrap();
+    netlink.add_address(loopback, Ipv4Net::from(ENDPOINT)).unwrap();
+    let destination = "10.43.0.0/16".parse().unwrap();
+    netlink.set_route(&Route { destination, via: Via::Device(loopback), source: None }).unwrap();
+}
+
+fn object(value: Value) -> Arc<Object> {
+    Arc::new(Object::from_wire(value).unwrap())
+}
+
+fn service(name: &str, address: Ipv4Addr) -> Arc<Object> {
+    object(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80, "protocol": "TCP"}]}}))
+}
+
+fn slice(name: &str, endpoints: &[Ipv4Addr]) -> Arc<Object> {
+    let endpoints: Vec<Value> =
+        endpoints.iter().map(|address| json!({"addresses": [address], "nodeName": "node"})).collect();
+    object(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "default", "uid": format!("s-{name}"),
+            "labels": {"kubernetes.io/service-name": name}},
+        "ports": [{"port": 8080, "protocol": "TCP"}], "endpoints": endpoints}))
+}
+
+fn state() -> State {
+    let node = NodeFacts {
+        name: "node".to_owned(),
+        zone: None,
+        pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
+        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        localhost_node_ports: false,
+    };
+    State::new("bench", node)
+}
+
+/// Puts up a table of so many Services, then changes one Service again and again.
+fn services(count: u32) {
+    let mut state = state();
+    let name = |index: u32| format!("s{index}");
+    let endpoints = |index: u32, shift: u32| -> Vec<Ipv4Addr> {
+        (0..3).map(|i| Ipv4Addr::from(0x0a2a_0000 + ((index * 3 + i + shift) % 60_000) + 2)).collect()
+    };
+    for index in 0..count {
+        state.service_event(Event::Apply(service(&name(index), Ipv4Addr::from(0x0a2b_0001 + index))));
+        state.slice_event(Event::Apply(slice(&name(index), &endpoints(index, 0))));
+    }
+    state.changes();
+    let begun = Instant::now();
+    nft::run_blocking(&state.table().to_string()).unwrap();
+    println!("{count} Services, table anew: {:.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    let mut times: Vec<f64> = (1..=21)
+        .map(|round| {
+            let begun = Instant::now();
+            state.slice_event(Event::Apply(slice(&name(count / 2), &endpoints(count / 2, round))));
+            nft::run_blocking(&state.changes().batch.to_string()).unwrap();
+            begun.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("{count} Services, endpoints of one change, p50 / max: {:.1} / {:.1} ms", times[10], times[20]);
+}
+
+/// Connections per second to a server, by its own address and by that of a Service among 10,000.
+fn connections() {
+    let mut state = state();
+    state.service_event(Event::Apply(service("web", SERVICE)));
+    state.slice_event(Event::Apply(slice("web", &[ENDPOINT])));
+    for index in 0..10_000 {
+        state.service_event(Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
+        state.slice_event(Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
+    }
+    state.changes();
+    nft::run_blocking(&state.table().to_string()).unwrap();
+    let listener = TcpListener::bind((ENDPOINT, 8080)).unwrap();
+    std::thread::spawn(move || while listener.accept().is_ok() {});
+    let rate = |address: Ipv4Addr, port: u16| {
+        let (begun, mut count) = (Instant::now(), 0u32);
+        while begun.elapsed() < WHILE {
+            let mut stream = TcpStream::connect((address, port)).unwrap();
+            let _ = stream.read(&mut [0]);
+            count += 1;
+        }
+        f64::from(count) / begun.elapsed().as_secs_f64()
+    };
+    let (direct, service) = (rate(ENDPOINT, 8080), rate(SERVICE, 80));
+    println!("connections, direct: {direct:.0} per s");
+    println!("connections, ClusterIP among 10,000: {service:.0} per s ({:.0}%)", service / direct * 100.0);
+}
+
+/// An API server that lists what it was given, once.
+struct Cluster(HashMap<&'static str, Vec<Arc<Object>>>);
+
+impl Backend for Cluster {
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<Body>, ClientError>> {
+        let body = http_body_util::Full::new(request.body().clone()).map_err(|never| match never {}).boxed_unsync();
+        async { Ok(Response::new(body)) }.boxed()
+    }
+    fn list_watch(&self, target: ListTarget) -> BoxStream<'static, Event> {
+        let objects = self.0.get(&*target.resource.resource).cloned().unwrap_or_default();
+        futures::stream::iter([Event::Replace(objects)]).chain(futures::stream::pending()).boxed()
+    }
+    fn remote(&self) -> Option<Arc<skiff_client::config::Remote>> {
+        None
+    }
+}
+
+/// Questions per second that the name server answers, for names of 1,000 Services, asked 32 at a time.
+fn names() {
+    let namespace =
+        object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "uid": "d"}}));
+    let services = (0..1_000).map(|i| service(&format!("s{i}"), Ipv4Addr::from(0x0a2b_0001 + i))).collect();
+    let cluster = Cluster([("namespaces", vec![namespace]), ("services", services)].into());
+    let config = DnsConfig {
+        listen: Ipv4Addr::LOCALHOST,
+        cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
+        cluster_domain: "cluster.local".to_owned(),
+        node_name: "node".to_owned(),
+        node_uid: String::new(),
+        resolv_conf: "/nonexistent".into(),
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(dns::run(config, Client::new(Arc::new(cluster)), RealWorld::shared())).unwrap();
+    });
+    let questions: Vec<Vec<u8>> = (0..1_000u16)
+        .map(|index| {
+            let mut message = Message::new(index, MessageType::Query, OpCode::Query);
+            let name = Name::from_ascii(format!("s{index}.default.svc.cluster.local.")).unwrap();
+            message.add_query(Query::query(name, RecordType::A));
+            message.to_vec().unwrap()
+        })
+        .collect();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 53))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut buffer = [0; 512];
+    // Until it listens.
+    while socket.send(&questions[0]).is_err() || socket.recv(&mut buffer).is_err() {}
+    let (mut sent, mut answered) = (0usize, 0u32);
+    let mut times = Vec::new();
+    let mut asked = vec![Instant::now(); questions.len()];
+    let begun = Instant::now();
+    let mut ask = |asked: &mut Vec<Instant>| {
+        let index = sent % questions.len();
+        asked[index] = Instant::now();
+        let _ = socket.send(&questions[index]);
+        sent += 1;
+    };
+    (0..32).for_each(|_| ask(&mut asked));
+    while begun.elapsed() < WHILE {
+        if let Ok(size) = socket.recv(&mut buffer)
+            && size >= 12
+        {
+            let index = usize::from(u16::from_be_bytes([buffer[0], buffer[1]])) % questions.len();
+            times.push(asked[index].elapsed());
+            answered += 1;
+        }
+        ask(&mut asked);
+    }
+    let rate = f64::from(answered) / begun.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
+    println!("names, 32 questions at a time: {rate:.0} per s, p99 {:.2} ms", p99.as_secs_f64() * 1e3);
+}

@@ -1,0 +1,101 @@
+//! The kernel's side of [`super::plan`].
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::plan::{Hop, Mac, Paths, Step, Way};
+use crate::netlink::{Netlink, Route, Tunnel, Via};
+use crate::{NetError, sysctl};
+
+/// Who has the routes, neighbours and forwarding entries.
+pub trait Kernel: Send + 'static {
+    /// Makes the tunnel's port as it should be, or removes what bears `device`'s name where there should be none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError>;
+    /// What leads into `cluster` now, beside the node's `own` pods.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn paths(&mut self, way: Way, cluster: Ipv4Net, own: Ipv4Net) -> Result<Paths, NetError>;
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn take(&mut self, way: Way, source: Ipv4Addr, step: &Step) -> Result<(), NetError>;
+}
+
+/// This machine's kernel.
+pub struct RealKernel;
+
+impl Kernel for RealKernel {
+    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError> {
+        let mut netlink = Netlink::open()?;
+        let Some(tunnel) = tunnel else {
+            netlink.delete_link(device)?;
+            return Ok(Way::Plain);
+        };
+        let found = netlink.link(device)?;
+        if let Some(index) = found.as_ref().filter(|link| tunnel.is(link)).map(|link| link.index) {
+            netlink.add_address(index, Ipv4Net::from(tunnel.address))?;
+            return Ok(Way::Tunnel(index));
+        }
+        if found.is_some() {
+            netlink.delete_link(device)?;
+        }
+        netlink.add_tunnel(device, tunnel)?;
+        let index = netlink.link(device)?.ok_or_else(|| NetError::NoDevice(device.to_owned()))?.index;
+        // Node ports on 127.0.0.1 may lead to endpoints on other nodes; the pod table guards the way back.
+        sysctl::set(&["ipv4", "conf", device, "route_localnet"], "1")?;
+        netlink.add_address(index, Ipv4Net::from(tunnel.address))?;
+        Ok(Way::Tunnel(index))
+    }
+
+    fn paths(&mut self, way: Way, cluster: Ipv4Net, own: Ipv4Net) -> Result<Paths, NetError> {
+        let mut netlink = Netlink::open()?;
+        let mut paths = Paths::default();
+        for route in netlink.routes()? {
+            let inside = cluster.contains(&route.destination) && !own.contains(&route.destination);
+            let hop = match route.via {
+                Via::Gateway(_, gateway) => Hop { gateway, device: None },
+                Via::OnLink(device, gateway) => Hop { gateway, device: Some(device) },
+                _ => continue,
+            };
+            if inside && route.destination != cluster {
+                paths.routes.insert(route.destination, hop);
+            }
+        }
+        if let Way::Tunnel(index) = way {
+            paths.neighbours = netlink.neighbours(index)?.into_iter().map(|(to, mac)| (to, Mac(mac))).collect();
+            paths.forwards = netlink.forwards(index)?.into_iter().map(|(mac, to)| (Mac(mac), to)).collect();
+        }
+        Ok(paths)
+    }
+
+    fn take(&mut self, way: Way, source: Ipv4Addr, step: &Step) -> Result<(), NetError> {
+        let mut netlink = Netlink::open()?;
+        let index = match way {
+            Way::Tunnel(index) => index,
+            Way::Plain => 0,
+        };
+        let route = |to: Ipv4Net, hop: Hop| {
+            let via = match hop.device {
+                Some(device) => Via::OnLink(device, hop.gateway),
+                // The kernel finds the device.
+                None => Via::Gateway(0, hop.gateway),
+            };
+            Route { destination: to, via, source: Some(source) }
+        };
+        match *step {
+            Step::RemoveRoute(to, hop) => drop(netlink.delete_route(&Route { source: None, ..route(to, hop) })?),
+            Step::RemoveNeighbour(address) => drop(netlink.delete_neighbour(index, address)?),
+            Step::RemoveForward(mac, to) => drop(netlink.delete_forward(index, mac.0, to)?),
+            Step::SetForward(mac, to) => netlink.set_forward(index, mac.0, to)?,
+            Step::SetNeighbour(address, mac) => netlink.set_neighbour(index, address, mac.0)?,
+            Step::SetRoute(to, hop) => netlink.set_route(&route(to, hop))?,
+        }
+        Ok(())
+    }
+}

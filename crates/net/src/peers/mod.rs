@@ -1,0 +1,192 @@
+//! The way to the other nodes' pods: an overlay, or plain routes.
+//!
+//! All nodes are watched; whenever one's range or address changes, what should lead to them is planned anew, compared
+//! with what the kernel has, and brought in step. Nodes that are merely silent keep their routes: whether they answer is
+//! for others to judge, and a partition that heals finds everything in place.
+
+mod kernel;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use skiff_client::{Client, Event};
+use skiff_meta::{Object, WorldRef};
+
+pub use kernel::{Kernel, RealKernel};
+pub use plan::{Hop, Mac, Paths, Peer, Step, Way, steps};
+
+use crate::netlink::Tunnel;
+use crate::{NetError, watch};
+
+/// How long to wait before trying again what the kernel refused.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What this node knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its name.
+    pub name: String,
+    /// Its pods.
+    pub pod_cidr: Ipv4Net,
+    /// All nodes' pods.
+    pub cluster_cidr: Ipv4Net,
+    /// The address it sends from itself.
+    pub source: Ipv4Addr,
+    /// The name of the tunnel's port.
+    pub device: String,
+    /// `None`: plain routes.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Keeps the way to other nodes, for ever.
+pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel) {
+    let mut events = watch::nodes(&client);
+    let mut state = State { own, kernel, peers: BTreeMap::new() };
+    let Some(first) = events.next().await else { return };
+    state.take(first);
+    loop {
+        let synced = state.sync().inspect_err(|error| tracing::error!("other nodes' pods may not be reached: {error}"));
+        let mut retry = world.sleep(RETRY);
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event else { return };
+                    if state.take(event) {
+                        break;
+                    }
+                }
+                () = &mut retry, if synced.is_err() => break,
+            }
+        }
+    }
+}
+
+struct State<K> {
+    own: Own,
+    kernel: K,
+    peers: BTreeMap<String, Peer>,
+}
+
+impl<K: Kernel> State<K> {
+    /// Takes an event; whether anything that matters has changed.
+    fn take(&mut self, event: Event) -> bool {
+        let before = self.peers.clone();
+        match event {
+            Event::Replace(nodes) => {
+                self.peers.clear();
+                nodes.iter().for_each(|node| self.set(node));
+            }
+            Event::Apply(node) => self.set(&node),
+            Event::Delete(node) => drop(self.peers.remove(&node.meta().name)),
+        }
+        self.peers != before
+    }
+
+    fn set(&mut self, node: &Object) {
+        let name = node.meta().name.clone();
+        if name == self.own.name {
+            return;
+        }
+        match node.typed::<Node>().ok().and_then(|node| Peer::of(&node)) {
+            Some(peer) => drop(self.peers.insert(name, peer)),
+            None => drop(self.peers.remove(&name)),
+        }
+    }
+
+    /// Brings the kernel in step.
+    fn sync(&mut self) -> Result<(), NetError> {
+        let own = &self.own;
+        let way = self.kernel.prepare(&own.device, own.tunnel.as_ref())?;
+        let is = self.kernel.paths(way, own.cluster_cidr, own.pod_cidr)?;
+        let should = Paths::to(way, self.peers.values());
+        let mut failed = None;
+        // One node that cannot be reached must not keep the others from being.
+        for step in steps(&is, &should) {
+            match self.kernel.take(way, own.source, &step) {
+                Ok(()) => tracing::debug!(?step, "way to a node"),
+                Err(error) => {
+                    tracing::warn!(?step, "{error}");
+                    failed = Some(error);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::{Cluster, Hurry, object};
+
+    /// A kernel that does what it is told, but for the first so many steps.
+    #[derive(Clone, Default)]
+    struct FakeKernel(Arc<Mutex<(Paths, usize)>>);
+
+    impl Kernel for FakeKernel {
+        fn prepare(&mut self, _: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError> {
+            Ok(tunnel.map_or(Way::Plain, |_| Way::Tunnel(7)))
+        }
+        fn paths(&mut self, _: Way, _: Ipv4Net, _: Ipv4Net) -> Result<Paths, NetError> {
+            Ok(self.0.lock().0.clone())
+        }
+        fn take(&mut self, _: Way, _: Ipv4Addr, step: &Step) -> Result<(), NetError> {
+            let (paths, refusals) = &mut *self.0.lock();
+            if *refusals > 0 {
+                *refusals -= 1;
+                return Err(NetError::bookings(std::io::Error::other("made to fail")));
+            }
+            match *step {
+                Step::RemoveRoute(to, _) => drop(paths.routes.remove(&to)),
+                Step::SetRoute(to, hop) => drop(paths.routes.insert(to, hop)),
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+
+    fn node(name: &str, number: u8) -> Arc<Object> {
+        object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name},
+            "spec": {"podCIDR": format!("10.42.{number}.0/24")},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{number}")}]}}))
+    }
+
+    #[test]
+    fn routes_follow_the_nodes_and_refusals_are_tried_again() {
+        let cluster = Arc::new(Cluster::default());
+        let source = cluster.source("nodes");
+        let kernel = FakeKernel::default();
+        kernel.0.lock().1 = 2;
+        let own = Own {
+            name: "n1".to_owned(),
+            pod_cidr: "10.42.1.0/24".parse().unwrap(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            source: Ipv4Addr::new(10, 42, 1, 1),
+            device: "skvx".to_owned(),
+            tunnel: None,
+        };
+        let mut work = Box::pin(run(own, cluster.client(), Hurry::shared(), kernel.clone()));
+        let mut turn = || assert!((&mut work).now_or_never().is_none());
+        let routes = || kernel.0.lock().0.routes.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let send = |event| source.unbounded_send(event).unwrap();
+        turn();
+        send(Event::Replace(vec![node("n1", 1), node("n2", 2), node("n3", 3)]));
+        turn();
+        assert_eq!(routes(), ["10.42.2.0/24", "10.42.3.0/24"], "in spite of two refusals");
+        send(Event::Delete(node("n2", 2)));
+        send(Event::Apply(node("n3", 4)));
+        turn();
+        assert_eq!(routes(), ["10.42.4.0/24"]);
+    }
+}

@@ -1,0 +1,82 @@
+//! What fails comes back: cut wires, killed agents, nodes that leave.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use skiff_testkit::nodes::Nodes;
+use skiff_testkit::process::eventually;
+
+use crate::holds;
+use crate::traffic::{LONG, page, pods_to_pods, servers};
+
+/// The server on a node: its name and address.
+fn server_on(nodes: &Nodes, node: &str) -> Result<(String, String), String> {
+    let list = nodes.get(&["pods", "-l", "app=web", "--field-selector", &format!("spec.nodeName={node}")])?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pod = list["items"].as_array().into_iter().flatten().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pod = pod.ok_or_else(|| format!("no server on {node}"))?;
+    Ok((text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])))
+}
+
+/// Cuts or mends the wire of node 3.
+fn wire(nodes: &Nodes, state: &str) -> Result<(), String> {
+    // The peer's index tells which device on the bridge it is.
+    let peer = nodes.on_host(3, &["cat", "/proc/net/dev"])?;
+    holds(&peer, peer.contains("eth0"))?;
+    let links = Command::new("ip").args(["-o", "link"]).output().map_err(|e| e.to_string())?.stdout;
+    let links = String::from_utf8_lossy(&links).into_owned();
+    let device =
+        links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next()).find(|name| name.ends_with("n3"));
+    let device = device.ok_or(format!("no device of node 3 in:\n{links}"))?;
+    let status = Command::new("ip").args(["link", "set", device, state]).status().map_err(|e| e.to_string())?;
+    holds(&format!("{device} is {state}"), status.success())
+}
+
+pub(crate) fn partition(nodes: &mut Nodes) -> Result<(), String> {
+    let (near, _) = server_on(nodes, "node-1")?;
+    let (far, address) = server_on(nodes, "node-3")?;
+    let url = format!("http://{address}/name");
+    wire(nodes, "down")?;
+    let cut = page(nodes, &near, &url);
+    wire(nodes, "up")?;
+    holds(&format!("nothing passes a cut wire: {cut:?}"), cut.is_err())?;
+    let healed = eventually(Duration::from_secs(30), || page(nodes, &near, &url).is_ok_and(|name| name.trim() == far));
+    holds("the wire is mended and packets pass", healed)?;
+    // The agent's connections outlive the cut or are made anew.
+    nodes.kubectl(&["exec", &far, "--", "true"]).map(drop)
+}
+
+pub(crate) fn killed_agent(nodes: &mut Nodes) -> Result<(), String> {
+    let (near, _) = server_on(nodes, "node-1")?;
+    let (far, address) = server_on(nodes, "node-3")?;
+    let container = |nodes: &Nodes| -> Result<String, String> {
+        Ok(nodes.get(&["pod", &far])?["status"]["containerStatuses"][0]["containerID"].to_string())
+    };
+    let before = container(nodes)?;
+    let words = nodes.kill(3)?;
+    page(nodes, &near, &format!("http://{address}/name"))?;
+    nodes.launch(3, &words)?;
+    let back = eventually(Duration::from_secs(30), || nodes.kubectl(&["exec", &far, "--", "true"]).is_ok());
+    holds(&format!("the agent is back:\n{}", nodes.log_end(3)), back)?;
+    holds("its container is the same", before == container(nodes)?)
+}
+
+pub(crate) fn leave_and_rejoin(nodes: &mut Nodes) -> Result<(), String> {
+    let uid = |nodes: &Nodes| -> Result<String, String> {
+        Ok(nodes.get(&["node", "node-3"])?["metadata"]["uid"].to_string())
+    };
+    let before = uid(nodes)?;
+    let words = nodes.kill(3)?;
+    nodes.kubectl(&["delete", "node", "node-3"])?;
+    nodes.launch(3, &words)?;
+    nodes.kubectl(&["wait", "--for=create", "node/node-3", LONG])?;
+    nodes.kubectl(&["wait", "--for=condition=Ready", "node/node-3", LONG])?;
+    holds("it is another node now", before != uid(nodes)?)?;
+    let served = eventually(Duration::from_secs(60), || {
+        nodes.kubectl(&["rollout", "status", "daemonset/web", LONG]).is_ok()
+            && servers(nodes).is_ok_and(|servers| servers.len() == 3)
+    });
+    holds(&format!("a server on the new node:\n{}", nodes.log_end(3)), served)?;
+    pods_to_pods(nodes)
+}

@@ -1,0 +1,67 @@
+//! Several real nodes on one machine: they join, their pods reach each other, and what fails comes back.
+//!
+//! Needs root and what `cargo xtask test cluster` prepares. The test runs in a network namespace of its own, so that the
+//! wire between the nodes is not the machine's. One cluster is shared by all cases of a mode, which run in order.
+
+mod faults;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use skiff_testkit::cases;
+use skiff_testkit::nodes::Nodes;
+
+/// Set once inside the namespace.
+const INSIDE: &str = "SKIFF_NODES_INSIDE";
+
+fn main() {
+    if std::env::var_os(INSIDE).is_none() {
+        let own = std::env::current_exe().expect("this test's own file");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--"]).arg(own).args(std::env::args().skip(1)).env(INSIDE, "1");
+        let status = command.status().expect("the program unshare");
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|status| status.success()));
+    let common: &[cases::Case<Nodes>] = &[
+        ("pods_reach_pods_on_every_node", traffic::pods_to_pods),
+        ("services_and_names_work_from_every_node", traffic::services_and_names),
+    ];
+    let policies: &[cases::Case<Nodes>] = &[("policies_hold_between_nodes", traffic::policies)];
+    let faults: &[cases::Case<Nodes>] = &[
+        ("a_partition_heals", faults::partition),
+        ("a_killed_agent_comes_back_and_its_pods_never_went", faults::killed_agent),
+        ("a_node_leaves_and_joins_again", faults::leave_and_rejoin),
+    ];
+    let mut code = run("vxlan", &[common, policies, faults].concat());
+    code |= run("routed", common);
+    std::process::exit(code);
+}
+
+fn run(mode: &str, cases: &[cases::Case<Nodes>]) -> i32 {
+    println!("--- --network {mode} ---");
+    match start(mode) {
+        Ok(mut nodes) => cases::run(&mut nodes, cases),
+        Err(error) => {
+            println!(
+                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
+            1
+        }
+    }
+}
+
+fn start(mode: &str) -> Result<Nodes, String> {
+    let images = std::env::var_os("SKIFF_IMAGES")
+        .map(PathBuf::from)
+        .ok_or("SKIFF_IMAGES is not set; run `cargo xtask test cluster`")?;
+    let nodes = Nodes::start(3, &[images.join("busybox.tar")], &["--network", mode])?;
+    traffic::prepare(&nodes)?;
+    Ok(nodes)
+}
+
+/// Fails with `what` when it does not hold.
+fn holds(what: &str, it: bool) -> Result<(), String> {
+    if it { Ok(()) } else { Err(what.to_owned()) }
+}
