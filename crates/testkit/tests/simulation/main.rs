@@ -7,4 +7,5 @@ mod custom;
 mod faults;
 mod loss;
 mod rollout;
+mod services;
 mod support;
