@@ -2,6 +2,7 @@
 
 mod plan;
 mod ranges;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use skiff_meta::world::Task;
 
 use crate::Context;
 use plan::{Plan, Snapshot};
+use zones::{Giving, Paces};
 
 /// A node's last sign of life: what it said, and when we saw it. Our clock, not the node's, is what counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,7 @@ struct Controller {
     leases: Store<Lease>,
     pods_on: Index<Pod>,
     heartbeats: Mutex<BTreeMap<String, Heartbeat>>,
+    paces: Mutex<Paces>,
     cluster_cidr: String,
     control_plane_node: String,
     /// One range is given out at a time: each next choice must see the last one.
@@ -55,6 +58,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         leases: leases.store(),
         pods_on: context.pods_by_node.clone(),
         heartbeats: Mutex::default(),
+        paces: Mutex::default(),
         cluster_cidr: context.options.cluster_cidr.clone(),
         control_plane_node: context.options.control_plane_node.clone(),
         giving: futures::lock::Mutex::default(),
@@ -108,12 +112,29 @@ impl Controller {
         self.give_role(&node).await?;
         let pods = self.pods_on.get(&key.name);
         let silent = self.silent(&key.name);
-        let some_ready = plan::says_ready(&node) || self.nodes.list().iter().any(|node| plan::says_ready(node));
+        let (giving, wait) = self.giving_up(&node, silent);
         let now = self.world.now();
-        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, some_ready, now });
-        let again = plan.again;
+        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, giving, now });
+        let again = [plan.again, wait].into_iter().flatten().min();
         self.execute(&node, plan).await?;
         Ok(again.map_or(After::Change, After::Delay))
+    }
+
+    /// Whether pods must leave the node if it is lost, and when to ask again.
+    fn giving_up(&self, node: &Node, silent: Duration) -> (Giving, Option<Duration>) {
+        if (silent < plan::GRACE && plan::says_ready(node)) || plan::is_given_up(node) && self.some_ready() {
+            return (Giving::Up, None);
+        }
+        let (now, mut paces) = (self.world.elapsed(), self.paces.lock());
+        let (giving, wait) = paces.ask(node, &self.nodes.list(), now);
+        if giving == Giving::Up {
+            paces.gave_up(node, now);
+        }
+        (giving, wait)
+    }
+
+    fn some_ready(&self) -> bool {
+        self.nodes.list().iter().any(|node| plan::says_ready(node))
     }
 
     /// How long the node has been silent.

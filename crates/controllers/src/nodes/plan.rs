@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skiff_api::{pods, taints};
 
+use super::zones::Giving;
+
 /// Without a sign of life for this long, a node is unreachable (upstream's `--node-monitor-grace-period`).
 pub(super) const GRACE: Duration = Duration::from_secs(50);
 
@@ -31,9 +33,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) pods: &'a [Arc<Pod>],
     /// How long ago the last sign of life was.
     pub(super) silent: Duration,
-    /// Whether some node of the cluster is ready. Where none is, the fault is more likely ours than theirs, and there is
-    /// nowhere to go either: nobody has to leave.
-    pub(super) some_ready: bool,
+    /// What may become of the pods, if the node is lost.
+    pub(super) giving: Giving,
     pub(super) now: Timestamp,
 }
 
@@ -74,6 +75,12 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
         evict,
         again: [sleep, next].into_iter().flatten().min(),
     }
+}
+
+/// Whether pods must leave the node already because it is lost.
+pub(super) fn is_given_up(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()) && taint.effect == "NoExecute")
 }
 
 /// Whether the node says that it is ready.
@@ -117,7 +124,12 @@ fn taints(node: &Node, conditions: &[NodeCondition], snapshot: &Snapshot<'_>) ->
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for (_, _, key, leave) in TAINTS.iter().filter(|(type_, status, ..)| holds(type_, status)) {
         wanted.push((key, "NoSchedule"));
-        if *leave && snapshot.some_ready {
+        let leaves = match snapshot.giving {
+            Giving::Up => true,
+            Giving::NotNow => is_given_up(node),
+            Giving::Nobody => false,
+        };
+        if *leave && leaves {
             wanted.push((key, "NoExecute"));
         }
     }
@@ -208,7 +220,7 @@ mod tests {
 
     fn look(node: &Node, pods: &[Arc<Pod>], silent: u64, now: i64) -> Plan {
         let (silent, now) = (Duration::from_secs(silent), Timestamp::from_second(now).unwrap());
-        plan(&Snapshot { node, pods, silent, some_ready: true, now })
+        plan(&Snapshot { node, pods, silent, giving: Giving::Up, now })
     }
 
     #[test]
@@ -218,10 +230,24 @@ mod tests {
         let lost = node("Unknown", evicting);
         let now = Timestamp::from_second(1000).unwrap();
         let pods = [pod("a", json!([]))];
-        let plan = plan(&Snapshot { node: &lost, pods: &pods, silent: GRACE, some_ready: false, now });
+        let plan = plan(&Snapshot { node: &lost, pods: &pods, silent: GRACE, giving: Giving::Nobody, now });
         let taints = plan.taints.unwrap();
         assert_eq!(taints.iter().map(|t| &*t.effect).collect::<Vec<_>>(), ["NoSchedule"]);
         assert!(plan.evict.is_empty());
+    }
+
+    #[test]
+    fn a_node_whose_turn_has_not_come_is_only_closed() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let effects = |node: &Node| {
+            let found = plan(&Snapshot { node, pods: &[], silent: GRACE, giving: Giving::NotNow, now });
+            let before = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+            let taints = found.taints.unwrap_or(before);
+            taints.iter().map(|taint| taint.effect.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(effects(&node("True", json!([]))), ["NoSchedule"]);
+        let given_up = json!([{"key": NOT_READY, "effect": "NoExecute"}, {"key": NOT_READY, "effect": "NoSchedule"}]);
+        assert_eq!(effects(&node("False", given_up)), ["NoSchedule", "NoExecute"], "who leaves goes on leaving");
     }
 
     #[test]
