@@ -23,7 +23,7 @@ use skiff_meta::WorldRef;
 
 use error::CliError;
 use session::Session;
-use verbs::{about, create, delete, describe, diff, drain, edit, exec, get, logs, rollout, run, wait};
+use verbs::{about, create, delete, describe, diff, drain, edit, exec, get, logs, rollout, run, wait, why};
 
 /// The server names field managers after the part before the slash.
 const AGENT: &str = concat!("kubectl/", env!("CARGO_PKG_VERSION"));
@@ -108,6 +108,8 @@ enum Verb {
     Drain(drain::Drain),
     /// Wait for a specific condition
     Wait(wait::Wait),
+    /// Ask the scheduler why a pod is on its node, or on none
+    Why(why::Why),
     /// Inspect authorization
     Auth(about::Auth),
     /// Print the supported API resources
@@ -211,6 +213,7 @@ async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
         Verb::Uncordon(verb) => verb.run(session, false).await,
         Verb::Drain(verb) => verb.run(session).await,
         Verb::Wait(verb) => verb.run(session).await,
+        Verb::Why(verb) => verb.run(session).await,
         Verb::Auth(verb) => verb.run(session).await,
         Verb::ApiResources(verb) => verb.run(session).await,
         Verb::ApiVersions => about::api_versions(session).await,
@@ -284,6 +287,7 @@ mod tests {
             "api-resources -o wide",
             "auth can-i list pods",
             "delete pod x --wait=false",
+            "why x -n y -o json",
             "create -f x.yaml --dry-run=server",
             "get pods --at 10m",
         ] {

@@ -1,10 +1,15 @@
 //! Amounts of resources as the scheduler adds them up: plain integers, since they are summed millions of times.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use skiff_api::resources::ResourceList;
 use skiff_meta::Quantity;
 use skiff_meta::quantity::Format;
+
+/// What a container that asks for no CPU is scored as, in thousandths of a core.
+pub const UNASKED_CPU: i64 = 100;
+/// What a container that asks for no memory is scored as, in bytes.
+pub const UNASKED_MEMORY: i64 = 200 << 20;
 
 /// What a pod asks for, or a node has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,19 +20,21 @@ pub struct Amounts {
     pub memory: i64,
     /// Bytes.
     pub ephemeral: i64,
-    /// Everything else, by name, in whole units.
-    pub extended: BTreeMap<String, i64>,
+    /// Everything else in whole units, sorted by name.
+    pub scalars: Vec<(Arc<str>, i64)>,
 }
 
-/// What containers that ask for nothing are scored as, so that they spread too: a tenth of a core, 200 MiB.
+/// What containers that ask for nothing are scored as, so that they spread too.
 pub fn unasked() -> ResourceList {
-    let amounts =
-        [("cpu", Quantity::from_milli(100, Format::DecimalSi)), ("memory", Quantity::new(200 << 20, Format::BinarySi))];
+    let amounts = [
+        ("cpu", Quantity::from_milli(UNASKED_CPU, Format::DecimalSi)),
+        ("memory", Quantity::new(UNASKED_MEMORY, Format::BinarySi)),
+    ];
     amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
 }
 
 impl Amounts {
-    /// From a resource list.
+    /// From a resource list; `pods` is counted elsewhere.
     pub fn of(list: &ResourceList) -> Self {
         let mut amounts = Self::default();
         for (name, amount) in list {
@@ -36,9 +43,7 @@ impl Amounts {
                 "memory" => amounts.memory = amount.value(),
                 "ephemeral-storage" => amounts.ephemeral = amount.value(),
                 "pods" => {}
-                other => {
-                    amounts.extended.insert(other.to_owned(), amount.value());
-                }
+                other => amounts.scalars.push((other.into(), amount.value())),
             }
         }
         amounts
@@ -49,8 +54,31 @@ impl Amounts {
         self.cpu += sign * other.cpu;
         self.memory += sign * other.memory;
         self.ephemeral += sign * other.ephemeral;
-        for (name, amount) in &other.extended {
-            *self.extended.entry(name.clone()).or_default() += sign * amount;
+        for (name, amount) in &other.scalars {
+            match self.scalars.binary_search_by(|(known, _)| known.cmp(name)) {
+                Ok(place) => self.scalars[place].1 += sign * amount,
+                Err(place) => self.scalars.insert(place, (name.clone(), sign * amount)),
+            }
         }
+    }
+
+    /// The amount of a scalar resource.
+    pub fn scalar(&self, name: &str) -> i64 {
+        self.scalars.binary_search_by(|(known, _)| (**known).cmp(name)).map_or(0, |place| self.scalars[place].1)
+    }
+
+    /// The amount of any resource.
+    pub fn get(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.cpu,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral,
+            other => self.scalar(other),
+        }
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_zero(&self) -> bool {
+        self.cpu == 0 && self.memory == 0 && self.ephemeral == 0 && self.scalars.iter().all(|(_, amount)| *amount == 0)
     }
 }

@@ -1,4 +1,9 @@
-//! Tables: one node, one pod, one verdict; and choices among several nodes.
+//! What tests build clusters and pods with.
+
+mod choice;
+mod naive;
+mod preemption;
+mod verdicts;
 
 use std::sync::Arc;
 
@@ -6,133 +11,119 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PodInfo};
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, Diagnosis, Preempted, Turn, decide};
+use crate::profile::Profile;
+use crate::queue::Nominator;
 
-pub(crate) fn pod(name: &str, cpu: &str) -> Pod {
-    from(
-        json!({"metadata": {"name": name, "namespace": "x", "uid": name}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "10Mi"}}}]}}),
-    )
-}
-
-fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+pub(crate) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a well-formed object")
 }
 
-fn node(name: &str, change: Value) -> Value {
-    let mut node = json!({"metadata": {"name": name, "labels": {"zone": name}}, "spec": {}, "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "3"}}});
-    for (pointer, value) in change.as_object().into_iter().flatten() {
-        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-        node.pointer_mut(parent).expect("its parent")[key] = value.clone();
+/// Merges `changes` into `into`, as a merge patch would; lists are replaced.
+pub(crate) fn merged(mut into: Value, changes: &Value) -> Value {
+    match (&mut into, changes) {
+        (Value::Object(fields), Value::Object(changes)) => {
+            for (name, change) in changes {
+                let field = fields.entry(name.clone()).or_insert(Value::Null);
+                *field = merged(field.take(), change);
+            }
+            into
+        }
+        _ => changes.clone(),
     }
-    node
 }
 
-fn cluster(nodes: Vec<Value>) -> Cluster {
-    let mut cluster = Cluster::default();
-    nodes.into_iter().for_each(|node| cluster.set_node(Arc::new(from::<Node>(node))));
-    cluster
+/// A pod in namespace `x` that asks for `cpu` and 10 MiB.
+pub(crate) fn pod(name: &str, cpu: &str) -> Pod {
+    with(name, cpu, json!({}))
 }
 
-fn info(pod: Pod) -> Arc<PodInfo> {
+/// Such a pod, changed.
+pub(crate) fn with(name: &str, cpu: &str, changes: Value) -> Pod {
+    let requests = json!({"requests": {"cpu": cpu, "memory": "10Mi"}});
+    let plain = json!({
+        "metadata": {"name": name, "namespace": "x", "uid": name},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": requests}]},
+    });
+    from(merged(plain, &changes))
+}
+
+pub(crate) fn info(pod: Pod) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(Arc::new(pod)))
 }
 
-fn with(pod: &Pod, pointer: &str, value: Value) -> Pod {
-    let mut json = serde_json::to_value(pod).expect("a pod");
-    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-    json.pointer_mut(parent).expect("its parent")[key] = value;
-    from(json)
+/// A node of 2 cores, 1 GiB and 10 pods, labelled with its name, changed.
+pub(crate) fn node(name: &str, changes: Value) -> Node {
+    let plain = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {}, "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"}},
+    });
+    from(merged(plain, &changes))
 }
 
-#[test]
-fn one_verdict_each() {
-    let plain = pod("p", "100m");
-    let taint = json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]);
-    let port = json!([{"containerPort": 80, "hostPort": 80}]);
-    for (what, pod, node_change, refused) in [
-        ("plain", plain.clone(), json!({}), None),
-        ("cordoned", plain.clone(), json!({"/spec/unschedulable": true}), Some("node(s) were unschedulable")),
-        ("taint", plain.clone(), json!({"/spec/taints": taint}), Some("node(s) had untolerated taint(s)")),
-        (
-            "tolerated",
-            with(&plain, "/spec/tolerations", json!([{"key": "k", "operator": "Exists"}])),
-            json!({"/spec/taints": taint}),
-            None,
-        ),
-        (
-            "selector",
-            with(&plain, "/spec/nodeSelector", json!({"zone": "b"})),
-            json!({}),
-            Some("node(s) didn't match Pod's node affinity/selector"),
-        ),
-        ("cpu", pod("p", "3"), json!({}), Some("Insufficient cpu")),
-        (
-            "extended",
-            with(&plain, "/spec/containers/0/resources", json!({"requests": {"x.y/z": "1"}})),
-            json!({}),
-            Some("Insufficient x.y/z"),
-        ),
-        ("pods", plain.clone(), json!({"/status/allocatable/pods": "0"}), Some("Too many pods")),
-        ("port", with(&plain, "/spec/containers/0/ports", port.clone()), json!({}), None),
-    ] {
-        let found = decide(&info(pod), &cluster(vec![node("a", node_change)]), 0);
-        let expected = match refused {
-            None => Decision::Place("a".to_owned()),
-            Some(reason) => Decision::Nowhere(format!("0/1 nodes are available: 1 {reason}.")),
-        };
-        assert_eq!(found, expected, "{what}");
+/// Nodes a, b, c ... in zones.
+pub(crate) fn zoned(name: &str, zone: &str) -> Node {
+    node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}))
+}
+
+/// A cluster, and who decides about it.
+#[derive(Default)]
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) profile: Profile,
+    pub(crate) nominated: Nominator,
+    pub(crate) turn: Turn,
+}
+
+impl Stage {
+    pub(crate) fn new(nodes: Vec<Node>) -> Self {
+        let mut stage = Self::default();
+        nodes.into_iter().for_each(|node| stage.cluster.set_node(Arc::new(node)));
+        stage
     }
-    let mut taken = cluster(vec![node("a", json!({}))]);
-    taken.set_pod(info(with(&pod("other", "0"), "/spec/containers/0/ports", port.clone())), "a");
-    let verdict = decide(&info(with(&plain, "/spec/containers/0/ports", port)), &taken, 0);
-    assert_eq!(
-        verdict,
-        Decision::Nowhere(
-            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.".to_owned()
-        )
-    );
-}
 
-#[test]
-fn the_emptier_node_wins_and_reasons_are_counted() {
-    let mut cluster =
-        cluster(vec![node("a", json!({})), node("b", json!({})), node("c", json!({"/spec/unschedulable": true}))]);
-    cluster.set_pod(info(pod("one", "1")), "a");
-    for random in 0..4 {
-        assert_eq!(decide(&info(pod("p", "100m")), &cluster, random), Decision::Place("b".to_owned()));
+    pub(crate) fn put(&mut self, pod: Pod, node: &str) {
+        self.cluster.set_pod(info(pod), node);
     }
-    let nowhere = decide(&info(pod("p", "4")), &cluster, 0);
-    assert_eq!(
-        nowhere,
-        Decision::Nowhere("0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.".to_owned())
-    );
-    assert_eq!(
-        decide(&info(pod("p", "1")), &Cluster::default(), 0),
-        Decision::Nowhere("no nodes available to schedule pods".to_owned())
-    );
-}
 
-#[test]
-fn equals_are_chosen_from_by_chance() {
-    let cluster = cluster(vec![node("a", json!({})), node("b", json!({}))]);
-    let chosen: std::collections::BTreeSet<String> = (0..8)
-        .filter_map(|random| match decide(&info(pod("p", "100m")), &cluster, random) {
-            Decision::Place(node) => Some(node),
-            Decision::Nowhere(_) => None,
-        })
-        .collect();
-    assert_eq!(chosen.len(), 2);
-}
+    pub(crate) fn decide(&mut self, pod: Pod, random: u64) -> Decision {
+        decide(&self.profile, &mut self.cluster, &self.nominated, &info(pod), &mut self.turn, random)
+    }
 
-#[test]
-fn sums_follow_pods() {
-    let mut cluster = cluster(vec![node("a", json!({}))]);
-    let one = info(pod("one", "1500m"));
-    cluster.set_pod(one.clone(), "a");
-    assert_eq!(cluster.node("a").expect("the node").used.cpu, 1500);
-    cluster.set_pod(one.clone(), "a");
-    assert_eq!(cluster.node("a").expect("the node").used.cpu, 1500, "told twice, counted once");
-    assert!(matches!(decide(&info(pod("p", "1")), &cluster, 0), Decision::Nowhere(_)));
-    assert!(cluster.remove_pod("one") && !cluster.remove_pod("one"));
-    assert_eq!(decide(&info(pod("p", "1")), &cluster, 0), Decision::Place("a".to_owned()));
+    /// The node that takes the pod, or why there is none.
+    pub(crate) fn place(&mut self, pod: Pod) -> Result<String, String> {
+        match self.decide(pod, 0) {
+            Decision::Place(node, _) => Ok(self.cluster.at(node).name.clone()),
+            Decision::NoNodes => Err("no nodes available to schedule pods".to_owned()),
+            Decision::Nowhere(diagnosis) => Err(diagnosis.to_string()),
+        }
+    }
+
+    /// The nodes that any chance would pick.
+    pub(crate) fn choices(&mut self, pod: &Pod) -> Vec<String> {
+        let mut found: Vec<String> = (0..60)
+            .filter_map(|random| match self.decide(pod.clone(), random) {
+                Decision::Place(node, _) => Some(self.cluster.at(node).name.clone()),
+                _ => None,
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    pub(crate) fn diagnose(&mut self, pod: Pod) -> Diagnosis {
+        match self.decide(pod, 0) {
+            Decision::Nowhere(diagnosis) => *diagnosis,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Where room would be made, and whose.
+    pub(crate) fn preempt(&mut self, pod: Pod) -> Result<(String, Vec<String>), String> {
+        match self.diagnose(pod).preempted.expect("preemption was tried") {
+            Preempted::Room { node, victims } => Ok((node, victims.iter().map(|pod| pod.uid.clone()).collect())),
+            Preempted::No { why, .. } => Err(why),
+        }
+    }
 }

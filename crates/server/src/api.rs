@@ -146,6 +146,9 @@ impl Api {
             return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
         };
         self.allow_target(&user, &target, &query, path).await?;
+        if target.subresource == "why" && target.resource.resource == "pods" && target.resource.group.is_empty() {
+            return self.why(&target).await;
+        }
         let served = self.find(&target).await?;
         check_verb(&served, &target, &parts.method)?;
         told.counters = Some(self.metrics.of(&target));
@@ -163,6 +166,16 @@ impl Api {
             Answer::Object(code, object) => respond::object(&call, code, &object),
             Answer::Tree(code, tree) => respond::tree(&call, code, tree),
         }
+    }
+
+    /// Why a pod is where it is: not a part of any object, and not upstream's, so that no document lists it.
+    async fn why(&self, target: &Target) -> Result<Response<Body>, Status> {
+        let explainer =
+            self.config.explainer.as_ref().filter(|_| target.verb == "get").ok_or_else(Status::no_such_path)?;
+        let pods = skiff_meta::GroupResource::new("", "pods");
+        let why = explainer.why(&target.namespace, &target.name).await;
+        let why = why.ok_or_else(|| Status::not_found(&pods, &target.name))?;
+        Ok(respond::whole(200, "application/json", respond::encode::json(&why, false), false))
     }
 
     /// The resource a path means. A definition may have been acknowledged a moment ago, so a miss looks twice.

@@ -311,6 +311,13 @@ pub trait Connector: Send + Sync {
     async fn connect(&self, target: ConnectTarget, request: Request<Body>) -> Result<Response<Body>, Status>;
 }
 
+/// Explains pods: `GET .../pods/NAME/why`, which is authorized as `get` on `pods/why` and answered by whoever places pods.
+#[async_trait]
+pub trait Explainer: std::fmt::Debug + Send + Sync {
+    /// Why a pod is where it is, or is nowhere; `None` for pods it does not know.
+    async fn why(&self, namespace: &str, name: &str) -> Option<Value>;
+}
+
 /// Everything the pipeline asks, in one value; made by [`crate::auth::chain`] before the
 /// first request (the view is empty then, and follows the store from there on).
 #[derive(Clone)]

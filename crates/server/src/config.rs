@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use crate::chain::Explainer;
 
 /// Everything that can be set; [`ServerConfig::default`] is a server on any free port of the loopback device that keeps
 /// nothing on disk.
@@ -27,6 +30,8 @@ pub struct ServerConfig {
     pub event_ttl: u64,
     /// A static token that makes its bearer a member of `system:masters`.
     pub admin_token: Option<String>,
+    /// Who explains where pods are, when the scheduler is at hand.
+    pub explainer: Option<Arc<dyn Explainer>>,
 }
 
 impl Default for ServerConfig {
@@ -41,6 +46,7 @@ impl Default for ServerConfig {
             cluster_domain: "cluster.local".to_owned(),
             event_ttl: 3_600,
             admin_token: None,
+            explainer: None,
         }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) enum StartError {
     Snapshot(String),
     #[error("{0}")]
     Node(String),
+    #[error("--{flag} {path}: {source}")]
+    SchedulerConfig { flag: &'static str, path: String, source: skiff_scheduler::ConfigError },
     #[error(transparent)]
     Client(#[from] skiff_client::ClientError),
     #[error("{0}: {1}")]

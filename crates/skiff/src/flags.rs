@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// One component alone, against any Kubernetes API
     ControllerManager(Component),
     /// One component alone, against any Kubernetes API
-    Scheduler(Component),
+    Scheduler(SchedulerAlone),
     /// The CLI; also what runs when the binary is called `kubectl`
     #[command(disable_help_flag = true)]
     Kubectl {
@@ -96,6 +96,16 @@ pub(crate) struct Component {
     pub(crate) kubeconfig: PathBuf,
     #[command(flatten)]
     pub(crate) log: Log,
+}
+
+/// Flags of `skiff scheduler`.
+#[derive(Args)]
+pub(crate) struct SchedulerAlone {
+    /// A KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1)
+    #[arg(long, alias = "scheduler-config")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) component: Component,
 }
 
 /// Flags of every long-running command.
@@ -237,6 +247,9 @@ pub(crate) struct Server {
     /// The pod network, of all nodes
     #[arg(long, default_value = "vxlan")]
     pub(crate) network: Network,
+    /// A KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1)
+    #[arg(long)]
+    pub(crate) scheduler_config: Option<PathBuf>,
     /// Also write the administrator's kubeconfig here
     #[arg(long)]
     pub(crate) write_kubeconfig: Option<PathBuf>,

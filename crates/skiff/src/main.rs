@@ -83,8 +83,8 @@ async fn run(command: Command) -> Result<(), error::StartError> {
             server::controllers_alone(&flags.kubeconfig, world).await
         }
         Command::Scheduler(flags) => {
-            log::start(&flags.log);
-            server::scheduler_alone(&flags.kubeconfig, world).await
+            log::start(&flags.component.log);
+            server::scheduler_alone(&flags, world).await
         }
         Command::Snapshot { command: flags::Snapshot::Save { file, kubeconfig } } => {
             snapshot::save(&file, kubeconfig.as_deref(), world).await

@@ -13,7 +13,7 @@ use skiff_client::{Backend, Client};
 use skiff_meta::WorldRef;
 use skiff_meta::quantity::Quantity;
 use skiff_meta::world::Task;
-use skiff_server::chain::User;
+use skiff_server::chain::{Explainer, User};
 use skiff_server::pki::{Pki, ServingNames, write_if_changed};
 use skiff_server::{Server, ServerConfig};
 use skiff_store::{EmbeddedStore, Engine, HistoryLimits, MemoryStore, Store};
@@ -35,7 +35,11 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let place = Place::of(flags, config)?;
     let (store, face) = store(flags, &place, &world).await?;
     let pki = Pki::open(&place.data.join("pki"), world.now())?;
-    let server = Server::start(listener, place.config.clone(), &pki, store.clone(), world.clone()).await?;
+    let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
+    let (asker, questions) = skiff_scheduler::why::channel();
+    let explainer = flags.runs(Part::Scheduler).then(|| Arc::new(Scheduler(asker)) as Arc<dyn Explainer>);
+    let config = ServerConfig { explainer, ..place.config.clone() };
+    let server = Server::start(listener, config, &pki, store.clone(), world.clone()).await?;
     write_kubeconfigs(flags, &place, &pki, &server, &world)?;
     tracing::info!(address = %server.address(), data = %place.data.path().display(), "API server is ready");
 
@@ -47,6 +51,7 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     if flags.node.runs(Part::Scheduler) {
         tasks.push(scheduler(
             make(User::new("system:kube-scheduler", AUTHENTICATED)).with_manager("kube-scheduler"),
+            skiff_scheduler::Options { config: scheduler_config, questions: Some(questions), ..Default::default() },
             &world,
         ));
     }
@@ -259,9 +264,32 @@ fn service_account(name: &str) -> User {
     User::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
 }
 
-fn scheduler(client: Client, world: &WorldRef) -> Task {
-    let work = skiff_scheduler::run(client, world.clone(), skiff_scheduler::Options::default());
-    world.spawn("scheduler", Box::pin(work))
+fn scheduler(client: Client, options: skiff_scheduler::Options, world: &WorldRef) -> Task {
+    world.spawn("scheduler", Box::pin(skiff_scheduler::run(client, world.clone(), options)))
+}
+
+fn scheduler_config(flag: &'static str, path: Option<&Path>) -> Result<skiff_scheduler::Config, StartError> {
+    let Some(path) = path else { return Ok(skiff_scheduler::Config::default()) };
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| StartError::Io(shown.clone(), e))?;
+    skiff_scheduler::Config::read(&text).map_err(|source| StartError::SchedulerConfig { flag, path: shown, source })
+}
+
+/// Lets the API server ask the scheduler of the same process.
+#[derive(Clone)]
+struct Scheduler(skiff_scheduler::why::Asker);
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scheduler")
+    }
+}
+
+#[async_trait::async_trait]
+impl Explainer for Scheduler {
+    async fn why(&self, namespace: &str, name: &str) -> Option<serde_json::Value> {
+        serde_json::to_value(self.0.ask(namespace, name).await?).ok()
+    }
 }
 
 fn remote(kubeconfig: &Path, agent: &str, world: &WorldRef) -> Result<Client, StartError> {
@@ -280,8 +308,10 @@ pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Res
 }
 
 /// `skiff scheduler`: against any Kubernetes API.
-pub(crate) async fn scheduler_alone(kubeconfig: &Path, world: WorldRef) -> Result<(), StartError> {
-    let task = scheduler(remote(kubeconfig, "kube-scheduler", &world)?, &world);
+pub(crate) async fn scheduler_alone(flags: &flags::SchedulerAlone, world: WorldRef) -> Result<(), StartError> {
+    let config = scheduler_config("config", flags.config.as_deref())?;
+    let options = skiff_scheduler::Options { config, ..Default::default() };
+    let task = scheduler(remote(&flags.component.kubeconfig, "kube-scheduler", &world)?, options, &world);
     stopped(None).await?;
     task.abort();
     Ok(())

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use skiff_client::{Client, Event, Kind, ListTarget, Selection};
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
-use skiff_server::chain::User;
+use skiff_server::chain::{Explainer, User};
 use skiff_server::pki::{Pki, PkiError};
 use skiff_server::{Api, ServerConfig, ServerError};
 use skiff_store::{MemoryStore, Store};
@@ -51,6 +51,24 @@ pub enum StartError {
     Server(#[from] ServerError),
 }
 
+/// Lets the API server ask the scheduler of the day, as in one process.
+#[derive(Default)]
+struct Asker(parking_lot::Mutex<Option<skiff_scheduler::why::Asker>>);
+
+impl std::fmt::Debug for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asker")
+    }
+}
+
+#[async_trait::async_trait]
+impl Explainer for Asker {
+    async fn why(&self, namespace: &str, name: &str) -> Option<serde_json::Value> {
+        let asker = self.0.lock().clone()?;
+        serde_json::to_value(asker.ask(namespace, name).await?).ok()
+    }
+}
+
 /// A running cluster; its tasks end with it.
 pub struct Cluster {
     api: Arc<Api>,
@@ -63,6 +81,7 @@ pub struct Cluster {
     faults: Faults,
     controllers: Vec<Task>,
     nodes: Vec<Task>,
+    asker: Arc<Asker>,
 }
 
 /// What there is of one kind, by namespace and name.
@@ -76,11 +95,14 @@ impl Cluster {
     pub async fn start(world: WorldRef, options: &Options) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(world.clone()));
         let pki = Pki::in_memory(world.now())?;
-        let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
+        let asker = Arc::new(Asker::default());
+        let config = ServerConfig { explainer: Some(asker.clone()), ..ServerConfig::default() };
+        let api = Api::new(config, &pki, store.clone(), world.clone()).await?;
         let (notes, rates) = (Notes::default(), options.faults);
         let faults = Faults::new(world.clone(), rates);
         let (controllers, nodes) = (Vec::new(), Vec::new());
-        let mut cluster = Self { api, store, notes, pki, world: world.clone(), rates, faults, controllers, nodes };
+        let world_of = world.clone();
+        let mut cluster = Self { api, store, notes, pki, world: world_of, rates, faults, controllers, nodes, asker };
         cluster.start_controllers();
         for number in 0..options.nodes {
             cluster.start_node(&world, number, options);
@@ -108,7 +130,10 @@ impl Cluster {
         };
         let mut tasks = skiff_controllers::start(&named, self.world.clone(), options);
         let scheduler = client(User::new("system:kube-scheduler", AUTHENTICATED));
-        let work = skiff_scheduler::run(scheduler, self.world.clone(), skiff_scheduler::Options::default());
+        let (asker, questions) = skiff_scheduler::why::channel();
+        *self.asker.0.lock() = Some(asker);
+        let options = skiff_scheduler::Options { questions: Some(questions), ..Default::default() };
+        let work = skiff_scheduler::run(scheduler, self.world.clone(), options);
         tasks.push(self.world.spawn("scheduler", Box::pin(work)));
         self.controllers = tasks;
     }

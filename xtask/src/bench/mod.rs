@@ -36,12 +36,17 @@ pub(crate) enum Bench {
     Controllers,
     /// Only the network, as root: changes of Services, connections through them, names
     Network,
+    /// Only the scheduler: upstream's scheduler_perf shapes on 5,000 nodes, on the API server and the durable store
+    Scheduler,
 }
 
 /// Builds, measures, prints.
 pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
     if matches!(which, Bench::Controllers) {
         return run(&mut cargo(["run", "--locked", "--release", "-p", "skiff-testkit", "--example", "controllers"]));
+    }
+    if matches!(which, Bench::Scheduler) {
+        return run(&mut cargo(["run", "--locked", "--release", "-p", "skiff-testkit", "--example", "scheduler"]));
     }
     let mut table = Table::default();
     if matches!(which, Bench::Network) {

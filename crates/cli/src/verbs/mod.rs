@@ -13,3 +13,4 @@ pub mod logs;
 pub mod rollout;
 pub mod run;
 pub mod wait;
+pub mod why;

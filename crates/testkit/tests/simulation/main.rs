@@ -7,5 +7,6 @@ mod custom;
 mod faults;
 mod loss;
 mod rollout;
+mod scheduling;
 mod services;
 mod support;

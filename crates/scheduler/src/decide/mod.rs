@@ -1,0 +1,148 @@
+//! One decision: which node takes a pod, and when none does, why not, and whose place it could take. Pure.
+
+mod attempt;
+mod diagnosis;
+mod preempt;
+mod score;
+
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, NodeIx, PodInfo};
+use crate::framework::{Reason, Verdict};
+use crate::profile::Profile;
+use crate::queue::Nominator;
+
+pub use attempt::{Attempt, Part, Refused};
+pub use diagnosis::{Diagnosis, Histogram};
+pub use preempt::{Preempted, preempt};
+pub use score::{Scored, score};
+
+/// What became of a pod.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// This node takes it, with these scores where there was a choice.
+    Place(NodeIx, Option<Box<Scored>>),
+    /// There are no nodes.
+    NoNodes,
+    /// No node takes it.
+    Nowhere(Box<Diagnosis>),
+}
+
+/// What goes from one decision to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Turn {
+    /// Where the search begins, so that all nodes are looked at in the long run.
+    pub start: usize,
+    reasons: Vec<Reason>,
+    fitting: Vec<NodeIx>,
+}
+
+/// Decides for a pod. Among equally good nodes `random` picks one.
+pub fn decide(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    nominated: &Nominator,
+    pod: &Arc<PodInfo>,
+    turn: &mut Turn,
+    random: u64,
+) -> Decision {
+    cluster.sort();
+    cluster.index.shed();
+    if cluster.is_empty() {
+        return Decision::NoNodes;
+    }
+    let mut attempt = match Attempt::begin(profile, pod, cluster) {
+        Ok(attempt) => attempt,
+        Err(Refused { place, why }) => {
+            let mut diagnosis = Diagnosis { nodes: cluster.len(), refused: Some(why), ..Diagnosis::default() };
+            diagnosis.rejected_by.insert(place);
+            diagnosis.nominated_is_hopeless = true;
+            return attempt_to_preempt(None, profile, cluster, nominated, pod, diagnosis, random);
+        }
+    };
+    match search(&mut attempt, cluster, nominated, turn) {
+        None => match turn.fitting[..] {
+            [only] => Decision::Place(only, None),
+            ref fitting => {
+                let scored = score(&mut attempt, cluster, fitting);
+                Decision::Place(scored.best(random), Some(Box::new(scored)))
+            }
+        },
+        Some(diagnosis) => attempt_to_preempt(Some(&mut attempt), profile, cluster, nominated, pod, diagnosis, random),
+    }
+}
+
+/// Fills `turn.fitting`; `None` when it is not empty, and otherwise why.
+fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, turn: &mut Turn) -> Option<Diagnosis> {
+    turn.fitting.clear();
+    let mut diagnosis = Diagnosis { nodes: cluster.len(), ..Diagnosis::default() };
+    // Where the pod waits for room, it most likely fits, and nowhere else.
+    let waits_on = attempt.pod.nominated_node().to_owned();
+    if let Some(node) = cluster.node(&waits_on) {
+        turn.reasons.clear();
+        if attempt.check_after(cluster, node, nominated, &mut turn.reasons).is_none() {
+            turn.fitting.push(node.ix);
+            return None;
+        }
+    }
+    let named: Option<Vec<NodeIx>> =
+        attempt.only.as_ref().map(|names| names.iter().filter_map(|name| Some(cluster.node(name)?.ix)).collect());
+    let nodes = named.as_deref().unwrap_or(cluster.order());
+    let enough = attempt.profile.enough(nodes.len());
+    let mut looked_at = 0;
+    for step in 0..nodes.len() {
+        let node = cluster.at(nodes[(turn.start + step) % nodes.len()]);
+        looked_at += 1;
+        turn.reasons.clear();
+        match attempt.check_after(cluster, node, nominated, &mut turn.reasons) {
+            None => {
+                turn.fitting.push(node.ix);
+                if turn.fitting.len() == enough {
+                    break;
+                }
+            }
+            Some((place, verdict)) => {
+                diagnosis.rejected_by.insert(place);
+                turn.reasons.drain(..).for_each(|reason| diagnosis.reasons.add(reason, 1));
+                if verdict == Verdict::Unschedulable {
+                    diagnosis.resolvable.push(node.ix);
+                } else if node.name == waits_on {
+                    diagnosis.nominated_is_hopeless = true;
+                }
+            }
+        }
+    }
+    turn.start = (turn.start + looked_at) % cluster.len();
+    if !turn.fitting.is_empty() {
+        return None;
+    }
+    if named.is_some() {
+        let mut names: Vec<&str> = attempt.narrowed_by.iter().map(|place| attempt.profile.plugin_name(place)).collect();
+        names.sort_unstable();
+        let why = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+        diagnosis.others = Some((why, cluster.len() - looked_at));
+        attempt.narrowed_by.iter().for_each(|place| diagnosis.rejected_by.insert(place));
+    }
+    Some(diagnosis)
+}
+
+fn attempt_to_preempt(
+    attempt: Option<&mut Attempt<'_>>,
+    profile: &Profile,
+    cluster: &Cluster,
+    nominated: &Nominator,
+    pod: &Arc<PodInfo>,
+    mut diagnosis: Diagnosis,
+    random: u64,
+) -> Decision {
+    if let Some(settings) = &profile.preemption {
+        let preempted = preempt(attempt, settings, cluster, nominated, pod, &diagnosis, random);
+        // Upstream asks for devices to be given back before it asks pods to go, and says so.
+        if let Preempted::No { why, .. } = &preempted {
+            let devices = profile.filters_with("DynamicResources").then(|| "no new claims to deallocate".to_owned());
+            diagnosis.post_filter = devices.into_iter().chain([format!("preemption: {why}")]).collect();
+        }
+        diagnosis.preempted = Some(preempted);
+    }
+    Decision::Nowhere(Box::new(diagnosis))
+}

@@ -1,0 +1,174 @@
+//! A pod gets its node: assumed at once, written in the background, kept until it is seen there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use skiff_client::{ClientError, involved};
+use skiff_meta::world::WorldExt;
+
+use super::Scheduler;
+use super::volumes::Binding;
+use crate::cluster::{NodeIx, PodInfo};
+use crate::events::{Change, Event};
+use crate::plugins::volume_binding::{self, Plan};
+
+/// How long a write may take before its outcome is taken for unknown, and the pod tried again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after its binding a pod has to be seen on its node.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pod that was given a node here and has not been seen there.
+pub(super) struct Assumed {
+    pod: Arc<PodInfo>,
+    plan: Plan,
+    /// It was bound then.
+    bound: Option<Duration>,
+}
+
+/// A write's outcome.
+pub(super) enum Done {
+    /// A binding.
+    Bound(Arc<PodInfo>, String, Result<(), ClientError>),
+    /// What has to be written of a pod's volumes.
+    Volumes(Arc<PodInfo>, String, Result<(), ClientError>),
+    /// The pods that were to go for this one.
+    Preempted(Arc<PodInfo>, Result<(), ClientError>),
+    /// A status; nothing follows.
+    Told,
+}
+
+impl Scheduler {
+    /// Counts the pod as on the node, and has it bound.
+    pub(super) fn assume(&mut self, pod: Arc<PodInfo>, ix: NodeIx) {
+        let node = self.cluster.at(ix).name.clone();
+        let plan = match volume_binding::plan(&pod, &self.cluster.objects, self.cluster.at(ix)) {
+            Ok(plan) => plan,
+            Err(why) => return self.fail(&pod, &why),
+        };
+        self.cluster.objects.assumed.promise(&plan, &node);
+        self.cluster.set_pod(pod.clone(), &node);
+        if let Some(room) = self.nominated.node_of(&pod.uid).map(str::to_owned) {
+            self.nominated.remove(&pod.uid);
+            if room != node {
+                self.wake(&Event::Pod(Change { old: Some(&pod), new: None }, &room));
+            }
+        }
+        self.assumed.insert(pod.uid.clone(), Assumed { pod: pod.clone(), plan: plan.clone(), bound: None });
+        match plan.is_empty() {
+            true => self.bind(pod, node),
+            false => self.write_volumes(pod, node, plan),
+        }
+    }
+
+    pub(super) fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
+        let (client, world) = (self.client.clone(), self.world.clone());
+        self.writes.push(Box::pin(async move {
+            let api = client.namespaced::<Pod>(pod.namespace());
+            let result = world.timeout(WRITE_TIMEOUT, api.bind(pod.name(), &pod.uid, &node)).await;
+            Done::Bound(pod, node, result.unwrap_or_else(late))
+        }));
+    }
+
+    pub(super) fn done(&mut self, done: Done) {
+        match done {
+            Done::Bound(pod, node, Ok(())) => {
+                if let Some(assumed) = self.assumed.get_mut(&pod.uid) {
+                    assumed.bound = Some(self.world.elapsed());
+                }
+                let message = format!("Successfully assigned {} to {node}", pod.key);
+                self.recorder(&pod).normal(&involved(&*pod.pod), "Scheduled", message);
+            }
+            Done::Volumes(pod, node, Ok(())) => {
+                if let Some(assumed) = self.assumed.get(&pod.uid) {
+                    let until = self.world.elapsed() + self.volume_timeout;
+                    let claims = assumed.plan.claims().cloned().collect();
+                    self.binding_volumes.push(Binding { pod, node, claims, until });
+                    self.volumes_changed();
+                }
+            }
+            Done::Bound(pod, _, Err(error)) | Done::Volumes(pod, _, Err(error)) => self.not_bound(&pod, &error),
+            Done::Preempted(pod, Err(error)) => {
+                tracing::debug!(pod = pod.key, "preemption failed: {error}");
+                self.queue.activate(&pod.uid);
+            }
+            Done::Preempted(_, Ok(())) | Done::Told => {}
+        }
+    }
+
+    /// The pod was not bound, or nobody knows: it gives its place back. Whether it was seen on a node meanwhile, or is
+    /// gone, the watch has told or will tell.
+    pub(super) fn not_bound(&mut self, pod: &Arc<PodInfo>, error: &ClientError) {
+        tracing::debug!(pod = pod.key, "binding failed: {error}");
+        if !self.give_back(&pod.uid) {
+            return;
+        }
+        match error {
+            _ if error.is_not_found() => self.queue.forget(&pod.uid),
+            // It may be bound, here or elsewhere: nothing is said of it that could be wrong.
+            ClientError::Transport(_) => self.queue.failed(&pod.uid, self.world.elapsed()),
+            _ if error.is_conflict() => self.queue.failed(&pod.uid, self.world.elapsed()),
+            _ => self.fail(pod, &error.to_string()),
+        }
+    }
+
+    /// A pod needs no promise any more: it is where it was to be, or gone. Whether there was one.
+    pub(super) fn confirmed(&mut self, uid: &str) -> bool {
+        let assumed = self.assumed.remove(uid);
+        if let Some(assumed) = &assumed {
+            self.cluster.objects.assumed.withdraw(&assumed.plan);
+        }
+        assumed.is_some()
+    }
+
+    /// Takes the promise of a node back, as if the pod had gone from it. Whether there was one.
+    fn give_back(&mut self, uid: &str) -> bool {
+        if !self.confirmed(uid) {
+            return false;
+        }
+        let node = self.cluster.place(uid).unwrap_or_default().to_owned();
+        if let Some(pod) = self.cluster.remove_pod(uid) {
+            self.wake(&Event::Pod(Change { old: Some(&pod), new: None }, &node));
+        }
+        true
+    }
+
+    /// When the next promise expires.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        let bound = self.assumed.values().filter_map(|assumed| Some(assumed.bound? + CONFIRM_TIMEOUT)).min();
+        let volumes = self.binding_volumes.iter().map(|binding| binding.until).min();
+        bound.into_iter().chain(volumes).min()
+    }
+
+    /// Pods that were bound and never seen on their node, or whose volumes were not bound in time, are tried again: if
+    /// they are there after all, a second binding is refused.
+    pub(super) fn expire(&mut self, now: Duration) {
+        if self.next_expiry().is_none_or(|at| at > now) {
+            return;
+        }
+        let late = |assumed: &&Assumed| assumed.bound.is_some_and(|bound| bound + CONFIRM_TIMEOUT <= now);
+        let expired: Vec<Arc<PodInfo>> =
+            self.assumed.values().filter(late).map(|assumed| assumed.pod.clone()).collect();
+        for pod in expired {
+            tracing::warn!(pod = pod.key, "bound, but not seen on its node");
+            self.give_back(&pod.uid);
+            self.queue.failed(&pod.uid, now);
+        }
+        let (expired, kept) = std::mem::take(&mut self.binding_volumes).into_iter().partition(|b| b.until <= now);
+        self.binding_volumes = kept;
+        for Binding { pod, .. } in Vec::from_iter::<Vec<Binding>>(expired) {
+            if self.give_back(&pod.uid) {
+                self.fail(&pod, "binding volumes: context deadline exceeded");
+            }
+        }
+    }
+
+    pub(super) fn recorder(&self, pod: &PodInfo) -> &skiff_client::Recorder {
+        &self.recorders[self.profile_of(pod).unwrap_or(0)]
+    }
+}
+
+/// What is not answered in time.
+pub(super) fn late<T>() -> Result<T, ClientError> {
+    Err(ClientError::Transport("no answer in time".to_owned()))
+}

@@ -1,0 +1,246 @@
+//! How many pods a second find a node: `scheduler [SHAPE|all [NODES [PODS]]]`.
+//!
+//! Upstream's scheduler_perf shapes, on the real API server and the durable store in one process, each shape from nothing.
+//! Counted from the first pod that is created until the last one is seen on its node, so that the creations count too.
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use serde_json::{Value, json};
+use skiff_client::{Client, Event, Kind, Patch, Selection};
+use skiff_meta::WorldRef;
+use skiff_meta::world::{AbortOnDrop, RealWorld};
+use skiff_scheduler::{Options, Stats};
+use skiff_server::chain::User;
+use skiff_server::pki::Pki;
+use skiff_server::{Api, ServerConfig};
+use skiff_store::EmbeddedStore;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Requests on their way at one time.
+const AT_ONCE: usize = 128;
+const ZONES: usize = 10;
+const ZONE: &str = "topology.kubernetes.io/zone";
+const HOST: &str = "kubernetes.io/hostname";
+
+/// Pods of one kind.
+struct Batch {
+    name: &'static str,
+    count: usize,
+    spec: Value,
+    labels: Value,
+    /// They find a node.
+    fit: bool,
+}
+
+struct Shape {
+    name: &'static str,
+    /// There before anything is measured.
+    before: Vec<Batch>,
+    measured: Batch,
+}
+
+fn batch(name: &'static str, count: usize, cpu: &str, colour: &str, spec: Value) -> Batch {
+    let resources = json!({"requests": {"cpu": cpu, "memory": "500Mi"}});
+    let mut full = json!({
+        "containers": [{"name": "c", "image": "registry.example.com/pause:3", "resources": resources}],
+        "terminationGracePeriodSeconds": 0,
+    });
+    if let (Some(full), Some(spec)) = (full.as_object_mut(), spec.as_object()) {
+        full.extend(spec.clone());
+    }
+    Batch { name, count, spec: full, labels: json!({"colour": colour}), fit: true }
+}
+
+fn near(kind: &str, colour: &str, key: &str) -> Value {
+    let term = json!({"topologyKey": key, "labelSelector": {"matchLabels": {"colour": colour}}});
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+}
+
+fn shapes(nodes: usize, pods: usize) -> Vec<Shape> {
+    let plain = || json!({});
+    let warm = |spec: Value| batch("warm", pods / 10, "100m", "blue", spec);
+    let in_zones = json!({"key": ZONE, "operator": "In", "values": ["zone-1", "zone-2"]});
+    let required = json!({"nodeSelectorTerms": [{"matchExpressions": [in_zones]}]});
+    let node_affinity =
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}});
+    let spread = json!({"topologySpreadConstraints": [{
+        "maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"colour": "blue"}},
+    }]});
+    let never = Batch { fit: false, ..batch("never", 200, "9", "red", plain()) };
+    vec![
+        Shape { name: "basic", before: vec![warm(plain())], measured: batch("pod", pods, "100m", "blue", plain()) },
+        Shape {
+            name: "affinity",
+            before: vec![warm(plain())],
+            measured: batch("pod", pods, "100m", "blue", near("podAffinity", "blue", ZONE)),
+        },
+        Shape {
+            name: "anti-affinity",
+            before: vec![],
+            measured: batch("pod", pods.min(nodes), "100m", "green", near("podAntiAffinity", "green", HOST)),
+        },
+        Shape {
+            name: "node-affinity",
+            before: vec![warm(plain())],
+            measured: batch("pod", pods.min(nodes * 4), "100m", "blue", node_affinity),
+        },
+        Shape { name: "spread", before: vec![warm(plain())], measured: batch("pod", pods, "100m", "blue", spread) },
+        Shape {
+            name: "preemption",
+            before: vec![batch("low", nodes * 4, "900m", "blue", json!({"priorityClassName": "low"}))],
+            measured: batch("pod", nodes / 2, "3", "blue", json!({"priorityClassName": "high"})),
+        },
+        Shape {
+            name: "unschedulable",
+            before: vec![warm(plain()), never],
+            measured: batch("pod", pods, "100m", "blue", plain()),
+        },
+    ]
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut words = std::env::args().skip(1);
+    let wanted = words.next().unwrap_or_else(|| "all".to_owned());
+    let nodes: usize = words.next().map_or(Ok(5000), |w| w.parse())?;
+    let pods: usize = words.next().map_or(Ok(10_000), |w| w.parse())?;
+    for shape in shapes(nodes, pods).into_iter().filter(|shape| wanted == "all" || wanted == shape.name) {
+        println!("{}", measure(&shape, nodes).await?);
+    }
+    Ok(())
+}
+
+async fn measure(shape: &Shape, nodes: usize) -> Result<String, Failure> {
+    let world = RealWorld::shared();
+    let directory = tempfile::tempdir()?;
+    let store = Arc::new(EmbeddedStore::open(directory.path(), world.clone(), skiff_store::Options::default())?);
+    let pki = Pki::in_memory(world.now())?;
+    let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
+    let admin = Client::new(api.backend(User::new("admin", &["system:masters", "system:authenticated"])));
+    prepare(&admin, nodes).await?;
+
+    let before = resident()?;
+    let stats = Arc::new(Stats::default());
+    let _scheduler = start(&api, &world, &stats);
+    for batch in &shape.before {
+        run(&admin, batch).await?;
+    }
+    let after = resident()?;
+    stats.reset();
+    let begun = Instant::now();
+    run(&admin, &shape.measured).await?;
+    let took = begun.elapsed();
+    let rate = shape.measured.count as f64 / took.as_secs_f64();
+    let micros = |share: f64| stats.latency(share).as_secs_f64() * 1e6;
+    let (placed, refused) = stats.decisions();
+    let line = format!(
+        "{:14} {nodes} nodes, {} pods: {rate:.0} pods/s; decisions: {placed} placed, {refused} refused, p50 {:.0} us, \
+         p99 {:.0} us; grew {:.1} MiB before, {:.1} MiB during",
+        shape.name,
+        shape.measured.count,
+        micros(0.5),
+        micros(0.99),
+        (after - before) as f64 / 1024.0,
+        (resident()? - after) as f64 / 1024.0,
+    );
+    Ok(line)
+}
+
+fn start(api: &Arc<Api>, world: &WorldRef, stats: &Arc<Stats>) -> AbortOnDrop {
+    let client = Client::new(api.backend(User::new("system:kube-scheduler", &["system:authenticated"])));
+    let options = Options { stats: stats.clone(), ..Options::default() };
+    AbortOnDrop(world.spawn("scheduler", Box::pin(skiff_scheduler::run(client, world.clone(), options))))
+}
+
+/// Nodes that take pods, a service account for these, and two priorities.
+async fn prepare(admin: &Client, nodes: usize) -> Result<(), Failure> {
+    let account: ServiceAccount =
+        serde_json::from_value(json!({"metadata": {"name": "default", "namespace": "default"}}))?;
+    admin.namespaced::<ServiceAccount>("default").create(&account).await?;
+    for (name, value) in [("low", 1), ("high", 1000)] {
+        let class: PriorityClass = serde_json::from_value(json!({"metadata": {"name": name}, "value": value}))?;
+        admin.all::<PriorityClass>().create(&class).await?;
+    }
+    let results: Vec<Result<(), Failure>> = stream::iter(0..nodes)
+        .map(|number| async move {
+            let name = format!("node-{number}");
+            let room = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
+            let node: Node = serde_json::from_value(json!({
+                "metadata": {"name": name, "labels": {HOST: name, ZONE: format!("zone-{}", number % ZONES)}},
+                "status": {
+                    "capacity": room, "allocatable": room,
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            }))?;
+            admin.all::<Node>().create(&node).await?;
+            // A new node is tainted until somebody has seen it ready.
+            admin.all::<Node>().patch(&name, &Patch::Merge(json!({"spec": {"taints": null}}))).await?;
+            Ok(())
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    results.into_iter().collect()
+}
+
+/// Creates the pods, and waits until all of them that can have a node.
+async fn run(admin: &Client, batch: &Batch) -> Result<(), Failure> {
+    let mut events = admin.list_watch(admin.all::<Pod>().target(Selection::default()));
+    let (name, count) = (batch.name, batch.count);
+    let seen = async move {
+        // Pods that had a node once: those that are preempted count on.
+        let mut placed = std::collections::BTreeSet::new();
+        while let Some(event) = events.next().await {
+            let objects = match event {
+                Event::Replace(objects) => objects,
+                Event::Apply(object) => vec![object],
+                Event::Delete(_) => continue,
+            };
+            for object in objects {
+                let Ok(pod) = object.typed::<Pod>() else { continue };
+                if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) && pod.name().starts_with(name) {
+                    placed.insert(pod.uid().to_owned());
+                }
+            }
+            if placed.len() >= count {
+                return;
+            }
+        }
+    };
+    let create = async {
+        let results: Vec<Result<(), Failure>> = stream::iter(0..batch.count)
+            .map(|number| async move {
+                let pod: Pod = serde_json::from_value(json!({
+                    "metadata": {"name": format!("{}-{number}", batch.name), "namespace": "default", "labels": batch.labels},
+                    "spec": batch.spec,
+                }))?;
+                admin.namespaced::<Pod>("default").create(&pod).await?;
+                Ok(())
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        results.into_iter().collect::<Result<(), Failure>>()
+    };
+    if !batch.fit {
+        return create.await;
+    }
+    let limit = Duration::from_secs(600);
+    let (created, seen) = futures::future::join(create, tokio::time::timeout(limit, seen)).await;
+    created?;
+    seen.map_err(|_| format!("not all pods of {:?} had a node after {limit:?}", batch.name).into())
+}
+
+/// Resident memory in KiB.
+fn resident() -> Result<i64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
