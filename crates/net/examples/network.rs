@@ -34,14 +34,16 @@ const WHILE: Duration = Duration::from_secs(3);
 const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 1);
 
-fn main() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace of its own: run as root");
+fn main() -> Result<(), nix::Error> {
+    // A namespace of its own: as root.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     addresses();
     for count in [10, 1_000, 10_000] {
         services(count);
     }
     connections();
     names();
+    Ok(())
 }
 
 /// The endpoint is on loopback, and so is the way to Services.

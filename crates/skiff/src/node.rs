@@ -26,11 +26,14 @@ use crate::place::host_name;
 /// What serves on a node says who calls it.
 const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
 
+/// Whether this process may start containers.
+pub(crate) fn check_root() -> Result<(), StartError> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(StartError::NotRoot) }
+}
+
 /// Whether this machine can be a node with these flags; asked before anything is written.
 pub(crate) fn fit(flags: &flags::Node) -> Result<(), StartError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(StartError::NotRoot);
-    }
+    check_root()?;
     labels(flags)?;
     taints(flags)?;
     if flags.container_runtime_endpoint.is_none() {

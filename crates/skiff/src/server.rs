@@ -27,6 +27,7 @@ use crate::place::{DataDir, host_name, own_address};
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
     let config = config(flags)?;
+    let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
     if flags.node.runs(Part::Agent) {
         node::fit(&flags.node)?;
         node::range("cluster-cidr", &flags.cluster_cidr)?;
@@ -35,9 +36,8 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let place = Place::of(flags, config)?;
     let (store, face) = store(flags, &place, &world).await?;
     let pki = Pki::open(&place.data.join("pki"), world.now())?;
-    let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
     let (asker, questions) = skiff_scheduler::why::channel();
-    let explainer = flags.runs(Part::Scheduler).then(|| Arc::new(Scheduler(asker)) as Arc<dyn Explainer>);
+    let explainer = flags.node.runs(Part::Scheduler).then(|| Arc::new(Scheduler(asker)) as Arc<dyn Explainer>);
     let config = ServerConfig { explainer, ..place.config.clone() };
     let server = Server::start(listener, config, &pki, store.clone(), world.clone()).await?;
     write_kubeconfigs(flags, &place, &pki, &server, &world)?;

@@ -49,7 +49,7 @@ impl Plain<'_> {
         there.is_some() && there == label(a, key)
     }
 
-    fn terms<'p>(pod: &'p PodInfo, anti: bool) -> Vec<&'p PodAffinityTerm> {
+    fn terms(pod: &PodInfo, anti: bool) -> Vec<&PodAffinityTerm> {
         let Some(affinity) = pod.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()) else { return Vec::new() };
         match anti {
             true => affinity
