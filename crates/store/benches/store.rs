@@ -206,7 +206,7 @@ impl Etcd {
         command.arg("--data-dir").arg(dir.path()).args(["--log-level", "error", "--quota-backend-bytes", "8589934592"]);
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
         command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
-        let child = command.stdout(std::process::Stdio::null()).spawn().ok()?;
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().ok()?;
         let etcd = Self { child, url, _dir: dir };
         let endpoint = Channel::from_shared(etcd.url.clone()).expect("a URL");
         for _ in 0..200 {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use skiff_meta::TraceContext;
+use skiff_meta::world::RealWorld;
 use skiff_store::disk::FakeDisk;
 use skiff_store::{
-    Change, Compare, EmbeddedStore, KeyRange, MemoryStore, Options, Outcome, RangeQuery, Retention, Revision, Store,
-    StoreError, Transaction, WatchItem, WatchQuery, Write,
+    Change, Compare, EmbeddedStore, EtcdConfig, EtcdStore, KeyRange, MemoryStore, Options, Outcome, RangeQuery,
+    Retention, Revision, Store, StoreError, Transaction, WatchItem, WatchQuery, Write,
 };
 use support::{BEGINNING, TestWorld, changes_until, commit, delete, essence, etcd, put, value, writes};
 
@@ -40,6 +41,7 @@ macro_rules! cases {
         mod embedded_engine { $(#[test] fn $case() { super::run(super::embedded, super::$case); })*
                               $(#[test] fn $ours() { super::run(super::embedded, super::$ours); })* }
         mod etcd_alone { $(#[test] fn $case() { super::run_on_etcd(1, super::$case); })* }
+        mod own_etcd_face { $(#[test] fn $case() { super::run_on_face(super::$case); })* }
         mod etcd_of_three { $(#[test] fn $case() { super::run_on_etcd(3, super::$case); })* }
     };
 }
@@ -52,6 +54,23 @@ fn run<F: Future<Output = ()>>(engine: fn(&Arc<TestWorld>) -> Engine, case: fn(E
 fn run_on_etcd<F: Future<Output = ()>>(members: usize, case: fn(Engine, Arc<TestWorld>) -> F) {
     let cluster = etcd::Cluster::start(members);
     etcd::block_on(async { case(Arc::new(cluster.store().await), TestWorld::shared()).await });
+}
+
+/// etcd's client engine on our own etcd face: both sides of the same interface.
+fn run_on_face<F: Future<Output = ()>>(case: fn(Engine, Arc<TestWorld>) -> F) {
+    etcd::block_on(async {
+        let world = RealWorld::shared();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (open, closed) = tokio::sync::oneshot::channel::<()>();
+        let store = Arc::new(MemoryStore::new(world.clone()));
+        let face = skiff_store::face::serve(store, listener, async move { drop(closed.await) });
+        let serving = world.spawn("face", Box::pin(async move { face.await.expect("an address") }));
+        let store = EtcdStore::connect(&EtcdConfig::new([url]), world).await.expect("it listens");
+        case(Arc::new(store), TestWorld::shared()).await;
+        drop(open);
+        serving.await;
+    });
 }
 
 cases! {

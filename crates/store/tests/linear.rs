@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use skiff_meta::WorldRef;
 use skiff_meta::world::RealWorld;
 use skiff_store::{Compare, EmbeddedStore, KeyValue, MemoryStore, Options, Outcome, Revision, Store, Transaction};
-use support::{delete, dice, put, writes};
+use support::{delete, dice, etcd, put, writes};
 
 const CLIENTS: u64 = 6;
 const KEYS: u64 = 3;
@@ -106,7 +106,8 @@ async fn client(store: Arc<dyn Store>, clock: Arc<AtomicU64>, client: u64, seed:
     let mut calls = Vec::new();
     for count in 0..OPERATIONS {
         let (key, number) = (dice(KEYS), client * OPERATIONS + count);
-        let name = format!("key/{key}");
+        // Some stores have been through other histories.
+        let name = format!("{seed}/{key}", seed = seed / 1000);
         let begun = clock.fetch_add(1, Ordering::SeqCst);
         let operation = match dice(10) {
             0..4 => {
@@ -145,12 +146,12 @@ fn rounds() -> u64 {
 }
 
 /// Lets clients loose on a store and judges what they saw.
-fn check(open: impl Fn(&WorldRef) -> Arc<dyn Store>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().expect("threads");
+fn check(open: impl AsyncFn(&WorldRef) -> Arc<dyn Store>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
     for round in 1..=rounds() {
         let histories = runtime.block_on(async {
             let world = RealWorld::shared();
-            let (store, clock) = (open(&world), Arc::new(AtomicU64::new(0)));
+            let (store, clock) = (open(&world).await, Arc::new(AtomicU64::new(0)));
             let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
             for name in 0..CLIENTS {
                 let (life, told) = (client(store.clone(), clock.clone(), name, round * 1000 + name), told.clone());
@@ -173,18 +174,24 @@ fn check(open: impl Fn(&WorldRef) -> Arc<dyn Store>) {
 
 #[test]
 fn the_memory_engine_is_linearizable() {
-    check(|world| Arc::new(MemoryStore::new(world.clone())));
+    check(async |world: &WorldRef| Arc::new(MemoryStore::new(world.clone())) as Arc<dyn Store>);
 }
 
 #[test]
 fn the_embedded_engine_is_linearizable() {
     let dir = tempfile::tempdir().expect("a directory");
     let count = AtomicU64::new(0);
-    check(|world| {
+    check(async |world: &WorldRef| {
         let own = dir.path().join(count.fetch_add(1, Ordering::Relaxed).to_string());
         let options = Options { segment: 1 << 20, ..Options::default() };
-        Arc::new(EmbeddedStore::open(own, world.clone(), options).expect("an empty directory"))
+        Arc::new(EmbeddedStore::open(own, world.clone(), options).expect("an empty directory")) as Arc<dyn Store>
     });
+}
+
+#[test]
+fn the_etcd_engine_is_linearizable() {
+    let cluster = etcd::Cluster::start(1);
+    check(async |_: &WorldRef| Arc::new(cluster.store().await) as Arc<dyn Store>);
 }
 
 #[test]
