@@ -26,8 +26,8 @@ pub(crate) enum Group {
 /// in the manifest).
 const CLUSTER: &[&str] = &["root_net", "cluster", "several_nodes"];
 
-/// The same on a server without nodes: what the API says on the wire.
-const WIRE: &[&str] = &["wire", "server"];
+/// The same on servers without nodes: what the API says on the wire, and several servers on one etcd.
+const WIRE: &[&str] = &["wire", "server", "servers"];
 
 /// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for
 /// together, and would build most of them anew for each package alone.

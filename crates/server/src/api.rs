@@ -92,9 +92,8 @@ impl Api {
             tasks: Mutex::new(vec![following]),
         });
         crate::bootstrap::run(&api).await?;
-        if let Some(task) = crate::definitions::start(&api) {
-            api.tasks.lock().push(AbortOnDrop(task));
-        }
+        let publishing = crate::servers::start(&api).await?;
+        api.tasks.lock().extend(crate::definitions::start(&api).into_iter().chain(publishing).map(AbortOnDrop));
         Ok(api)
     }
 

@@ -122,5 +122,6 @@ async fn begin(api: &Arc<Api>, user: &User, target: &ListTarget) -> Result<(Sele
     let selection = Selection::new(&served, &cache, &target.namespace, &options)?;
     let started = cache.watch(Start::State, selection.lane(&cache));
     let subscription = started.map_err(|_| Status::expired("the watch cannot begin"))?;
+    cache.check_all_readable(&served.key_start(&target.namespace))?;
     Ok((selection, subscription))
 }

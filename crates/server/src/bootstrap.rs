@@ -62,7 +62,11 @@ async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
         let existing = existing.to_value().map_err(|e| fail(Status::internal(e)))?;
         let Some(updated) = crate::auth::reconciled(&existing, &object) else { return Ok(()) };
         let uri = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
-        return send(api, Method::PUT, &uri, &updated).await.map(|_| ()).map_err(fail);
+        return match send(api, Method::PUT, &uri, &updated).await {
+            // Another server was faster, with the same.
+            Err(status) if status.is("Conflict") => Ok(()),
+            other => other.map(|_| ()).map_err(fail),
+        };
     }
     match send(api, Method::POST, &uri, &object).await {
         Err(status) if status.is("AlreadyExists") => Ok(()),
@@ -144,7 +148,7 @@ fn service_cidr(api: &Api) -> Value {
     })
 }
 
-/// The Service through which pods reach this server, and where it leads.
+/// The Service through which pods reach the servers.
 async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
     let port = api.address().port();
     let first = first_address(api.config.service_cidr);
@@ -159,48 +163,35 @@ async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port.max(1)}],
         },
     });
-    let address = api.config.advertise.to_string();
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{
-            "addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        }],
-    });
-    let family = if api.config.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    let mut objects = vec![("/api/v1/namespaces/default/services", service)];
-    // Nobody else reaches a loopback address; a simulation has no port at all.
-    if !api.config.advertise.is_loopback() && port != 0 {
-        objects.push(("/api/v1/namespaces/default/endpoints", endpoints));
-        objects.push(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice));
-    }
-    let results = join_all(objects.into_iter().map(|(uri, object)| ensure(api, uri, object))).await;
-    results.into_iter().collect()
+    ensure(api, "/api/v1/namespaces/default/services", service).await
 }
 
-/// Creates an object, or brings an older one up to date. Asking first matters after a restart: a second `kubernetes`
-/// Service would be refused for its address, which the first one holds.
-async fn ensure(api: &Arc<Api>, uri: &str, object: Value) -> Result<(), ServerError> {
-    let fail = |status: Status| ServerError::Bootstrap { what: what(&object), status };
+/// Creates an object, or brings an older one up to date; other servers may be doing the same. Asking first matters: a
+/// second `kubernetes` Service would be refused for its address, which the first one holds.
+pub(crate) async fn ensure(api: &Arc<Api>, uri: &str, object: Value) -> Result<(), ServerError> {
     let own = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
-    let written = match send(api, Method::GET, &own, &Value::Null).await {
-        Ok(_) => send(api, Method::PUT, &own, &object).await,
-        Err(status) if status.is("NotFound") => send(api, Method::POST, uri, &object).await,
-        Err(status) => Err(status),
-    };
-    written.map(|_| ()).map_err(fail)
+    let mut refused = None;
+    for _ in 0..3 {
+        let written = match send(api, Method::GET, &own, &Value::Null).await {
+            Ok(found) if says_the_same(&found, &object) => return Ok(()),
+            Ok(_) => send(api, Method::PUT, &own, &object).await,
+            Err(status) if status.is("NotFound") => send(api, Method::POST, uri, &object).await,
+            Err(status) => Err(status),
+        };
+        match written {
+            Ok(_) => return Ok(()),
+            Err(status) => refused = Some(status),
+        }
+    }
+    let status = refused.unwrap_or_else(|| Status::internal("never tried"));
+    Err(ServerError::Bootstrap { what: what(&object), status })
+}
+
+/// Whether all that `wanted` says at the top, but for metadata and defaults within, is what `found` says.
+fn says_the_same(found: &Value, wanted: &Value) -> bool {
+    let members = wanted.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
+    members.into_iter().all(|(name, value)| found.get(name) == Some(value))
+        && tree::at(found, &["metadata", "labels"]) == tree::at(wanted, &["metadata", "labels"])
 }
 
 fn first_address(net: ipnet::IpNet) -> String {

@@ -84,7 +84,14 @@ impl Call {
 
     /// The object called `name` as the cache has it, which may be a moment old.
     pub(crate) fn cached(&self, name: &str) -> Result<Option<Arc<Object>>, Status> {
-        Ok(self.cache()?.get(&self.key(name)))
+        let (cache, key) = (self.cache()?, self.key(name));
+        cache.check_readable(&key)?;
+        Ok(cache.get(&key))
+    }
+
+    /// 500 if one of the objects of this request's namespace cannot be read.
+    pub(crate) fn check_all_readable(&self) -> Result<(), Status> {
+        self.cache()?.check_all_readable(&self.served.key_start(self.namespace()))
     }
 
     /// The object called `name` as it is now.

@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub cluster_domain: String,
     /// How many seconds Events live.
     pub event_ttl: u64,
+    /// Other servers work on the same store.
+    pub shared_store: bool,
     /// A static token that makes its bearer a member of `system:masters`.
     pub admin_token: Option<String>,
     /// Who explains where pods are, when the scheduler is at hand.
@@ -45,6 +47,7 @@ impl Default for ServerConfig {
             node_ports: (30_000, 32_767),
             cluster_domain: "cluster.local".to_owned(),
             event_ttl: 3_600,
+            shared_store: false,
             admin_token: None,
             explainer: None,
         }

@@ -26,6 +26,7 @@ mod request;
 mod resource;
 mod respond;
 mod select;
+mod servers;
 pub mod snapshot;
 mod tree;
 mod verbs;

@@ -39,6 +39,7 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 pub struct Server {
     api: Arc<Api>,
     address: SocketAddr,
+    world: WorldRef,
     stop: watch::Sender<bool>,
     accepting: Task,
 }
@@ -74,7 +75,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let door = Arc::new(Door { api: api.clone(), world: world.clone(), tls });
         let accepting = world.spawn("listener", door.open(listener, stopped).boxed());
-        Ok(Self { api, address, stop, accepting })
+        Ok(Self { api, address, world, stop, accepting })
     }
 
     /// Where it listens.
@@ -94,6 +95,7 @@ impl Server {
 
     /// Takes no more requests, and lets the running ones finish for a moment.
     pub async fn shutdown(self) {
+        self.world.timeout(LAST_REQUESTS, crate::servers::leave(&self.api)).await;
         let _ = self.stop.send(true);
         self.accepting.await;
     }

@@ -216,6 +216,18 @@ pub(crate) struct Server {
     /// Keep everything in memory and a temporary directory; at exit pods, containerd and devices go too
     #[arg(long)]
     pub(crate) ephemeral: bool,
+    /// Keep the cluster's state in etcd v3, at these URLs, and not in the data directory
+    #[arg(long, value_delimiter = ',', value_name = "URL", conflicts_with = "ephemeral")]
+    pub(crate) datastore_endpoint: Vec<String>,
+    /// Who signs etcd's certificates (PEM)
+    #[arg(long, value_name = "FILE", requires = "datastore_endpoint")]
+    pub(crate) datastore_cafile: Option<PathBuf>,
+    /// Our certificate for etcd (PEM)
+    #[arg(long, value_name = "FILE", requires = "datastore_keyfile")]
+    pub(crate) datastore_certfile: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "datastore_certfile")]
+    pub(crate) datastore_keyfile: Option<PathBuf>,
     /// Port of the API (0: any free one)
     #[arg(long, default_value_t = 6443)]
     pub(crate) secure_port: u16,
@@ -227,7 +239,7 @@ pub(crate) struct Server {
     pub(crate) history_size: String,
     /// Also serve the store as etcd v3 on this loopback address, such as 127.0.0.1:2379: everything in it is open to
     /// whoever connects
-    #[arg(long)]
+    #[arg(long, conflicts_with = "datastore_endpoint")]
     pub(crate) etcd_listen: Option<SocketAddr>,
     /// Addresses of pods
     #[arg(long, default_value = "10.42.0.0/16")]

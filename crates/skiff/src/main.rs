@@ -8,6 +8,7 @@ mod cluster;
 mod error;
 mod flags;
 mod join;
+mod leader;
 mod log;
 mod node;
 mod place;

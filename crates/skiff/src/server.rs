@@ -4,8 +4,8 @@
 //! user. At the end in the opposite order; containers are left running unless the cluster is ephemeral.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use skiff_client::config::Kubeconfig;
 use skiff_client::http::HttpBackend;
@@ -16,11 +16,12 @@ use skiff_meta::world::Task;
 use skiff_server::chain::{Explainer, User};
 use skiff_server::pki::{Pki, ServingNames, write_if_changed};
 use skiff_server::{Server, ServerConfig};
-use skiff_store::{EmbeddedStore, Engine, HistoryLimits, MemoryStore, Store};
+use skiff_store::{EmbeddedStore, Engine, EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, Store};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
 use crate::join::{self, ClusterFacts};
+use crate::leader::Turns;
 use crate::node::{self, Identity, Node, NodeClients};
 use crate::place::{DataDir, host_name, own_address};
 
@@ -37,29 +38,38 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let (store, face) = store(flags, &place, &world).await?;
     let pki = Pki::open(&place.data.join("pki"), world.now())?;
     let (asker, questions) = skiff_scheduler::why::channel();
-    let explainer = flags.node.runs(Part::Scheduler).then(|| Arc::new(Scheduler(asker)) as Arc<dyn Explainer>);
+    // Where servers take turns, the scheduler may be at work in another one.
+    let has_scheduler = flags.node.runs(Part::Scheduler) && !place.config.shared_store;
+    let explainer = has_scheduler.then(|| Arc::new(Scheduler(asker)) as Arc<dyn Explainer>);
     let config = ServerConfig { explainer, ..place.config.clone() };
     let server = Server::start(listener, config, &pki, store.clone(), world.clone()).await?;
     write_kubeconfigs(flags, &place, &pki, &server, &world)?;
     tracing::info!(address = %server.address(), data = %place.data.path().display(), "API server is ready");
 
-    let make = |user: User| Client::new(server.backend(user));
-    let mut tasks = Vec::new();
+    let api = server.api().clone();
+    let make = move |user: User| Client::new(api.backend(user));
+    let mut turns = Turns::new(place.config.shared_store, &world);
     if flags.node.runs(Part::ControllerManager) {
-        tasks.extend(controllers(&make, controller_options(flags, &place, &pki), &world));
+        let (make, options, world) = (make.clone(), controller_options(flags, &place, &pki), world.clone());
+        let client = make(User::new(CONTROLLER_MANAGER, AUTHENTICATED));
+        turns.take("kube-controller-manager", client, move || controllers(&make, options.clone(), &world));
     }
     if flags.node.runs(Part::Scheduler) {
-        tasks.push(scheduler(
-            make(User::new("system:kube-scheduler", AUTHENTICATED)).with_manager("kube-scheduler"),
-            skiff_scheduler::Options { config: scheduler_config, questions: Some(questions), ..Default::default() },
-            &world,
-        ));
+        let client = make(User::new("system:kube-scheduler", AUTHENTICATED)).with_manager("kube-scheduler");
+        let options =
+            skiff_scheduler::Options { config: scheduler_config, questions: Some(questions), ..Default::default() };
+        let (own, world, first, file) =
+            (client.clone(), world.clone(), Mutex::new(Some(options)), flags.scheduler_config.clone());
+        turns.take("kube-scheduler", client, move || {
+            let options = first.lock().ok().and_then(|mut first| first.take()).unwrap_or_else(|| another_turn(&file));
+            vec![scheduler(own.clone(), options, &world)]
+        });
     }
 
     let facts = ClusterFacts::of(flags);
     let url = format!("https://{}", SocketAddr::new(place.config.advertise, server.address().port()));
     let publisher = make(User::new("skiff", MASTERS)).with_manager("skiff");
-    tasks.push(join::publish(publisher, &facts, url, pki.ca_pem().to_owned(), &world));
+    let publishing = join::publish(publisher, &facts, url, pki.ca_pem().to_owned(), &world);
 
     let node = match flags.node.runs(Part::Agent) {
         true => Some(Node::start(&flags.node, identity(&place, &pki, facts, &make, &world)?, &world).await?),
@@ -69,7 +79,8 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let ended = stopped(node.as_ref()).await;
     tracing::info!("stopping");
     drop(face);
-    tasks.iter().for_each(Task::abort);
+    publishing.abort();
+    turns.end().await;
     if let Some(node) = node {
         node.stop(flags.ephemeral).await;
     }
@@ -78,6 +89,7 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     ended
 }
 
+const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 const AUTHENTICATED: &[&str] = &["system:authenticated"];
 const MASTERS: &[&str] = &["system:masters", "system:authenticated"];
 
@@ -147,6 +159,7 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
         service_cidr,
         node_ports,
+        shared_store: !flags.datastore_endpoint.is_empty(),
         cluster_domain: flags.cluster_domain.clone(),
         admin_token: flags.token.clone(),
         ..ServerConfig::default()
@@ -159,6 +172,9 @@ async fn store(
     place: &Place,
     world: &WorldRef,
 ) -> Result<(Arc<dyn Store>, Option<Face>), StartError> {
+    if !flags.datastore_endpoint.is_empty() {
+        return Ok((Arc::new(EtcdStore::connect(&etcd(flags)?, world.clone()).await?), None));
+    }
     if flags.ephemeral {
         let store = Arc::new(MemoryStore::new(world.clone()));
         let face = Face::start(flags, store.clone(), world).await?;
@@ -212,6 +228,17 @@ fn history(flags: &flags::Server) -> Result<HistoryLimits, StartError> {
     Ok(if time.is_zero() { HistoryLimits::NONE } else { HistoryLimits { time, bytes } })
 }
 
+fn etcd(flags: &flags::Server) -> Result<EtcdConfig, StartError> {
+    let read = |path: &Option<PathBuf>| {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| StartError::Io(path.display().to_string(), e));
+        path.as_ref().map(read).transpose()
+    };
+    let mut config = EtcdConfig::new(&flags.datastore_endpoint);
+    config.ca = read(&flags.datastore_cafile)?;
+    config.identity = read(&flags.datastore_certfile)?.zip(read(&flags.datastore_keyfile)?);
+    Ok(config)
+}
+
 fn write_kubeconfigs(
     flags: &flags::Server,
     place: &Place,
@@ -251,7 +278,7 @@ fn controller_options(flags: &flags::Server, place: &Place, pki: &Pki) -> skiff_
 fn controllers(make: &dyn Fn(User) -> Client, options: skiff_controllers::Options, world: &WorldRef) -> Vec<Task> {
     let client = |name: &str| {
         make(match name {
-            skiff_controllers::SHARED_INFORMERS => User::new("system:kube-controller-manager", AUTHENTICATED),
+            skiff_controllers::SHARED_INFORMERS => User::new(CONTROLLER_MANAGER, AUTHENTICATED),
             account => service_account(account),
         })
         .with_manager("kube-controller-manager")
@@ -266,6 +293,15 @@ fn service_account(name: &str) -> User {
 
 fn scheduler(client: Client, options: skiff_scheduler::Options, world: &WorldRef) -> Task {
     world.spawn("scheduler", Box::pin(skiff_scheduler::run(client, world.clone(), options)))
+}
+
+/// What a scheduler is told that begins after an earlier one has lost its leadership.
+fn another_turn(file: &Option<PathBuf>) -> skiff_scheduler::Options {
+    let config = scheduler_config("scheduler-config", file.as_deref()).unwrap_or_else(|error| {
+        tracing::error!("the scheduler goes on with its defaults: {error}");
+        skiff_scheduler::Config::default()
+    });
+    skiff_scheduler::Options { config, ..Default::default() }
 }
 
 fn scheduler_config(flag: &'static str, path: Option<&Path>) -> Result<skiff_scheduler::Config, StartError> {

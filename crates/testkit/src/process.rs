@@ -39,7 +39,23 @@ impl Process {
     /// # Errors
     /// With the end of the log when it does not come up within half a minute.
     pub fn start(setup: &Setup) -> Result<Self, String> {
+        Self::start_with(setup, None)
+    }
+
+    /// Starts a further server of the cluster of `other`, on the same store: it gets the same keys and certificates.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_beside(other: &Self, setup: &Setup) -> Result<Self, String> {
+        Self::start_with(setup, Some(&other.data_dir().join("pki")))
+    }
+
+    fn start_with(setup: &Setup, pki: Option<&Path>) -> Result<Self, String> {
         let data = tempfile::Builder::new().prefix("skiff-").tempdir().map_err(|e| e.to_string())?;
+        if let Some(pki) = pki {
+            let mut copy = Command::new("cp");
+            said(copy.arg("-a").arg(pki).arg(data.path()).output(), &["cp"])?;
+        }
         let images = data.path().join("images");
         std::fs::create_dir_all(&images).map_err(|e| e.to_string())?;
         for archive in &setup.images {

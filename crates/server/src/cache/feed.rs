@@ -5,18 +5,18 @@
 //! and arrives on the same stream: the [`Registrar`] is asked for the caches to fill before that number moves on, so
 //! whoever waits for the revision of a definition finds its resource served.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use parking_lot::RwLock;
+use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, WorldExt};
-use skiff_meta::{Object, WorldRef};
 use skiff_store::{Change, KeyRange, KeyValue, RangeQuery, Revision, Store, StoreError, WatchItem, WatchQuery};
 use tokio::sync::watch;
 
-use super::{Entry, ResourceCache, Update};
+use super::{Content, Entry, ResourceCache, Unreadable, Update};
 
 /// Everything the server keeps lies below this.
 pub(crate) const ROOT: &str = "/registry/";
@@ -159,19 +159,25 @@ impl Feed {
 
     async fn load(&self, cache: &ResourceCache, revision: Revision) -> Result<(), StoreError> {
         let mut keys = KeyRange::prefix(cache.prefix().to_owned().into_bytes());
-        let mut entries = Vec::new();
+        let (mut entries, mut unreadable) = (Vec::new(), BTreeMap::new());
         loop {
             let query = RangeQuery { keys: keys.clone(), limit: PAGE, at: Some(revision) };
             let page = self.store.range(query).await?;
             if let Some(last) = page.items.last() {
                 keys.start = KeyRange::one(last.key.clone()).end;
             }
-            entries.extend(page.items.into_iter().filter_map(|kv| entry(cache.prefix(), kv)));
+            for pair in page.items {
+                let Some(key) = tail(cache.prefix(), &pair.key).map(Box::<str>::from) else { continue };
+                match read(cache, pair) {
+                    Ok(object) => entries.push(Entry::new(&key, object)),
+                    Err(why) => drop(unreadable.insert(key, why)),
+                }
+            }
             if page.remaining == 0 {
                 break;
             }
         }
-        cache.load(entries, revision);
+        cache.load(entries, unreadable, revision);
         Ok(())
     }
 
@@ -214,7 +220,7 @@ impl Feed {
             newest = revision_of(&change);
             let Some(cache) = self.cache_of(key_of(&change)) else { continue };
             replan |= registrar.depends_on(cache.prefix());
-            let Some(update) = update(cache.prefix(), change) else { continue };
+            let Some(update) = update(&cache, change) else { continue };
             match &mut run {
                 Some((same, updates)) if Arc::ptr_eq(same, &cache) => updates.push(update),
                 _ => {
@@ -276,29 +282,21 @@ fn tail<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix)
 }
 
-fn object(pair: KeyValue) -> Option<Object> {
-    match Object::from_canonical(pair.value, pair.modified, pair.trace) {
-        Ok(object) => Some(object),
-        Err(error) => {
-            tracing::error!(key = %String::from_utf8_lossy(&pair.key), "the store holds something unreadable: {error}");
-            None
-        }
-    }
+fn read(cache: &ResourceCache, pair: KeyValue) -> Result<skiff_meta::Object, Unreadable> {
+    let key = pair.key.clone();
+    cache.read(pair).inspect_err(|why| {
+        tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something unreadable: {why}");
+    })
 }
 
-fn entry(prefix: &str, pair: KeyValue) -> Option<Entry> {
-    let key = tail(prefix, &pair.key)?.to_owned();
-    object(pair).map(|o| Entry::new(&key, o))
-}
-
-fn update(prefix: &str, change: Change) -> Option<Update> {
-    match change {
-        Change::Put { current, .. } => {
-            let (key, revision) = (tail(prefix, &current.key)?.into(), current.modified);
-            object(current).map(|o| Update { key, revision, object: Some(o) })
-        }
-        Change::Delete { key, revision, .. } => {
-            Some(Update { key: tail(prefix, &key)?.into(), revision, object: None })
-        }
-    }
+fn update(cache: &ResourceCache, change: Change) -> Option<Update> {
+    let (key, revision) = (tail(cache.prefix(), key_of(&change))?.into(), revision_of(&change));
+    let content = match change {
+        Change::Put { current, .. } => match read(cache, current) {
+            Ok(object) => Content::Object(Box::new(object)),
+            Err(why) => Content::Unreadable(why),
+        },
+        Change::Delete { .. } => Content::Nothing,
+    };
+    Some(Update { key, revision, content })
 }

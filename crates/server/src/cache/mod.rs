@@ -6,19 +6,22 @@
 mod entry;
 mod event;
 pub(crate) mod feed;
+mod form;
 mod ring;
 mod sorted;
 mod watchers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use skiff_meta::Object;
-use skiff_store::Revision;
+use skiff_meta::{Object, Status};
+use skiff_store::{KeyValue, Revision};
 use tokio::sync::mpsc;
 
 pub(crate) use entry::{Entry, FieldReader};
 pub(crate) use event::{Event, EventType, frame};
+pub(crate) use form::{Form, Unreadable};
 use ring::Ring;
 pub(crate) use ring::TooOld;
 pub(crate) use sorted::{Keyed, Place, Sorted};
@@ -28,6 +31,7 @@ use watchers::Watchers;
 /// All objects of one stored resource.
 pub(crate) struct ResourceCache {
     prefix: Box<str>,
+    form: Form,
     reader: FieldReader,
     trigger: Option<&'static str>,
     state: RwLock<State>,
@@ -38,13 +42,22 @@ struct State {
     items: Sorted<Entry>,
     changed: Revision,
     ring: Ring,
+    /// What is in the store but cannot be read, and why. Whoever asks for it is told so.
+    unreadable: BTreeMap<Box<str>, Unreadable>,
 }
 
-/// A change as the feed tells it: the tail of the key, the revision, and the object unless it was removed.
+/// A change as the feed tells it: the tail of the key, the revision, and what the key holds now.
 pub(crate) struct Update {
     key: Box<str>,
     revision: Revision,
-    object: Option<Object>,
+    content: Content,
+}
+
+/// What a key holds.
+pub(crate) enum Content {
+    Object(Box<Object>),
+    Nothing,
+    Unreadable(Unreadable),
 }
 
 /// Where a watch begins.
@@ -70,9 +83,37 @@ pub(crate) struct Subscription {
 
 impl ResourceCache {
     /// Empty. `prefix` is the start of the resource's keys in the store, with its final slash.
-    pub(crate) fn new(prefix: &str, reader: FieldReader, trigger: Option<&'static str>) -> Self {
-        let state = State { items: Sorted::default(), changed: 0, ring: Ring::new(0) };
-        Self { prefix: prefix.into(), reader, trigger, state: RwLock::new(state), watchers: Mutex::default() }
+    pub(crate) fn new(prefix: &str, form: Form, reader: FieldReader, trigger: Option<&'static str>) -> Self {
+        let state = State { items: Sorted::default(), changed: 0, ring: Ring::new(0), unreadable: BTreeMap::default() };
+        Self { prefix: prefix.into(), form, reader, trigger, state: RwLock::new(state), watchers: Mutex::default() }
+    }
+
+    /// The object that a pair of the store holds.
+    pub(crate) fn read(&self, pair: KeyValue) -> Result<Object, Unreadable> {
+        self.form.read(pair)
+    }
+
+    /// 500 if the object with this key (its tail) cannot be read.
+    pub(crate) fn check_readable(&self, key: &str) -> Result<(), Status> {
+        self.state.read().unreadable.get(key).map_or(Ok(()), |why| Err(self.complain(key, why)))
+    }
+
+    /// 500 if an object whose key begins with `start` cannot be read: it must not be left out of a list in silence.
+    pub(crate) fn check_all_readable(&self, start: &str) -> Result<(), Status> {
+        let state = self.state.read();
+        let first = state.unreadable.range(Box::<str>::from(start)..).next();
+        first.filter(|(key, _)| key.starts_with(start)).map_or(Ok(()), |(key, why)| Err(self.complain(key, why)))
+    }
+
+    /// The same for somebody who reads the store's history; 500 if it cannot be read.
+    pub(crate) fn recall(&self, pair: KeyValue) -> Result<Object, Status> {
+        let key = pair.key.clone();
+        let tail = String::from_utf8_lossy(&key[self.prefix.len().min(key.len())..]);
+        self.read(pair).map_err(|why| self.complain(&tail, &why))
+    }
+
+    fn complain(&self, key: &str, why: &Unreadable) -> Status {
+        Status::internal(format!("what the store holds at {}{key} cannot be read: {why}", self.prefix))
     }
 
     /// The start of the resource's keys in the store.
@@ -139,13 +180,14 @@ impl ResourceCache {
     }
 
     /// Starts anew from what the store holds at `revision`. Watches end, since what happened in between is not known.
-    fn load(&self, entries: Vec<Entry>, revision: Revision) {
+    fn load(&self, entries: Vec<Entry>, unreadable: BTreeMap<Box<str>, Unreadable>, revision: Revision) {
         let mut watchers = self.watchers.lock();
         let mut state = self.state.write();
         let newest = entries.iter().map(|e| e.object().revision()).max().unwrap_or(0);
         state.changed = state.changed.max(newest);
         state.items = Sorted::from_sorted(entries.into_iter().map(Arc::new));
         state.ring = Ring::new(revision);
+        state.unreadable = unreadable;
         watchers.clear();
     }
 
@@ -153,10 +195,26 @@ impl ResourceCache {
     fn apply(&self, updates: Vec<Update>) {
         let mut watchers = self.watchers.lock();
         let mut events = Vec::with_capacity(updates.len());
+        let mut blind = false;
         {
             let mut state = self.state.write();
-            for Update { key, revision, object } in updates {
-                let current = object.map(|o| Arc::new(Entry::new(&key, o)));
+            for Update { key, revision, content } in updates {
+                if !state.unreadable.is_empty() {
+                    state.unreadable.remove(&key);
+                }
+                let current = match content {
+                    Content::Object(object) => Some(Arc::new(Entry::new(&key, *object))),
+                    Content::Nothing => None,
+                    Content::Unreadable(why) => {
+                        // Nobody can be told of it, so all must ask anew, and will hear why.
+                        blind = true;
+                        state.items.remove(&key);
+                        state.ring = Ring::new(revision);
+                        state.unreadable.insert(key, why);
+                        state.changed = revision;
+                        continue;
+                    }
+                };
                 let previous = match &current {
                     Some(entry) => state.items.insert(entry.clone()),
                     None => state.items.remove(&key),
@@ -173,6 +231,9 @@ impl ResourceCache {
         for event in &events {
             watchers.tell(event, trigger);
         }
+        if blind {
+            watchers.clear();
+        }
     }
 }
 
@@ -188,15 +249,37 @@ pub(crate) fn namespace_range(items: &Sorted<Entry>, namespaced: bool, namespace
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skiff_meta::GroupVersionKind;
 
     fn cache() -> ResourceCache {
-        ResourceCache::new("/registry/things/", Arc::new(|_| Box::default()), None)
+        let form = Form::new(GroupVersionKind::new("", "v1", "Thing"), []);
+        ResourceCache::new("/registry/things/", form, Arc::new(|_| Box::default()), None)
     }
 
     fn put(name: &str, revision: Revision) -> Update {
         let bytes = format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\"uid\":\"u-{name}\"}}}}");
         let object = Object::from_canonical(bytes.into(), revision, None).unwrap();
-        Update { key: format!("n/{name}").into(), revision, object: Some(object) }
+        Update { key: format!("n/{name}").into(), revision, content: Content::Object(Box::new(object)) }
+    }
+
+    fn gone(key: &str, revision: Revision) -> Update {
+        Update { key: key.into(), revision, content: Content::Nothing }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_left_out_in_silence() {
+        let cache = cache();
+        let mut watch = cache.watch(Start::State, Lane::All).unwrap();
+        cache.apply(vec![put("a", 1)]);
+        let content = Content::Unreadable(Unreadable::Encrypted);
+        cache.apply(vec![Update { key: "n/b".into(), revision: 2, content }]);
+        assert!(watch.events.try_recv().is_ok() && watch.events.is_closed(), "told of the first, and then to ask anew");
+        let readable = |start: &str| cache.check_all_readable(start).is_ok();
+        assert_eq!((readable(""), readable("n/"), readable("m/"), readable("o/")), (false, false, true, true));
+        assert!(cache.check_readable("n/a").is_ok() && cache.check_readable("n/b").is_err());
+        assert!(cache.events_after(1).is_err(), "nobody goes on past it");
+        cache.apply(vec![gone("n/b", 3)]);
+        assert!(readable("") && cache.check_readable("n/b").is_ok());
     }
 
     #[test]
@@ -205,7 +288,7 @@ mod tests {
         let lane = |lane| cache.watch(Start::After(0), lane).unwrap().events;
         let (mut all, mut here) = (lane(Lane::All), lane(Lane::Namespace("n".into())));
         let (mut one, mut other) = (lane(Lane::One("n/a".into())), lane(Lane::One("n/b".into())));
-        cache.apply(vec![put("a", 1), put("a", 2), Update { key: "n/a".into(), revision: 3, object: None }]);
+        cache.apply(vec![put("a", 1), put("a", 2), gone("n/a", 3)]);
         for events in [&mut all, &mut here, &mut one] {
             let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|e| e.revision()).collect();
             assert_eq!(told, [1, 2, 3]);

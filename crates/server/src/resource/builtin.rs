@@ -11,7 +11,7 @@ use skiff_rules::Rules;
 use super::autoscaler::ThroughStored;
 use super::convert::{Conversion, EVENT_MEMBERS};
 use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
-use crate::cache::{FieldReader, ResourceCache};
+use crate::cache::{FieldReader, Form, ResourceCache};
 
 /// All built-in resources. Kinds that show the same objects share a cache.
 pub(crate) fn resources() -> Vec<Arc<Resource>> {
@@ -22,7 +22,16 @@ pub(crate) fn resources() -> Vec<Arc<Resource>> {
 fn resource(kind: &'static Kind, caches: &mut HashMap<String, Arc<ResourceCache>>) -> Resource {
     let cache = kind.is_stored().then(|| {
         let storage = kind.storage_gvk().group_kind();
-        let new = || Arc::new(ResourceCache::new(&kind.key_prefix(), field_reader(storage), trigger(kind)));
+        let new = || {
+            let form = Form::new(
+                kind.storage_gvk(),
+                kind.versions.iter().map(|version| {
+                    let gvk = kind.gvk_at(version);
+                    (gvk.api_version(), conversion(kind, &gvk))
+                }),
+            );
+            Arc::new(ResourceCache::new(&kind.key_prefix(), form, field_reader(storage), trigger(kind)))
+        };
         caches.entry(kind.key_prefix()).or_insert_with(new).clone()
     });
     Resource {

@@ -12,7 +12,7 @@ use super::convert::Conversion;
 use super::registry::compare_versions;
 use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
 use crate::cache::feed::ROOT;
-use crate::cache::{FieldReader, ResourceCache};
+use crate::cache::{FieldReader, Form, ResourceCache};
 use crate::tree;
 
 const ALL: &[&str] = skiff_api::kinds::ALL_VERBS;
@@ -40,8 +40,16 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
     // A cache whose objects were read with other selectable fields is filled anew.
     let same = |old: &Arc<Resource>| old.storage == storage && old.selectable == fields;
     let cache = old.filter(same).and_then(|o| o.cache.clone());
-    let cache =
-        cache.unwrap_or_else(|| Arc::new(ResourceCache::new(&format!("{ROOT}{group}/{}/", id.resource), reader, None)));
+    let cache = cache.unwrap_or_else(|| {
+        let form = Form::new(
+            storage.clone(),
+            all.iter().map(|version| {
+                let served = format!("{group}/{}", tree::text(version, &["name"]));
+                (served.clone(), Conversion::Renamed { served, stored: storage.api_version() })
+            }),
+        );
+        Arc::new(ResourceCache::new(&format!("{ROOT}{group}/{}/", id.resource), form, reader, None))
+    });
     Some(Resource {
         names: names(spec),
         id,

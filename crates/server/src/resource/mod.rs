@@ -161,4 +161,9 @@ impl Served {
     pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
         if self.resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
     }
+    /// How the tails of the keys of a namespace's objects begin; of all objects where there are no namespaces or none is
+    /// given.
+    pub(crate) fn key_start(&self, namespace: &str) -> String {
+        if self.resource.namespaced && !namespace.is_empty() { format!("{namespace}/") } else { String::new() }
+    }
 }

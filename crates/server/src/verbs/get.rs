@@ -14,7 +14,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// The object: the newest, or with `resourceVersion` one not older than that.
 pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
     let name = call.target.name.clone();
-    let cache = call.cache()?;
     match parse_version(call.query.text("resourceVersion"))? {
         None => {
             call.catch_up().await?;
@@ -23,6 +22,6 @@ pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
             call.api.feed.reach(version, PATIENCE).await.map_err(|late| error::catch_up(&late.into()))?;
         }
     }
-    let object = cache.get(&call.key(&name)).ok_or_else(|| call.not_found(&name))?;
+    let object = call.cached(&name)?.ok_or_else(|| call.not_found(&name))?;
     Ok(Answer::Object(200, object))
 }

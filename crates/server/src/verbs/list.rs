@@ -114,7 +114,7 @@ pub(crate) async fn find(call: &Call, options: &ListOptions) -> Result<Found, St
         }
         return at_revision(call, &cache, &selection, options, version, "").await.map(Found::Page);
     }
-    Ok(Found::Page(now(call, &cache, &selection, options.limit, "")))
+    now(call, &cache, &selection, options.limit, "").map(Found::Page)
 }
 
 async fn next_page(
@@ -126,7 +126,7 @@ async fn next_page(
     let token = read_token(&options.continue_token)?;
     call.catch_up().await?;
     let Ok(revision) = Revision::try_from(token.rv) else {
-        return Ok(Found::Page(now(call, cache, selection, options.limit, &token.start)));
+        return now(call, cache, selection, options.limit, &token.start).map(Found::Page);
     };
     match at_revision(call, cache, selection, options, revision, &token.start).await {
         Err(status) if status.is("Expired") => Ok(Found::Expired(self::token(-1, &token.start))),
@@ -135,11 +135,12 @@ async fn next_page(
 }
 
 /// A page of the cache, from `start` on.
-fn now(call: &Call, cache: &ResourceCache, selection: &Selection, limit: usize, start: &str) -> Page {
+fn now(call: &Call, cache: &ResourceCache, selection: &Selection, limit: usize, start: &str) -> Result<Page, Status> {
     let reached = call.api.feed.revision();
     let (items, changed) = cache.snapshot();
+    call.check_all_readable()?;
     let revision = reached.max(changed);
-    page_of(items, revision, call.served.resource.namespaced, selection, limit, start)
+    Ok(page_of(items, revision, call.served.resource.namespaced, selection, limit, start))
 }
 
 /// A page as of exactly `revision`: of the cache while it is still the same, else of the store's history.
@@ -156,6 +157,7 @@ async fn at_revision(
     if changed <= revision && revision <= reached {
         let compacted = call.api.store.compacted().await.map_err(|e| error::store(&e))?;
         if revision >= compacted {
+            call.check_all_readable()?;
             let namespaced = call.served.resource.namespaced;
             return Ok(page_of(items, revision, namespaced, selection, options.limit, start));
         }
@@ -241,9 +243,9 @@ async fn from_history(
         for pair in found.items {
             keys.start = KeyRange::one(pair.key.clone()).end;
             let Some(key) = std::str::from_utf8(&pair.key).ok().and_then(|k| k.strip_prefix(prefix)) else { continue };
-            let object = Object::from_canonical(pair.value, pair.modified, pair.trace).map_err(Status::internal)?;
-            let object = Arc::new(object);
-            if selection.matches_object(key, &object) {
+            let key = key.to_owned();
+            let object = Arc::new(cache.recall(pair)?);
+            if selection.matches_object(&key, &object) {
                 picked.push(object);
             }
         }

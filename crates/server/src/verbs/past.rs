@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use skiff_meta::{Object, Status};
+use skiff_meta::Status;
 use skiff_store::{KeyRange, RangeQuery, RangeResult, Revision, StoreError};
 
 use crate::call::{Answer, Call};
@@ -23,7 +23,7 @@ pub(crate) async fn get(call: &mut Call, at: &str) -> Result<Answer, Status> {
     let key = format!("{}{}", call.cache()?.prefix(), call.key(&name));
     let found = read(call, KeyRange::one(key), revision).await?;
     let pair = found.items.into_iter().next().ok_or_else(|| call.not_found(&name))?;
-    let object = Object::from_canonical(pair.value, pair.modified, pair.trace).map_err(Status::internal)?;
+    let object = call.cache()?.recall(pair)?;
     Ok(Answer::Object(200, Arc::new(object)))
 }
 
@@ -40,9 +40,9 @@ pub(crate) async fn list(call: &mut Call, at: &str, options: &ListOptions) -> Re
     let mut picked = Vec::new();
     for pair in found.items {
         let Some(key) = std::str::from_utf8(&pair.key).ok().and_then(|k| k.strip_prefix(prefix)) else { continue };
-        let object = Object::from_canonical(pair.value, pair.modified, pair.trace).map_err(Status::internal)?;
-        let object = Arc::new(object);
-        if selection.matches_object(key, &object) {
+        let key = key.to_owned();
+        let object = Arc::new(cache.recall(pair)?);
+        if selection.matches_object(&key, &object) {
             picked.push(object);
         }
     }

@@ -43,7 +43,9 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
     let start = start(call, &options).await?;
     let writer = FrameWriter::new(call)?;
     let reached = call.api.feed.revision();
-    let frames = match cache.watch(start, selection.lane(&cache)) {
+    let started = cache.watch(start, selection.lane(&cache));
+    call.check_all_readable()?;
+    let frames = match started {
         Ok(subscription) => {
             let seconds = options.timeout_seconds.unwrap_or_else(|| LASTS + call.api.world.random() % LASTS);
             Watcher {

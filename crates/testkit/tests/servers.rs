@@ -1,0 +1,179 @@
+//! Several servers on one real etcd, and an etcd that upstream has written to.
+#![allow(clippy::expect_used, reason = "a test may")]
+
+#[path = "../../store/tests/support/etcd.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod etcd;
+
+use std::time::Duration;
+
+use etcd::{Cluster, block_on};
+use futures::StreamExt;
+use skiff_client::config::Kubeconfig;
+use skiff_client::http::HttpBackend;
+use skiff_client::{Backend, Event, ListTarget, Selection};
+use skiff_meta::GroupVersionResource;
+use skiff_meta::world::{RealWorld, WorldExt};
+use skiff_store::{Store, Transaction, Write};
+use skiff_testkit::process::{Process, Setup, eventually};
+
+fn setup(etcd: &Cluster, number: u8, address: &str) -> Setup {
+    let endpoints = etcd.urls().collect::<Vec<_>>().join(",");
+    let flags = ["--datastore-endpoint", &endpoints, "--node-ip", address, "--disable", "agent,proxy,dns"];
+    Setup { number, flags: flags.map(str::to_owned).to_vec(), images: Vec::new() }
+}
+
+/// What `kubectl` says; the test fails if it refuses.
+fn kubectl(server: &Process, words: &str) -> String {
+    let words: Vec<&str> = words.split(' ').collect();
+    server.kubectl(&words).unwrap_or_else(|error| panic!("{error}\n{}", server.log_end()))
+}
+
+fn leader(server: &Process, name: &str) -> String {
+    let lease = format!("get lease {name} -n kube-system -o jsonpath={{.spec.holderIdentity}}");
+    server.kubectl(&lease.split(' ').collect::<Vec<_>>()).unwrap_or_default()
+}
+
+fn addresses(server: &Process) -> String {
+    kubectl(server, "get endpoints kubernetes -o jsonpath={.subsets[*].addresses[*].ip}")
+}
+
+fn config_maps() -> ListTarget {
+    let resource = GroupVersionResource::new("", "v1", "configmaps");
+    ListTarget { resource, namespace: "default".to_owned(), selection: Selection::default() }
+}
+
+#[test]
+fn two_servers_share_one_etcd() {
+    let etcd = Cluster::start(1);
+    let mut one = Process::start(&setup(&etcd, 80, "192.0.2.1")).expect("the first server starts");
+    let names = ["kube-controller-manager", "kube-scheduler"];
+    let minute = Duration::from_secs(60);
+    assert!(eventually(minute, || names.iter().all(|name| !leader(&one, name).is_empty())), "{}", one.log_end());
+    let first = names.map(|name| leader(&one, name));
+    let other = Process::start_beside(&one, &setup(&etcd, 80, "192.0.2.2")).expect("the second server starts");
+
+    // What one writes the other knows at once, and tells those who watch there.
+    kubectl(&one, "create configmap a --from-literal=k=v");
+    assert_eq!(kubectl(&other, "get configmap a -o jsonpath={.data.k}"), "v");
+    block_on(async {
+        let world = RealWorld::shared();
+        let remote = Kubeconfig::load(&other.kubeconfig()).expect("a kubeconfig").remote(None).expect("an address");
+        let backend = HttpBackend::new(remote, world.clone(), "test").expect("good certificates");
+        let mut watch = backend.list_watch(config_maps());
+        assert!(matches!(watch.next().await, Some(Event::Replace(_))));
+        let begun = world.elapsed();
+        kubectl(&one, "create configmap b --from-literal=k=v");
+        let told = async {
+            while let Some(event) = watch.next().await {
+                if matches!(&event, Event::Apply(object) if object.meta().name == "b") {
+                    return world.elapsed() - begun;
+                }
+            }
+            panic!("a watch has no end");
+        };
+        let took = world.timeout(minute, told).await.expect("the write is told");
+        println!("the other server's watcher heard of it within {took:?}, our kubectl's start included");
+    });
+
+    // Both give out what there is only one of: nothing is given out twice.
+    std::thread::scope(|scope| {
+        for (server, letter) in [(&one, 'x'), (&other, 'y')] {
+            scope.spawn(move || {
+                let file = server.data_dir().join("services.json");
+                let services = (0..5).map(|number| service(&format!("{letter}{number}"))).collect::<Vec<_>>();
+                let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": services});
+                std::fs::write(&file, list.to_string()).expect("room");
+                kubectl(server, &format!("apply -f {}", file.display()));
+            });
+        }
+    });
+    let given =
+        kubectl(&other, "get services -o jsonpath={.items[*].spec.clusterIP}/{.items[*].spec.ports[*].nodePort}");
+    let mut given: Vec<&str> = given.split([' ', '/']).collect();
+    given.sort_unstable();
+    let all = given.len();
+    assert_eq!(all, 11 + 10, "addresses of all Services and ports of ours: {given:?}");
+    given.dedup();
+    assert_eq!(all, given.len(), "{given:?}");
+
+    assert_eq!(addresses(&one), "192.0.2.1 192.0.2.2");
+    assert_eq!(names.map(|name| leader(&other, name)), first, "the first one leads on");
+    kubectl(&other, "create deployment web --image=web --replicas=2");
+    let pods = |server: &Process| kubectl(server, "get pods -l app=web -o name").lines().count();
+    assert!(eventually(minute, || pods(&other) == 2), "{}", one.log_end());
+
+    // The leader dies without a word.
+    one.kill();
+    assert!(
+        eventually(minute, || names.iter().zip(&first).all(|(name, was)| {
+            let now = leader(&other, name);
+            !now.is_empty() && now != *was
+        })),
+        "{}",
+        other.log_end()
+    );
+    kubectl(&other, "scale deployment web --replicas=3");
+    assert!(eventually(minute, || pods(&other) == 3), "{}", other.log_end());
+    assert!(eventually(minute, || addresses(&other) == "192.0.2.2"), "{}", addresses(&other));
+}
+
+fn service(name: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]},
+    })
+}
+
+/// A field of a protobuf message: text, bytes or a message, all shorter than 128 bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("something short");
+    [&[number << 3 | 2, length], content].concat()
+}
+
+/// A ConfigMap as upstream writes it: an envelope with type and message.
+fn as_upstream(name: &str) -> Vec<u8> {
+    let metadata = [field(1, name.as_bytes()), field(3, b"default"), field(5, b"uid-1"), field(8, &[8, 1])].concat();
+    let data = [field(1, b"key"), field(2, b"from upstream")].concat();
+    let message = [field(1, &metadata), field(2, &data)].concat();
+    let kind = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
+    [b"k8s\0".to_vec(), field(1, &kind), field(2, &message), field(3, b""), field(4, b"")].concat()
+}
+
+#[test]
+fn what_upstream_has_written_is_served() {
+    let etcd = Cluster::start(1);
+    let key = |name: &str| bytes::Bytes::from(format!("/registry/configmaps/default/{name}"));
+    let set = |name: &str, value: Vec<u8>| {
+        let write = Write::Put { key: key(name), value: value.into(), lease: 0 };
+        block_on(commit(&etcd, vec![write]));
+    };
+    set("before", as_upstream("before"));
+    let server = Process::start(&setup(&etcd, 84, "127.0.0.1")).expect("the server starts");
+    set("after", as_upstream("after"));
+    for name in ["before", "after"] {
+        assert_eq!(kubectl(&server, &format!("get configmap {name} -o jsonpath={{.data.key}}")), "from upstream");
+    }
+    // Once changed it is JSON, which upstream reads.
+    kubectl(&server, "label configmap before changed=yes");
+    let stored = block_on(async { etcd.store().await.get(&key("before"), None).await.expect("etcd answers").0 });
+    let stored: serde_json::Value = serde_json::from_slice(&stored.expect("it is there").value).expect("JSON");
+    assert_eq!((&stored["data"]["key"], &stored["metadata"]["uid"]), (&"from upstream".into(), &"uid-1".into()));
+
+    // What cannot be read is told to whoever would miss it, and to nobody else.
+    set("broken", b"k8s:enc:aescbc:v1:key1:xyz".to_vec());
+    let refusal = |words: &[&str]| server.kubectl(words).expect_err("it is unreadable");
+    for words in [&["get", "configmap", "broken"][..], &["get", "configmaps"]] {
+        let told = refusal(words);
+        assert!(told.contains("/registry/configmaps/default/broken") && told.contains("encrypted"), "{told}");
+    }
+    kubectl(&server, "get configmap after");
+    kubectl(&server, "get configmaps -n kube-system");
+    block_on(commit(&etcd, vec![Write::Delete { key: key("broken") }]));
+    assert!(kubectl(&server, "get configmaps").contains("after"));
+}
+
+async fn commit(etcd: &Cluster, writes: Vec<Write>) {
+    let transaction = Transaction { writes, ..Transaction::default() };
+    etcd.store().await.commit(transaction).await.expect("etcd answers");
+}
