@@ -91,7 +91,13 @@ pub(crate) async fn read(call: &mut Call) -> Result<Answer, Status> {
     let wanted: Vec<Arc<Object>> =
         view.list(&GroupResource::new("", if of_pods { "pods" } else { "nodes" }), call.namespace());
     let wanted = selected(call, wanted)?;
+    let listens = |name: &String| {
+        let node = view.get(&GroupResource::new("", "nodes"), "", name).and_then(|node| node.to_value().ok());
+        let port = node.as_ref().and_then(|node| node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port"));
+        port.and_then(Value::as_i64).is_some_and(|port| port > 0)
+    };
     let mut nodes: Vec<String> = wanted.iter().filter_map(|object| node_of(object, of_pods)).collect();
+    nodes.retain(listens);
     nodes.sort();
     nodes.dedup();
     let summaries = join_all(nodes.iter().map(|node| summary(call, node))).await;

@@ -153,9 +153,10 @@ mod tests {
     fn the_table_is_whole() {
         let objects = default_objects();
         let count = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).count();
-        // 31 roles and 12 bindings for people and components, one of each for 38 controllers, for the cluster's DNS and
-        // for network policies; five more bindings for nodes that join.
-        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 38 + 2, 12 + 38 + 2 + 5));
+        // 31 roles and 12 bindings for people and components, one of each for 38 controllers and for what is our own: the
+        // cluster's DNS, network policies, disks for claims; a role for those who read metrics; five more bindings for
+        // nodes that join.
+        assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 38 + 3 + 1, 12 + 38 + 3 + 5));
         assert_eq!((count("Role"), count("RoleBinding")), (7 + 2, 7 + 2));
         for role in objects.iter().filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("Role"))) {
             let rules = role["rules"].as_array().unwrap();
@@ -195,7 +196,7 @@ mod tests {
         let objects = default_objects();
         let rules = |name: &str| find(&objects, "ClusterRole", None, name)["rules"].as_array().unwrap().clone();
         let (view, edit, admin) = (rules("view"), rules("edit"), rules("admin"));
-        assert_eq!(view, rules("system:aggregate-to-view"));
+        assert_eq!(view, [rules("system:aggregate-to-view"), rules("system:aggregated-metrics-reader")].concat());
         assert!(view.iter().all(|rule| edit.contains(rule)) && edit.len() > view.len());
         assert!(edit.iter().all(|rule| admin.contains(rule)) && admin.len() > edit.len());
     }
