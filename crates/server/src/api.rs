@@ -92,6 +92,9 @@ impl Api {
             tasks: Mutex::new(vec![following]),
         });
         crate::bootstrap::run(&api).await?;
+        if api.config.shared_store {
+            crate::write::services::adopt(&api).await?;
+        }
         let publishing = crate::servers::start(&api).await?;
         api.tasks.lock().extend(crate::definitions::start(&api).into_iter().chain(publishing).map(AbortOnDrop));
         Ok(api)

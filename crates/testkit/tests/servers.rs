@@ -149,6 +149,15 @@ fn what_upstream_has_written_is_served() {
         block_on(commit(&etcd, vec![write]));
     };
     set("before", as_upstream("before"));
+    let mut held = service("held");
+    held["metadata"]["namespace"] = "default".into();
+    held["metadata"]["uid"] = "uid-2".into();
+    held["spec"]["clusterIP"] = "10.85.0.77".into();
+    held["spec"]["clusterIPs"] = serde_json::json!(["10.85.0.77"]);
+    held["spec"]["ports"][0]["nodePort"] = 31_999.into();
+    let key_of_service = "/registry/services/specs/default/held".into();
+    let put = Write::Put { key: key_of_service, value: held.to_string().into(), lease: 0 };
+    block_on(commit(&etcd, vec![put]));
     let server = Process::start(&setup(&etcd, 84, "127.0.0.1")).expect("the server starts");
     set("after", as_upstream("after"));
     for name in ["before", "after"] {
@@ -159,6 +168,18 @@ fn what_upstream_has_written_is_served() {
     let stored = block_on(async { etcd.store().await.get(&key("before"), None).await.expect("etcd answers").0 });
     let stored: serde_json::Value = serde_json::from_slice(&stored.expect("it is there").value).expect("JSON");
     assert_eq!((&stored["data"]["key"], &stored["metadata"]["uid"]), (&"from upstream".into(), &"uid-1".into()));
+
+    // What upstream has given out is taken.
+    for (name, member, value) in
+        [("p", "ports", r#"[{"port":80,"nodePort":31999}]"#), ("a", "clusterIP", "\"10.85.0.77\"")]
+    {
+        let mut wanted = service(name);
+        wanted["spec"][member] = serde_json::from_str(value).expect("JSON");
+        let file = server.data_dir().join(name);
+        std::fs::write(&file, wanted.to_string()).expect("room");
+        let told = server.kubectl(&["apply", "-f", &file.display().to_string()]).expect_err("it is taken");
+        assert!(told.contains("already allocated"), "{told}");
+    }
 
     // What cannot be read is told to whoever would miss it, and to nobody else.
     set("broken", b"k8s:enc:aescbc:v1:key1:xyz".to_vec());

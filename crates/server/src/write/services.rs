@@ -14,8 +14,9 @@ use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::object::canonical_bytes;
 use skiff_meta::world::WorldExt;
 use skiff_meta::{GroupKind, GroupResource, Status};
-use skiff_store::{Compare, Write};
+use skiff_store::{Compare, StoreError, Transaction, Write};
 
+use crate::api::Api;
 use crate::call::Call;
 use crate::chain::Extra;
 use crate::tree;
@@ -61,6 +62,29 @@ pub(crate) async fn reserve(call: &Call, old: Option<&Value>, new: Option<&mut V
     changes(call, &before, &after, &owner)
 }
 
+/// Writes down what Services hold by the word of another kind of server: upstream keeps node ports elsewhere. Nothing
+/// changes where it is written down already, or where the Service has changed meanwhile.
+pub(crate) async fn adopt(api: &Api) -> Result<(), StoreError> {
+    let id = GroupResource::new("", "services");
+    for object in api.view.list(&id, "") {
+        let Ok(service) = object.to_value() else { continue };
+        let owner = (object.meta().namespace.clone(), object.meta().name.clone());
+        let same = Compare::Modified(api.view.key(&id, &owner.0, &owner.1), object.revision());
+        let claims = claims(&service);
+        let ports = claims.ports.iter().map(|port| (port_key(*port), format!("{}/{}", owner.0, owner.1).into()));
+        let addresses = claims.addresses.iter().filter_map(|address| {
+            let object = ip_address(api, address, &owner);
+            Some((address_key(api, address), canonical_bytes(&object).ok()?))
+        });
+        for (key, value) in ports.chain(addresses) {
+            let compare = vec![same.clone(), Compare::Modified(key.clone(), 0)];
+            let writes = vec![Write::Put { key, value, lease: 0 }];
+            api.store.commit(Transaction { compare, writes, trace: None }).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The conditions and writes between two sets of claims.
 fn changes(call: &Call, before: &Claims, after: &Claims, owner: &(String, String)) -> Result<Extra, Status> {
     let mut extra = Extra::default();
@@ -69,14 +93,14 @@ fn changes(call: &Call, before: &Claims, after: &Claims, owner: &(String, String
         extra.writes.push(Write::Put { key, value, lease: 0 });
     };
     for address in after.addresses.difference(&before.addresses) {
-        let object = ip_address(call, address, owner);
-        take(address_key(call, address), canonical_bytes(&object).map_err(Status::internal)?);
+        let object = ip_address(&call.api, address, owner);
+        take(address_key(&call.api, address), canonical_bytes(&object).map_err(Status::internal)?);
     }
     for port in after.ports.difference(&before.ports) {
         take(port_key(*port), format!("{}/{}", owner.0, owner.1).into());
     }
     let mut free = |key: Bytes| extra.writes.push(Write::Delete { key });
-    before.addresses.difference(&after.addresses).for_each(|a| free(address_key(call, a)));
+    before.addresses.difference(&after.addresses).for_each(|a| free(address_key(&call.api, a)));
     before.ports.difference(&after.ports).for_each(|p| free(port_key(*p)));
     Ok(extra)
 }
@@ -85,21 +109,21 @@ fn addresses_id() -> GroupResource {
     GroupResource::new("networking.k8s.io", "ipaddresses")
 }
 
-fn address_key(call: &Call, address: &str) -> Bytes {
-    call.api.view.key(&addresses_id(), "", address)
+fn address_key(api: &Api, address: &str) -> Bytes {
+    api.view.key(&addresses_id(), "", address)
 }
 
 fn port_key(port: i64) -> Bytes {
     format!("{PORTS}{port}").into()
 }
 
-fn ip_address(call: &Call, address: &str, (namespace, name): &(String, String)) -> Value {
+fn ip_address(api: &Api, address: &str, (namespace, name): &(String, String)) -> Value {
     let family = if address.contains(':') { "IPv6" } else { "IPv4" };
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
-            "name": address, "uid": call.api.world.uuid(),
-            "creationTimestamp": tree::timestamp(call.api.world.now()),
+            "name": address, "uid": api.world.uuid(),
+            "creationTimestamp": tree::timestamp(api.world.now()),
             "labels": {
                 "ipaddress.kubernetes.io/ip-family": family,
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
