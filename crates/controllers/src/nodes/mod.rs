@@ -122,7 +122,7 @@ impl Controller {
 
     /// Whether pods must leave the node if it is lost, and when to ask again.
     fn giving_up(&self, node: &Node, silent: Duration) -> (Giving, Option<Duration>) {
-        if (silent < plan::GRACE && plan::says_ready(node)) || plan::is_given_up(node) && self.some_ready() {
+        if (silent < plan::GRACE && plan::says_ready(node)) || (plan::is_given_up(node) && self.some_ready()) {
             return (Giving::Up, None);
         }
         let (now, mut paces) = (self.world.elapsed(), self.paces.lock());
