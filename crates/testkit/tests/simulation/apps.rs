@@ -253,7 +253,7 @@ async fn stateful(cluster: &Cluster, namespace: &str, suits: impl Fn(i32, i32, i
 fn stateful_sets_keep_their_order_and_their_claims() {
     let (sim, cluster) = cluster(24, &Options::default());
     let claims = json!([{"metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]);
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}}]);
     run(&sim, 24, "partition", async {
         namespace(&cluster, "db").await;
         apply_in::<StatefulSet>(&cluster, "db", "db", workload(3, json!({"serviceName": "db"}))).await;

@@ -101,17 +101,17 @@ fn autoscalers_keep_bounds_without_metrics() {
         namespace(&cluster, "h").await;
         apply_in::<Deployment>(&cluster, "h", "web", deployment(1)).await;
         let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
-        let resource = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}});
-        let metrics = json!([{"type": "Resource", "resource": resource}]);
+        let external = json!({"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "1"}});
+        let metrics = json!([{"type": "External", "external": external}]);
         let spec = json!({"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5, "metrics": metrics});
         let object = json!({"metadata": {"name": "web"}, "spec": spec});
         create::<HorizontalPodAutoscaler>(&cluster, "h", object).await;
         until::<Deployment>(&cluster, "h", |web| web.status.as_ref().is_some_and(|s| s.available_replicas == Some(3)))
             .await;
-        // Nobody serves metrics here, and that is told.
+        // Nobody serves such metrics here, and that is told.
         until::<HorizontalPodAutoscaler>(&cluster, "h", |object| {
             let mut conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.any(|c| c.type_ == "ScalingActive" && c.reason.as_deref() == Some("FailedGetResourceMetric"))
+            conditions.any(|c| c.type_ == "ScalingActive" && c.reason.as_deref() == Some("FailedGetExternalMetric"))
         })
         .await;
         cluster.admin().namespaced::<Deployment>("h").set_scale("web", 9).await.unwrap();
