@@ -10,12 +10,16 @@
 //! - `/openapi/v3` -> [`v3_index`],
 //! - `/openapi/v3/api/v1` and `/openapi/v3/apis/GROUP/VERSION` -> [`v3_document`], with [`hash`] as its entity tag, and
 //!   `Cache-Control: public, immutable` when the request's `hash` parameter is that hash,
-//! - `/openapi/v2` -> [`v2_document`] (JSON only).
+//! - `/openapi/v2` -> [`v2_document`], with [`hash_of_all`] as its entity tag,
+//!
+//! each in JSON and in protobuf ([`serve`]).
 
 mod components;
 mod custom;
 mod operations;
 mod paths;
+mod protobuf;
+pub(crate) mod serve;
 mod v2;
 
 use std::collections::BTreeSet;
@@ -58,15 +62,12 @@ impl CustomKind<'_> {
 
 /// The list of documents: an address with a hash for each group and version.
 pub fn v3_index(custom: &[CustomKind<'_>]) -> Value {
-    let built_in = kinds::group_versions();
-    let versions: BTreeSet<GroupVersion> =
-        built_in.chain(custom.iter().map(|c| GroupVersion::new(c.group, c.version))).collect();
     let entry = |gv: GroupVersion| {
         let path = paths::base(&gv);
         let address = format!("/openapi/v3{path}?hash={}", hash(&gv, custom));
         (path.trim_start_matches('/').to_owned(), json!({ "serverRelativeURL": address }))
     };
-    json!({ "paths": versions.into_iter().map(entry).collect::<Map<_, _>>() })
+    json!({ "paths": group_versions(custom).into_iter().map(entry).collect::<Map<_, _>>() })
 }
 
 /// Changes whenever the document of this group and version does; cheaper than the document.
@@ -78,7 +79,22 @@ pub fn hash(gv: &GroupVersion, custom: &[CustomKind<'_>]) -> String {
     for kind in custom.iter().filter(|c| c.is_of(gv)) {
         sha.update(format!("{kind:?}"));
     }
+    text(sha)
+}
+
+/// Changes whenever the document of everything does.
+pub fn hash_of_all(custom: &[CustomKind<'_>]) -> String {
+    let mut sha = Sha256::new();
+    group_versions(custom).iter().for_each(|gv| sha.update(hash(gv, custom)));
+    text(sha)
+}
+
+fn text(sha: Sha256) -> String {
     sha.finalize().iter().take(16).map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn group_versions(custom: &[CustomKind<'_>]) -> BTreeSet<GroupVersion> {
+    kinds::group_versions().chain(custom.iter().map(|c| GroupVersion::new(c.group, c.version))).collect()
 }
 
 /// The document of one group and version, `None` where nothing is served under it.
@@ -106,9 +122,7 @@ pub fn v3_document(gv: &GroupVersion, custom: &[CustomKind<'_>]) -> Option<Value
 
 /// All groups and versions in one document of the older form.
 pub fn v2_document(custom: &[CustomKind<'_>]) -> Value {
-    let versions: BTreeSet<GroupVersion> =
-        kinds::group_versions().chain(custom.iter().map(|c| GroupVersion::new(c.group, c.version))).collect();
-    v2::join(versions.iter().filter_map(|gv| v3_document(gv, custom)))
+    v2::join(group_versions(custom).iter().filter_map(|gv| v3_document(gv, custom)))
 }
 
 #[cfg(test)]

@@ -155,3 +155,56 @@ fn the_older_form_holds_everything() {
     let everywhere = &document["definitions"]["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"];
     assert!(everywhere["x-kubernetes-group-version-kind"].as_array().unwrap().len() > 10);
 }
+
+/// The message under a path of field numbers, and how many lie there.
+fn under<'a>(message: &'a [u8], path: &[u32]) -> Vec<&'a [u8]> {
+    fn varint(bytes: &mut &[u8]) -> usize {
+        let end = bytes.iter().position(|b| b & 0x80 == 0).unwrap() + 1;
+        let (taken, rest) = bytes.split_at(end);
+        *bytes = rest;
+        taken.iter().rev().fold(0, |all, b| all << 7 | usize::from(b & 0x7f))
+    }
+    let Some((first, rest)) = path.split_first() else { return vec![message] };
+    let (mut left, mut found) = (message, Vec::new());
+    while !left.is_empty() {
+        let tag = varint(&mut left);
+        match tag & 7 {
+            0 => drop(varint(&mut left)),
+            1 => left = &left[8..],
+            2 => {
+                let length = varint(&mut left);
+                let (body, after) = left.split_at(length);
+                left = after;
+                if tag >> 3 == *first as usize {
+                    found.extend(under(body, rest));
+                }
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    found
+}
+
+#[test]
+fn protobuf_says_what_json_says() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "integer", "minimum": 1, "default": 3,
+        "x-kubernetes-validations": [{"rule": "self > 1"}]}}});
+    let custom = [crontab(&schema)];
+    let v2 = protobuf::encode(&v2_document(&custom), &protobuf::V2);
+    assert_eq!(under(&v2, &[1]), [b"2.0"]);
+    let json = v2_document(&custom);
+    let names: Vec<&str> = json["definitions"].as_object().unwrap().keys().map(String::as_str).collect();
+    let told: Vec<&str> = under(&v2, &[9, 1, 1]).iter().map(|b| std::str::from_utf8(b).unwrap()).collect();
+    assert_eq!(told, names);
+    assert_eq!(under(&v2, &[8, 2]).len(), json["paths"].as_object().unwrap().len());
+
+    let gv = GroupVersion::new("stable.example.com", "v1");
+    let document = v3_document(&gv, &custom).unwrap();
+    let v3 = protobuf::encode(&document, &protobuf::V3);
+    assert_eq!(under(&v3, &[5, 1, 1]).len(), document["components"]["schemas"].as_object().unwrap().len());
+    let patch = under(&v3, &[4, 1, 2, 10, 5]);
+    assert!(patch.contains(&&b"patchStableExampleComV1NamespacedCronTab"[..]));
+    // Of the definition's own schema: an extension of the `spec` property.
+    let extensions = under(&v3, &[5, 1, 1, 2, 1, 31, 1, 2, 1, 36, 2, 2]);
+    assert!(extensions.contains(&&br#"[{"rule":"self > 1"}]"#[..]));
+}

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::schema::{KindSchema, TypeRef};
-use wire::{Reader, Wire, put_bytes, put_message};
+use wire::{Reader, Wire};
+pub use wire::{put_bytes, put_double, put_int, put_message};
 
 /// The media type of single objects and lists.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";

@@ -89,24 +89,29 @@ fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u64) {
 }
 
 /// A varint field; negative numbers take ten bytes, as two's complement of 64 bits.
-pub(super) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
+pub fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
     put_tag(out, number, 0);
     put_varint(out, value.cast_unsigned());
 }
 
-pub(super) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+/// A double field.
+pub fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
     put_tag(out, number, 1);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+/// A field of bytes or text.
+pub fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     put_tag(out, number, 2);
     put_varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
 /// A message field, written in place: its length is put before it once it is known.
-pub(super) fn put_message<E>(
+///
+/// # Errors
+/// Those of `body`.
+pub fn put_message<E>(
     out: &mut Vec<u8>,
     number: u32,
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
