@@ -280,7 +280,7 @@ pub const REFUSALS: &[Refusal] = &[
         body: "{}",
         code: 415,
         reason: "UnsupportedMediaType",
-        message: Words::Begin("the body of the request was in an unknown format - accepted media types include: "),
+        message: Words::Are("415: Unsupported Media Type"),
         ..PATCH
     },
     Refusal {
@@ -297,7 +297,7 @@ pub const REFUSALS: &[Refusal] = &[
         accept: "application/xml",
         code: 406,
         reason: "NotAcceptable",
-        message: Words::Begin("only the following media types are accepted: application/json, application/yaml"),
+        message: Words::Begin("406: Not Acceptable\n\nAvailable representations: application/json, application/yaml"),
         ..GET
     },
     Refusal {
@@ -349,7 +349,7 @@ pub const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "a_continue_token_nobody_gave_out",
         path: "/api/v1/namespaces/NS/configmaps?limit=1&continue=nope",
-        message: Words::Begin("continue key is not valid: "),
+        message: Words::Begin("invalid continue token: continue key is not valid: "),
         ..GET
     },
     Refusal {

@@ -166,7 +166,7 @@ fn precondition(run: &mut Run) -> Result<(), String> {
     let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "another"}});
     let answer = run.json(Method::DELETE, "configmaps/kept", &options)?;
     expect_code(409, &answer)?;
-    let words = "Operation cannot be fulfilled on configmaps \"kept\": Precondition failed: UID in precondition: another, UID in object meta: ";
+    let words = "Operation cannot be fulfilled on ConfigMap \"kept\": the UID in the precondition (another) does not match the UID in record (";
     expect(answer.text("reason") == "Conflict" && answer.text("message").starts_with(words), &answer)?;
     expect_code(200, &run.json(Method::GET, "configmaps/kept", &Value::Null)?)
 }

@@ -284,10 +284,28 @@ fn always_written(field: &Field, ty: TypeRef<'_>) -> Option<Value> {
     }
 }
 
-fn zero_struct(ty: TypeRef<'_>) -> Value {
+/// What Go writes of a struct nobody has filled in.
+pub(crate) fn zero_struct(ty: TypeRef<'_>) -> Value {
     let Type::Struct(s) = ty.get() else { return Value::Object(Map::new()) };
     let zero = |field: &Field| Some((field.name.clone(), always_written(field, ty.to(field.ty))?));
     Value::Object(s.fields.iter().filter_map(zero).collect())
+}
+
+/// A tree as `%+v` prints the maps and slices it is decoded into: `map[spec:map[replicas:2]]`.
+pub fn plus_v(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(plus_v).collect::<Vec<_>>().join(" ")),
+        Value::Object(members) => {
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            let members: Vec<String> =
+                members.into_iter().map(|(name, value)| format!("{name}:{}", plus_v(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

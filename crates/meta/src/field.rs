@@ -160,8 +160,13 @@ impl FieldError {
     }
     /// A value outside the enumeration `supported`, which is shown sorted.
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        names.sort();
+        let mut sorted = supported.to_vec();
+        sorted.sort_unstable();
+        Self::not_supported_as_listed(path, value, &sorted)
+    }
+    /// The same, shown in the order given.
+    pub fn not_supported_as_listed(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let detail = if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
         Self::valued(FaultKind::NotSupported, path, &value.into(), &detail)
     }

@@ -20,7 +20,7 @@ pub fn regex_fault(message: &str, re: &str, examples: &[&str]) -> String {
         return format!("{message} (regex used for validation is '{re}')");
     }
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!("{message} (e.g. {}regex used for validation is '{re}')", examples.join("or "))
+    format!("{message} (e.g. {}regex used for validation is '{re}')", examples.join(" or "))
 }
 
 /// A message about a number outside its range.
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(
             one(dns1123_label("A")),
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
-             end with an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is \
+             end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
              '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
         );
         assert_eq!(one(dns1123_label(&"a".repeat(64))), "must be no more than 63 characters");

@@ -85,6 +85,8 @@ struct Head {
 pub struct Object {
     bytes: Bytes,
     splice: u32,
+    /// Where the member `kind` begins, 0 where there is none.
+    kind: u32,
     revision: u64,
     meta: Meta,
     trace: Option<TraceContext>,
@@ -98,8 +100,8 @@ impl Object {
     /// When the bytes are not a JSON object with `metadata.uid`.
     pub fn from_canonical(bytes: Bytes, revision: u64, trace: Option<TraceContext>) -> Result<Self, ObjectError> {
         let head: Head = serde_json::from_slice(&bytes)?;
-        let splice = splice_offset(&bytes, &head.metadata.uid)?;
-        Ok(Self { bytes, splice, revision, meta: head.metadata, trace, decoded: OnceLock::new() })
+        let (splice, kind) = offsets(&bytes, &head.metadata.uid)?;
+        Ok(Self { bytes, splice, kind, revision, meta: head.metadata, trace, decoded: OnceLock::new() })
     }
 
     /// From a JSON tree that carries its own resourceVersion, as the wire does (clients use this).
@@ -117,7 +119,15 @@ impl Object {
     /// removal.
     pub fn at_revision(&self, revision: u64) -> Self {
         let (bytes, meta) = (self.bytes.clone(), self.meta.clone());
-        Self { bytes, splice: self.splice, revision, meta, trace: self.trace, decoded: OnceLock::new() }
+        Self {
+            bytes,
+            splice: self.splice,
+            kind: self.kind,
+            revision,
+            meta,
+            trace: self.trace,
+            decoded: OnceLock::new(),
+        }
     }
 
     /// The canonical bytes, without resourceVersion.
@@ -148,13 +158,34 @@ impl Object {
     /// Appends the JSON with its resourceVersion.
     pub fn write_json(&self, out: &mut BytesMut) {
         let splice = self.splice as usize;
-        let mut digits = [0; 20];
         out.reserve(self.json_size());
         out.put_slice(&self.bytes[..splice]);
+        self.write_version(out);
+        out.put_slice(&self.bytes[splice..]);
+    }
+
+    /// Appends the JSON as an item of a list, which says `apiVersion` and `kind` for all of its items.
+    pub fn write_item(&self, out: &mut BytesMut) {
+        const VERSION: &[u8] = b"\"apiVersion\":\"";
+        let (kind, splice) = (self.kind as usize, self.splice as usize);
+        out.reserve(self.json_size());
+        // Few kinds have a member that sorts before `apiVersion`.
+        let first = self.bytes[..kind].get(1..).is_some_and(|rest| rest.starts_with(VERSION));
+        let version = if first { Some(1) } else { member(&self.bytes[..kind], b"\"apiVersion\"") };
+        let past = |start: usize| memchr::memchr(b',', &self.bytes[start..]).map_or(start, |comma| start + comma + 1);
+        let (to, from) = version.map_or((0, 0), |at| (at, past(at)));
+        out.put_slice(&self.bytes[..to]);
+        out.put_slice(&self.bytes[from..kind]);
+        out.put_slice(&self.bytes[if kind > 0 { past(kind) } else { from }..splice]);
+        self.write_version(out);
+        out.put_slice(&self.bytes[splice..]);
+    }
+
+    fn write_version(&self, out: &mut BytesMut) {
+        let mut digits = [0; 20];
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(decimal(self.revision, &mut digits));
         out.put_slice(b"\",");
-        out.put_slice(&self.bytes[splice..]);
     }
 
     /// The JSON with its resourceVersion.
@@ -206,11 +237,14 @@ pub fn canonical_bytes(value: &Value) -> Result<Bytes, ObjectError> {
 /// Where `"resourceVersion":"N",` belongs: right before `"uid":"<this uid>"` in the metadata. The UID's text also
 /// stands elsewhere at times (in an annotation, in its own managed fields), but not as this member of this object:
 /// metadata sorts before spec and status, and after it only `kind`, so the first hit at depth two is searched for.
-fn splice_offset(bytes: &[u8], uid: &str) -> Result<u32, ObjectError> {
+///
+/// The member `kind` of the object is passed on the way: the second number is where it begins, 0 when there is none.
+fn offsets(bytes: &[u8], uid: &str) -> Result<(u32, u32), ObjectError> {
     if uid.is_empty() {
         return Err(ObjectError::NotCanonical("metadata.uid is missing"));
     }
-    let (mut depth, mut i) = (0u32, 0usize);
+    let too_large = |_| ObjectError::NotCanonical("object is over 4 GiB");
+    let (mut depth, mut i, mut kind) = (0u32, 0usize, 0u32);
     let mut in_metadata = false;
     while i < bytes.len() {
         match bytes[i] {
@@ -227,8 +261,10 @@ fn splice_offset(bytes: &[u8], uid: &str) -> Result<u32, ObjectError> {
                 let is_key = bytes.get(i + 1) == Some(&b':');
                 if is_key && depth == 1 && &bytes[start..=i] == b"\"metadata\"" {
                     in_metadata = true;
+                } else if is_key && depth == 1 && &bytes[start..=i] == b"\"kind\"" {
+                    kind = u32::try_from(start).map_err(too_large)?;
                 } else if is_key && depth == 2 && in_metadata && &bytes[start..=i] == b"\"uid\"" {
-                    return u32::try_from(start).map_err(|_| ObjectError::NotCanonical("object is over 4 GiB"));
+                    return u32::try_from(start).map(|splice| (splice, kind)).map_err(too_large);
                 }
             }
             _ => {}
@@ -236,6 +272,27 @@ fn splice_offset(bytes: &[u8], uid: &str) -> Result<u32, ObjectError> {
         i += 1;
     }
     Err(ObjectError::NotCanonical("metadata.uid is not where it belongs"))
+}
+
+/// Where the object's own member `quoted` begins.
+fn member(bytes: &[u8], quoted: &[u8]) -> Option<usize> {
+    let (mut depth, mut i) = (0u32, 0usize);
+    while i < bytes.len() {
+        match bytes[i] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let start = i;
+                i = string_end(bytes, i).ok()?;
+                if depth == 1 && bytes.get(i + 1) == Some(&b':') && &bytes[start..=i] == quoted {
+                    return Some(start);
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    None
 }
 
 /// The index of the quote that ends the string beginning at `start`.
@@ -284,6 +341,23 @@ mod tests {
         expected["metadata"]["resourceVersion"] = json!("12345");
         assert_eq!(object.to_json(), canonical_bytes(&expected).unwrap());
         assert_eq!(object.meta().labels["uid"], "u-1");
+    }
+
+    #[test]
+    fn items_of_lists_leave_out_what_the_list_says() {
+        let mut event = sample();
+        event["action"] = json!("x");
+        event["aggregationRule"] = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+        event["involvedObject"] = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+        for whole in [sample(), event, json!({"metadata": {"uid": "u-1", "name": "a"}})] {
+            let object = Object::from_canonical(canonical_bytes(&whole).unwrap(), 7, None).unwrap();
+            let mut expected = whole.clone();
+            expected["metadata"]["resourceVersion"] = json!("7");
+            expected.as_object_mut().unwrap().retain(|key, _| key != "kind" && key != "apiVersion");
+            let mut out = BytesMut::new();
+            object.write_item(&mut out);
+            assert_eq!(out, canonical_bytes(&expected).unwrap());
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::config::ServerConfig;
 use crate::error::ServerError;
 use crate::metrics::{Metrics, Told};
 use crate::pki::Pki;
-use crate::request::media::Offer;
+use crate::request::media::{Offer, for_faults};
 use crate::request::{Accept, Query, Target, target};
 use crate::resource::Served;
 use crate::resource::catalog::Catalog;
@@ -106,9 +106,10 @@ impl Api {
         let mut told = Told::default();
         let (mut parts, body) = request.into_parts();
         let trace = self.trace(&parts.headers);
+        let encoding = for_faults(&parts.headers);
         let audit = audit_id(&parts.headers).unwrap_or_else(|| self.world.uuid());
         let result = self.route(&mut parts, body, &identity, trace, &mut told).await;
-        let mut response = result.unwrap_or_else(|status| respond::status(&status));
+        let mut response = result.unwrap_or_else(|status| respond::status(&status, encoding));
         let headers = response.headers_mut();
         headers.insert("audit-id", HeaderValue::from_str(&audit).unwrap_or(HeaderValue::from_static("")));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -151,7 +152,7 @@ impl Api {
         if target.subresource == "why" && target.resource.resource == "pods" && target.resource.group.is_empty() {
             return self.why(&target).await;
         }
-        let served = self.find(&target).await?;
+        let Some(served) = self.find(&target).await? else { return self.no_resource(&target) };
         check_verb(&served, &target, &parts.method)?;
         told.counters = Some(self.metrics.of(&target));
         if let Some(warning) = &served.version.deprecation {
@@ -181,12 +182,21 @@ impl Api {
     }
 
     /// The resource a path means. A definition may have been acknowledged a moment ago, so a miss looks twice.
-    async fn find(&self, target: &Target) -> Result<Served, Status> {
+    async fn find(&self, target: &Target) -> Result<Option<Served>, Status> {
         if let Some(served) = self.catalog.registry().find(&target.resource) {
-            return Ok(served.clone());
+            return Ok(Some(served.clone()));
         }
         self.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
-        self.catalog.registry().find(&target.resource).cloned().ok_or_else(Status::no_such_path)
+        Ok(self.catalog.registry().find(&target.resource).cloned())
+    }
+
+    /// A group that exists has a router, which answers in its own words.
+    fn no_resource(&self, target: &Target) -> Result<Response<Body>, Status> {
+        let group = &target.resource.group;
+        if group.is_empty() || self.catalog.registry().groups().iter().any(|g| g.name == *group) {
+            return Err(Status::no_such_path());
+        }
+        Ok(respond::no_page())
     }
 
     /// Where clients reach this server.
@@ -236,15 +246,21 @@ fn check_verb(served: &Served, target: &Target, method: &Method) -> Result<(), S
         "deletecollection" => !homeless,
         _ => true,
     };
-    let connects = matches!(target.subresource.as_str(), "proxy" | "exec" | "attach" | "portforward");
-    if fits && (verbs.contains(&target.verb) || connects && *method != Method::TRACE) {
+    let known = match target.subresource.as_str() {
+        "proxy" => *method != Method::TRACE,
+        "exec" | "attach" | "portforward" => matches!(*method, Method::GET | Method::POST),
+        // Routes of built-in kinds are for GET alone.
+        _ if *method == Method::HEAD && !served.resource.custom => false,
+        _ => verbs.contains(&target.verb),
+    };
+    if fits && known {
         return Ok(());
     }
     Err(method_not_allowed())
 }
 
 /// As upstream's router says it.
-fn method_not_allowed() -> Status {
+pub(crate) fn method_not_allowed() -> Status {
     let mut status =
         Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     status.details = Some(Box::default());
@@ -258,7 +274,8 @@ fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query:
     if raw {
         return Ok(Accept::JSON);
     }
-    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true };
+    let routed = !served.resource.custom;
+    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true, routed };
     let pretty = query.get("pretty").map(|_| query.flag("pretty"));
     Accept::negotiate(headers, pretty, offer)
 }

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::json;
 use skiff_client::Body;
-use skiff_meta::{GroupVersion, Status};
+use skiff_meta::Status;
 
-use crate::api::Api;
-use crate::openapi::{self, CustomKind};
-use crate::request::Query;
-use crate::resource::Resource;
+use crate::api::{Api, method_not_allowed};
+use crate::openapi;
+use crate::request::media::Offer;
+use crate::request::{Accept, Encoding, Query};
 use crate::resource::discovery::{AGGREGATED_TYPE, wants_aggregated};
-use crate::{error, respond, tree};
+use crate::{error, respond};
 
 const JSON: &str = "application/json";
 
@@ -26,7 +26,11 @@ pub(crate) async fn serve(
     query: &Query,
 ) -> Result<Response<Body>, Status> {
     if *method != Method::GET && *method != Method::HEAD {
-        return Err(Status::no_such_path());
+        let routed = matches!(path.trim_end_matches('/'), "/version" | "/api" | "/apis" | "/api/v1")
+            || path
+                .strip_prefix("/apis/")
+                .is_some_and(|group| api.catalog.registry().document(path, false, "").is_some() && !group.is_empty());
+        return if routed { Err(method_not_allowed()) } else { Ok(respond::no_page()) };
     }
     if let Some(document) = api.chain.documents.get(path) {
         return Ok(respond::whole(200, document.content_type, document.body.clone(), false));
@@ -43,12 +47,12 @@ pub(crate) async fn serve(
         return single_check(api, check).await;
     }
     if path.starts_with("/openapi/") {
-        return openapi(api, path, headers, query).await;
+        return openapi::serve::serve(api, path, headers, query).await;
     }
     if let Some(found) = discovery(api, path, headers).await? {
         return Ok(found);
     }
-    Err(Status::no_such_path())
+    Ok(respond::no_page())
 }
 
 async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Option<Response<Body>>, Status> {
@@ -63,89 +67,25 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
     // A definition may have been acknowledged a moment ago.
     api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
     let document = api.catalog.registry().document(path, aggregated, &address);
-    let content_type = if aggregated { AGGREGATED_TYPE } else { JSON };
-    Ok(document.map(|bytes| {
-        let mut response = respond::whole(200, content_type, bytes, gzip);
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
-        response
-    }))
+    let Some(bytes) = document else { return Ok(None) };
+    let (content_type, bytes) = if aggregated { (AGGREGATED_TYPE, bytes) } else { negotiated(headers, bytes)? };
+    let mut response = respond::whole(200, content_type, bytes, gzip);
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(Some(response))
 }
 
-/// OpenAPI documents, of every definition acknowledged so far too.
-async fn openapi(api: &Arc<Api>, path: &str, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Status> {
-    api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
-    let registry = api.catalog.registry();
-    let custom: Vec<CustomKind<'_>> = registry.resources().iter().flat_map(|r| custom_kinds(r)).collect();
-    let gzip = accepts_gzip(headers);
-    let document = |tree: &serde_json::Value| respond::whole(200, JSON, respond::encode::json(tree, false), gzip);
-    match path {
-        "/openapi/v3" | "/openapi/v3/" => return Ok(document(&openapi::v3_index(&custom))),
-        "/openapi/v2" if !wants_json(headers) => return Err(only_json()),
-        "/openapi/v2" => return Ok(document(&openapi::v2_document(&custom))),
-        _ => {}
-    }
-    let rest = path.strip_prefix("/openapi/v3/").ok_or_else(Status::no_such_path)?;
-    let gv = match rest.strip_prefix("apis/").and_then(|r| r.split_once('/')) {
-        Some((group, version)) => GroupVersion::new(group, version),
-        None => GroupVersion::new("", rest.strip_prefix("api/").ok_or_else(Status::no_such_path)?),
+/// A document of discovery in the form asked for.
+fn negotiated(headers: &HeaderMap, json: Bytes) -> Result<(&'static str, Bytes), Status> {
+    let offer = Offer { protobuf: true, stream: false, list: false, shapes: false, routed: true };
+    let accept = Accept::negotiate(headers, Some(false), offer)?;
+    let bytes = match accept.encoding {
+        Encoding::Json => json,
+        _ => respond::encode::tree(&serde_json::from_slice(&json).map_err(Status::internal)?, accept)?,
     };
-    let hash = openapi::hash(&gv, &custom);
-    let tag = HeaderValue::from_str(&format!("\"{hash}\"")).map_err(Status::internal)?;
-    let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
-    let mut response = if known {
-        respond::text(304, "")
-    } else {
-        document(&openapi::v3_document(&gv, &custom).ok_or_else(Status::no_such_path)?)
-    };
-    if query.get("hash") == Some(&hash) {
-        let forever = HeaderValue::from_static("public, immutable");
-        response.headers_mut().insert(header::CACHE_CONTROL, forever);
-    }
-    response.headers_mut().insert(header::ETAG, tag);
-    Ok(response)
+    Ok((accept.encoding.content_type(), bytes))
 }
 
-/// Whether JSON is among what is accepted; the old document's protobuf form is not there.
-fn wants_json(headers: &HeaderMap) -> bool {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).peekable();
-    let json = |types: &str| types.split(',').any(|t| matches!(media_type(t), JSON | "*/*" | "application/*"));
-    accepted.peek().is_none() || accepted.any(json)
-}
-
-fn media_type(accepted: &str) -> &str {
-    accepted.split(';').next().unwrap_or_default().trim()
-}
-
-fn only_json() -> Status {
-    Status::not_acceptable(format!("only the following media types are accepted: {JSON}"))
-}
-
-/// A custom resource's versions, as the documents want them.
-fn custom_kinds(resource: &Resource) -> Vec<CustomKind<'_>> {
-    let versions = resource.definition.as_ref().and_then(|d| tree::at(d, &["spec", "versions"]));
-    let of_version = |version: &str| {
-        let all = versions.and_then(serde_json::Value::as_array)?;
-        all.iter().find(|v| v["name"] == version)?.pointer("/schema/openAPIV3Schema")
-    };
-    resource
-        .versions
-        .iter()
-        .filter(|_| resource.custom)
-        .map(|version| CustomKind {
-            group: &resource.id.group,
-            version: &version.gvk.version,
-            kind: &resource.names.kind,
-            list_kind: &resource.names.list_kind,
-            plural: &resource.names.plural,
-            namespaced: resource.namespaced,
-            schema: of_version(&version.gvk.version),
-            status: version.subresource("status").is_some(),
-            scale: version.subresource("scale").is_some(),
-        })
-        .collect()
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let text = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
     text.contains("gzip")
 }
@@ -189,7 +129,7 @@ async fn single_check(api: &Api, check: &str) -> Result<Response<Body>, Status> 
     match passes(api, check).await {
         Some(true) => Ok(respond::text(200, "ok")),
         Some(false) => Ok(respond::text(500, format!("internal server error: {check} check failed"))),
-        None => Err(Status::no_such_path()),
+        None => Ok(respond::no_page()),
     }
 }
 

@@ -207,7 +207,7 @@ async fn tables_and_metadata() {
     assert_eq!((&event["object"]["kind"], &event["object"]["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
     let (code, reason, message) = server.get_as(MADE, "text/html").await.refusal();
     assert_eq!((code, reason.as_str()), (406, "NotAcceptable"));
-    assert!(message.starts_with("only the following media types are accepted: application/json, "), "{message}");
+    assert!(message.starts_with("406: Not Acceptable\n\nAvailable representations: application/json, "), "{message}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use managers::{BadManagedFields, ManagerId};
 pub use set::{BadFieldSet, FieldSet, ItemValue, PathElement, path_text};
-pub use walk::{Comparison, compare, empty, field_set, merge};
+pub use walk::{Comparison, blank_of, compare, empty, field_set, merge};
 
 use managers::{Entry, Managers};
 use walk::{faults, reconcile, remove, with_declared_parents};
@@ -189,7 +189,7 @@ pub fn update(live: Option<&Value>, new: &mut Value, ty: TypeRef<'_>, writer: &W
     let base = match live {
         Some(live) => live,
         None => {
-            blank = empty(ty);
+            blank = blank_of(ty);
             &blank
         }
     };
@@ -244,7 +244,7 @@ pub fn apply(
     set_managed_fields(&mut base, None);
     if managers.0.is_empty() {
         let before = Writer { manager: BEFORE_FIRST_APPLY, ..writer.clone() };
-        note_update(&mut managers, &compare_objects(&empty(ty), &base, ty, writer.reset), &before);
+        note_update(&mut managers, &compare_objects(&blank_of(ty), &base, ty, writer.reset), &before);
     }
     for entry in managers.0.values_mut() {
         entry.set = reconcile(std::mem::take(&mut entry.set), ty);
@@ -313,8 +313,9 @@ fn apply_once(
     managers.take_away(&touched.union(&comparison.removed), Some(&id));
     if let Some(mut entry) = managers.0.remove(&id) {
         entry.set = entry.set.difference(&never_owned());
-        if let (true, Some(last)) = (comparison.is_same(), last) {
-            entry.time = last.time;
+        // Applying what is there already is no change, and has no time.
+        if comparison.is_same() {
+            entry.time = last.and_then(|last| last.time);
         }
         if !entry.set.is_empty() {
             managers.0.insert(id, entry);

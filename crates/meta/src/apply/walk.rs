@@ -5,11 +5,12 @@
 //! items. Where nothing is known, objects are taken apart and lists are not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
 use super::set::{FieldSet, ItemValue, PathElement, path_text};
-use crate::schema::{ListType, Scalar, Type, TypeRef};
+use crate::schema::{ListType, Scalar, Schema, StructType, Type, TypeId, TypeRef};
 
 type Members = Map<String, Value>;
 
@@ -39,10 +40,22 @@ fn is_declared(ty: TypeRef<'_>, name: &str) -> bool {
     ty.field(name).is_some()
 }
 
+/// The type of a member as ownership sees it: what has no shape in a built-in kind is one field.
+fn member_type<'a>(ty: TypeRef<'a>, name: &str) -> TypeRef<'a> {
+    static OPAQUE: LazyLock<(Schema, TypeId)> = LazyLock::new(|| {
+        let mut schema = Schema::default();
+        let id = schema.add(Type::Struct(Box::new(StructType { atomic: true, open: true, ..StructType::default() })));
+        (schema, id)
+    });
+    let member = ty.member(name);
+    let built_in = matches!(ty.get(), Type::Struct(s) if !s.name.is_empty() && s.field(name).is_some());
+    if built_in && matches!(member.get(), Type::Any) { OPAQUE.0.at(OPAQUE.1) } else { member }
+}
+
 /// The type one step below.
 pub(super) fn step_type<'a>(ty: TypeRef<'a>, step: &PathElement) -> TypeRef<'a> {
     match step {
-        PathElement::Field(name) => ty.member(name),
+        PathElement::Field(name) => member_type(ty, name),
         _ => ty.item(),
     }
 }
@@ -138,7 +151,7 @@ fn collect(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, set: &mu
         Shape::Members => {
             for (name, member) in value.as_object().into_iter().flatten() {
                 path.push(PathElement::field(name));
-                collect(member, ty.member(name), path, set);
+                collect(member, member_type(ty, name), path, set);
                 let bare = member.is_null() || member.as_object().is_some_and(Map::is_empty);
                 if bare || !is_declared(ty, name) {
                     set.insert(path);
@@ -217,7 +230,7 @@ fn compare_at(
             for name in names {
                 let (left, right) = (left.and_then(|m| m.get(name)), right.and_then(|m| m.get(name)));
                 path.push(PathElement::field(name));
-                compare_at(left, right, ty.member(name), path, out);
+                compare_at(left, right, member_type(ty, name), path, out);
                 path.pop();
             }
             compare_container(old, new, path, out);
@@ -301,7 +314,7 @@ fn merge_at(old: Option<&Value>, new: Option<&Value>, ty: TypeRef<'_>) -> Option
             let names: BTreeSet<&String> = left.into_iter().chain(right).flat_map(Map::keys).collect();
             let merged = names.into_iter().filter_map(|name| {
                 let (left, right) = (left.and_then(|m| m.get(name)), right.and_then(|m| m.get(name)));
-                Some((name.clone(), merge_at(left, right, ty.member(name))?))
+                Some((name.clone(), merge_at(left, right, member_type(ty, name))?))
             });
             Some(Value::Object(merged.collect()))
         }
@@ -360,7 +373,7 @@ pub(super) fn remove(value: &Value, gone: &FieldSet, ty: TypeRef<'_>) -> Option<
                     continue;
                 }
                 let member = match gone.below(&step) {
-                    Some(below) => remove(member, below, ty.member(name)),
+                    Some(below) => remove(member, below, member_type(ty, name)),
                     None => Some(member.clone()),
                 };
                 if let Some(member) = member {
@@ -423,6 +436,15 @@ pub fn empty(ty: TypeRef<'_>) -> Value {
     let Type::Struct(s) = ty.get() else { return Value::Object(Map::new()) };
     let in_place = s.fields.iter().filter(|f| f.default.as_ref().is_some_and(Value::is_object));
     Value::Object(in_place.map(|f| (f.name.clone(), empty(ty.to(f.ty)))).collect())
+}
+
+/// What Go writes of an object nobody has filled in: fields that are always written, as null or zero. Who then creates
+/// the object owns of these only what differs. Custom kinds are no Go structs.
+pub fn blank_of(ty: TypeRef<'_>) -> Value {
+    match ty.get() {
+        Type::Struct(s) if !s.name.is_empty() => crate::check::zero_struct(ty),
+        _ => empty(ty),
+    }
 }
 
 /// What is wrong with a value that shall be applied: unknown fields, wrong types, items that cannot be told apart.

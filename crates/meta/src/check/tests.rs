@@ -169,3 +169,9 @@ fn refusals_of_bodies() {
     let status = cannot_be_handled("Pod", "v1", "Pod", "why");
     assert_eq!(status.message, "Pod in version \"v1\" cannot be handled as a Pod: why");
 }
+
+#[test]
+fn go_prints_maps_sorted() {
+    let tree = json!({"b": [1, "x", null], "a": {"c": true}});
+    assert_eq!(plus_v(&tree), "map[a:map[c:true] b:[1 x <nil>]]");
+}

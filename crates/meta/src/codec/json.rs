@@ -19,6 +19,22 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     }
 }
 
+/// Sorts complaints about members (`unknown field "a.b"`, `duplicate field "a.b"`) as the members come in the document.
+pub fn sort_as_in(bytes: &[u8], complaints: &mut [String]) {
+    let path = |complaint: &String| complaint.split('"').nth(1).unwrap_or_default().to_owned();
+    let mut builder = Builder::default();
+    builder.wanted = complaints.iter().map(path).collect();
+    // What cannot be read has been refused before.
+    let _ = builder.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    let Builder { wanted, met, .. } = builder;
+    complaints.sort_by_cached_key(|complaint| {
+        let wanted = wanted.iter().position(|w| *w == path(complaint));
+        // What comes twice is noticed the second time.
+        let times = usize::from(complaint.starts_with("duplicate"));
+        met.iter().enumerate().filter(|(_, m)| Some(**m) == wanted).nth(times).map_or(usize::MAX, |(at, _)| at)
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +46,18 @@ mod tests {
         let decoded = decode(body).unwrap();
         assert_eq!(decoded.value, json!({"a": 2, "b": {"c": [{"d": 2}]}}));
         assert_eq!(decoded.duplicates, ["duplicate field \"b.c[0].d\"", "duplicate field \"a\""]);
+    }
+
+    #[test]
+    fn complaints_are_sorted_as_members_come() {
+        let body = br#"{"metadata": {"nome": 1}, "data": {"a": 1, "a": 2}, "dota": {}}"#;
+        let mut complaints: Vec<String> =
+            ["duplicate field \"data.a\"", "unknown field \"dota\"", "unknown field \"metadata.nome\""]
+                .map(str::to_owned)
+                .into();
+        sort_as_in(body, &mut complaints);
+        let expected = ["unknown field \"metadata.nome\"", "duplicate field \"data.a\"", "unknown field \"dota\""];
+        assert_eq!(complaints, expected);
     }
 
     #[test]

@@ -13,6 +13,10 @@ const MAX_TOLD: usize = 100;
 pub(super) struct Builder {
     path: String,
     pub(super) duplicates: Vec<String>,
+    /// Members to look out for.
+    pub(super) wanted: Vec<String>,
+    /// Places in `wanted`, in the order in which the members come.
+    pub(super) met: Vec<usize>,
 }
 
 impl Builder {
@@ -90,6 +94,7 @@ impl<'de> Visitor<'de> for &mut Builder {
                 self.path.push('.');
             }
             self.path.push_str(&key);
+            self.met.extend(self.wanted.iter().position(|wanted| *wanted == self.path));
             let member = access.next_value_seed(&mut *self)?;
             self.path.truncate(parent);
             members.insert(key, member);

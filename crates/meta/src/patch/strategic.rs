@@ -65,7 +65,7 @@ fn merge_map(mut original: Members, mut patch: Members, ty: TypeRef<'_>) -> Resu
 
 fn unknown_directive(directive: &Value, map: &Members) -> PatchError {
     let shown = directive.as_str().map_or_else(|| directive.to_string(), str::to_owned);
-    PatchError::Directive { directive: shown, map: Value::Object(map.clone()).to_string() }
+    PatchError::Directive { directive: shown, map: crate::check::plus_v(&Value::Object(map.clone())) }
 }
 
 fn merge_member(original: &mut Members, key: String, change: Value, ty: TypeRef<'_>) -> Result<(), PatchError> {

@@ -48,6 +48,8 @@ pub(crate) const DAEMON_SET: Row = Row {
 };
 
 fn default(object: &mut Value) {
+    // Seen in every written form of a daemon set, so that whoever creates one owns it.
+    object.child("metadata").child("annotations").default_text(TEMPLATE_GENERATION, "0");
     workload::default_template(object);
     let spec = object.child("spec");
     let strategy = spec.child("updateStrategy");

@@ -18,6 +18,14 @@ pub(crate) const NODE: Row = Row {
     // A node may be registered together with its first status.
     status: None,
     default: |node| {
+        // The older form of the same.
+        if let Some(spec) = node.existing("spec")
+            && spec.count("podCIDRs") == 0
+            && !spec.text("podCIDR").is_empty()
+        {
+            let range = spec.get_or_null("podCIDR").clone();
+            spec.put("podCIDRs", Value::Array(vec![range]));
+        }
         if let Some(status) = node.existing("status")
             && !status.has("allocatable")
             && status.has("capacity")

@@ -50,7 +50,8 @@ pub(crate) fn object(
         Encoding::Protobuf if expected.protobuf => super::protobuf::decode(&payload.bytes, expected)?,
         Encoding::Protobuf => return Err(unknown_format(expected)),
     };
-    fit(decoded, expected, validation, warnings)
+    let document = if encoding == Encoding::Json { &payload.bytes[..] } else { b"" };
+    fit(decoded, expected, validation, warnings, document)
 }
 
 /// Why a tree does not fit its kind.
@@ -70,16 +71,18 @@ impl std::fmt::Display for Unfit {
     }
 }
 
-/// Makes a decoded tree fit its kind; unknown and repeated fields are refused, warned of or dropped.
+/// Makes a decoded tree fit its kind; unknown and repeated fields are refused, warned of or dropped, in the order of
+/// the JSON `document` where it came from one.
 pub(crate) fn fit(
     decoded: Decoded,
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
+    document: &[u8],
 ) -> Result<Value, Status> {
     let gvk = expected.gvk;
     let words = |why: Unfit| check::cannot_be_handled(&gvk.kind, &gvk.version, &gvk.kind, &why.to_string());
-    fit_or(decoded, expected, validation, warnings, &words)
+    fit_or(decoded, expected, validation, warnings, document, &words)
 }
 
 /// The same for somebody who has own words for what does not fit.
@@ -88,12 +91,16 @@ pub(crate) fn fit_or(
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
+    document: &[u8],
     words: &dyn Fn(Unfit) -> Status,
 ) -> Result<Value, Status> {
     let Decoded { mut value, mut duplicates } = decoded;
     identify(&mut value, expected)?;
     let unknown = check::check(&mut value, expected.root).map_err(|misfit| words(Unfit::Misfit(misfit)))?;
     duplicates.extend(unknown);
+    if duplicates.len() > 1 && !document.is_empty() {
+        codec::json::sort_as_in(document, &mut duplicates);
+    }
     if !duplicates.is_empty() {
         match validation {
             FieldValidation::Ignore => {}

@@ -1,24 +1,6 @@
-//! Go's words for values and for values that cannot become something else, where clients get to read them.
+//! Go's words for values that cannot become something else, where clients get to read them.
 
-use serde_json::Value;
 use skiff_meta::check::Misfit;
-
-/// A tree as `%+v` prints the maps and slices it is decoded into: `map[spec:map[replicas:2]]`.
-pub(crate) fn plus_v(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(plus_v).collect::<Vec<_>>().join(" ")),
-        Value::Object(members) => {
-            let mut members: Vec<(&String, &Value)> = members.iter().collect();
-            members.sort_by_key(|(name, _)| *name);
-            let members: Vec<String> =
-                members.into_iter().map(|(name, value)| format!("{name}:{}", plus_v(value))).collect();
-            format!("map[{}]", members.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
 
 /// Why a tree does not go into Go's structs without a detour by JSON (upstream: `runtime/converter.go`).
 pub(crate) fn unconvertible(misfit: &Misfit) -> String {
@@ -50,13 +32,6 @@ fn kind_of(go_type: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn maps_are_sorted() {
-        let tree = json!({"b": [1, "x", null], "a": {"c": true}});
-        assert_eq!(plus_v(&tree), "map[a:map[c:true] b:[1 x <nil>]]");
-    }
 
     #[test]
     fn conversions_fail_in_go_s_words() {

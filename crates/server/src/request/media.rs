@@ -74,6 +74,9 @@ impl Accept {
     pub(crate) fn negotiate(headers: &HeaderMap, pretty: Option<bool>, offer: Offer) -> Result<Self, Status> {
         let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
         let text = accept.join(",");
+        if offer.routed && !is_routed(&text, offer) {
+            return Err(unroutable(offer));
+        }
         let (encoding, shape) = choose(&text, offer).ok_or_else(|| not_acceptable(offer))?;
         let pretty = encoding == Encoding::Json && pretty.unwrap_or_else(|| for_people(headers));
         Ok(Self { encoding, shape, pretty, gzip: wants_gzip(headers) })
@@ -91,6 +94,33 @@ pub(crate) struct Offer {
     pub(crate) list: bool,
     /// Tables and metadata are on offer.
     pub(crate) shapes: bool,
+    /// Of a built-in kind: upstream routes by media type before it looks at parameters, and knows no `application/*`.
+    pub(crate) routed: bool,
+}
+
+/// Media types of the route.
+fn routes(offer: Offer) -> &'static [&'static str] {
+    const READS: &[&str] = &[
+        "application/json",
+        "application/yaml",
+        "application/vnd.kubernetes.protobuf",
+        "application/json;stream=watch",
+        "application/vnd.kubernetes.protobuf;stream=watch",
+    ];
+    if offer.stream || offer.list { READS } else { &READS[..3] }
+}
+
+fn is_routed(text: &str, offer: Offer) -> bool {
+    let fits = |media: &str| media.is_empty() || media == "*/*" || routes(offer).contains(&media);
+    text.split(',').any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
+}
+
+/// As upstream's router says it.
+fn unroutable(offer: Offer) -> Status {
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", routes(offer).join(", "));
+    let mut status = Status::not_acceptable(message);
+    status.details = Some(Box::default());
+    status
 }
 
 fn not_acceptable(offer: Offer) -> Status {
@@ -102,6 +132,34 @@ fn not_acceptable(offer: Offer) -> Status {
         types.push("application/vnd.kubernetes.protobuf");
     }
     Status::not_acceptable(format!("only the following media types are accepted: {}", types.join(", ")))
+}
+
+/// How a client wants to be told that something went wrong: in the first form it accepts that exists.
+pub(crate) fn for_faults(headers: &HeaderMap) -> Encoding {
+    let all: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let text = all.join(",");
+    clauses(&text)
+        .iter()
+        .find_map(|clause| match clause.media {
+            "*/*" | "application/*" => Some(Encoding::Json),
+            media => Encoding::of(media),
+        })
+        .unwrap_or(Encoding::Json)
+}
+
+/// The best of a few media types for a client that accepts what its headers say; everything when they say nothing.
+pub(crate) fn first_on_offer(headers: &HeaderMap, offered: &[&str]) -> Option<usize> {
+    let all: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let text = all.join(",");
+    let fits = |wanted: &str, offered: &str| match wanted.strip_suffix("/*") {
+        Some("*") => true,
+        Some(class) => offered.split('/').next() == Some(class),
+        None => wanted == offered,
+    };
+    match clauses(&text).as_slice() {
+        [] => Some(0),
+        clauses => clauses.iter().find_map(|c| offered.iter().position(|o| fits(c.media, o))),
+    }
 }
 
 /// One clause of an Accept header.
@@ -185,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_best_clause_on_offer_wins() {
-        let object = Offer { protobuf: true, stream: false, list: false, shapes: true };
+        let object = Offer { protobuf: true, stream: false, list: false, shapes: true, routed: false };
         let list = Offer { list: true, ..object };
         let custom = Offer { protobuf: false, ..list };
         let watch = Offer { stream: true, ..list };

@@ -1,8 +1,9 @@
 //! The query string, and the options it carries.
 
 use percent_encoding::percent_decode_str;
-use skiff_meta::Status;
+use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::{FieldSelector, LabelSelector};
+use skiff_meta::{GroupKind, Status};
 
 /// Names and values of a query string, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,45 +80,40 @@ pub(crate) struct ListOptions {
     pub(crate) initial_events: Option<bool>,
 }
 
-fn field_fault(field: &str, message: String) -> Status {
-    let path = skiff_meta::field::FieldPath::new(field);
-    let fault = skiff_meta::field::FieldError::forbidden(&path, &message);
-    let kind = skiff_meta::GroupKind::new("meta.k8s.io", "ListOptions");
-    Status::invalid(&kind, "", &[fault])
-}
-
-/// A resourceVersion as clients send it.
-pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
+/// A resourceVersion as clients send it; the fault in words where it is none.
+fn version(text: &str) -> Result<Option<u64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let path = skiff_meta::field::FieldPath::new("resourceVersion");
     text.parse().map(Some).map_err(|_| {
         let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        let fault = skiff_meta::field::FieldError::invalid(&path, text, &why);
-        Status::bad_request(format!("Invalid value: {fault}"))
+        FieldError::invalid(&FieldPath::new("resourceVersion"), text, &why).to_string()
     })
+}
+
+/// The resourceVersion of a GET or a watch, of which upstream thinks that it must be good.
+pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
+    version(text).map_err(|fault| Status::failure(500, "", fault))
 }
 
 impl ListOptions {
     /// From the query of a list or watch.
     pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
-        let labels = LabelSelector::parse(query.text("labelSelector")).map_err(|e| {
-            Status::bad_request(format!("unable to parse requirement: {e}").replacen(
-                "unable to parse requirement: unable to parse requirement",
-                "unable to parse requirement",
-                1,
-            ))
-        })?;
+        let labels =
+            LabelSelector::parse(query.text("labelSelector")).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields =
             FieldSelector::parse(query.text("fieldSelector")).map_err(|e| Status::bad_request(e.to_string()))?;
-        let version = parse_version(query.text("resourceVersion"))?;
         let watch = query.flag("watch");
         let continue_token = query.text("continue").to_owned();
         let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
-        let version_match = version_match(query, watch, version, &continue_token)?;
         let initial_events = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-        check_initial_events(initial_events, watch, version_match)?;
+        let version_match = version_match(query, watch)?;
+        let text = query.text("resourceVersion");
+        let version = if watch {
+            parse_version(text)?
+        } else {
+            version(text).map_err(|fault| Status::bad_request(format!("invalid resource version: {fault}")))?
+        };
         let timeout_seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         let bookmarks = query.flag("allowWatchBookmarks");
         Ok(Self {
@@ -134,51 +130,48 @@ impl ListOptions {
     }
 }
 
-fn version_match(
-    query: &Query,
-    watch: bool,
-    version: Option<u64>,
-    continue_token: &str,
-) -> Result<Option<VersionMatch>, Status> {
-    let forbidden = |why: &str| Err(field_fault("resourceVersionMatch", why.to_owned()));
+/// How the version is meant, and whether that fits what else is asked for.
+fn version_match(query: &Query, watch: bool) -> Result<Option<VersionMatch>, Status> {
+    let path = FieldPath::new("resourceVersionMatch");
+    let mut faults = Vec::new();
     let text = query.text("resourceVersionMatch");
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if watch && query.get("sendInitialEvents").is_none() {
-        return forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-    }
-    if version.is_none() && !watch {
-        return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
-    }
-    if !continue_token.is_empty() {
-        return forbidden("resourceVersionMatch is forbidden when continue is provided");
-    }
-    match text {
-        "Exact" if version == Some(0) => {
-            forbidden("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")
+    let (version, more) = (query.text("resourceVersion"), !query.text("continue").is_empty());
+    let events = query.get("sendInitialEvents").is_some();
+    let mut forbid = |wrong: bool, path: &FieldPath, why: &str| {
+        if wrong {
+            faults.push(FieldError::forbidden(path, why));
         }
-        "Exact" => Ok(Some(VersionMatch::Exact)),
-        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
-        other => {
-            let path = skiff_meta::field::FieldPath::new("resourceVersionMatch");
-            let fault = skiff_meta::field::FieldError::not_supported(&path, other, &["Exact", "NotOlderThan", ""]);
-            Err(Status::invalid(&skiff_meta::GroupKind::new("meta.k8s.io", "ListOptions"), "", &[fault]))
-        }
+    };
+    let found = match text {
+        "Exact" if !watch => Some(VersionMatch::Exact),
+        "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+        _ => None,
+    };
+    let (said, strange) = (!text.is_empty(), !text.is_empty() && found.is_none());
+    if watch {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        forbid(events && text != "NotOlderThan", &path, why);
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        forbid(said && !events, &path, why);
+    } else {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        forbid(said && version.is_empty(), &path, why);
+        forbid(said && more, &path, "resourceVersionMatch is forbidden when continue is provided");
+        let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+        forbid(text == "Exact" && version == "0", &path, why);
+        forbid(events, &FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
     }
-}
-
-fn check_initial_events(asked: Option<bool>, watch: bool, version_match: Option<VersionMatch>) -> Result<(), Status> {
-    match asked {
-        Some(_) if !watch => {
-            Err(field_fault("sendInitialEvents", "sendInitialEvents is forbidden for list".to_owned()))
-        }
-        Some(true) if version_match != Some(VersionMatch::NotOlderThan) => Err(field_fault(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned(),
-        )),
-        _ => Ok(()),
+    if strange {
+        let supported: &[&str] = if watch { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+        faults.push(FieldError::not_supported_as_listed(&path, text, supported));
     }
+    if watch && said && more {
+        faults.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+    }
+    if faults.is_empty() {
+        return Ok(found);
+    }
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &faults))
 }
 
 /// `fieldValidation`.
@@ -243,13 +236,9 @@ impl WriteOptions {
 
 /// Reads `dryRun`, of which `All` is the only value there is.
 pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, faults: &mut skiff_meta::field::FieldErrors) -> bool {
-    let mut asked = false;
-    for value in values.filter(|v| !v.is_empty()) {
-        asked = true;
-        if value != "All" {
-            let path = skiff_meta::field::FieldPath::new("dryRun");
-            faults.push(skiff_meta::field::FieldError::not_supported(&path, value, &["All"]));
-        }
+    let values: Vec<&str> = values.filter(|v| !v.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        faults.push(FieldError::not_supported(&FieldPath::new("dryRun"), values.as_slice(), &["All"]));
     }
-    asked
+    !values.is_empty()
 }

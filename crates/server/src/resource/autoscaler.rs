@@ -60,6 +60,8 @@ pub(super) fn to_v1(object: &mut Map<String, Value>) {
         }
     }
     if let Some(status) = part(object, "status") {
+        // Always written in this version.
+        status.entry("currentReplicas").or_insert(json!(0));
         let conditions = status.remove("conditions");
         let metrics = status.remove("currentMetrics");
         let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
@@ -169,7 +171,7 @@ mod tests {
             "spec": {"maxReplicas": 3, "behavior": {"scaleDown": {"selectPolicy": "Max"}}, "metrics": [
                 {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
                 {"type": "Pods", "pods": {"metric": {"name": "q"}}}]},
-            "status": {"currentMetrics": null, "desiredReplicas": 1},
+            "status": {"currentMetrics": null, "currentReplicas": 0, "desiredReplicas": 1},
         });
         let mut object = v2.clone();
         Conversion::AutoscalerV1.to_served(&mut object);

@@ -89,13 +89,14 @@ struct ListBytes {
     buffer: BytesMut,
     first: bool,
     done: bool,
+    write: fn(&Object, &mut BytesMut),
 }
 
 impl ListBytes {
-    fn new(header: &str, source: Source) -> Self {
+    fn new(header: &str, source: Source, write: fn(&Object, &mut BytesMut)) -> Self {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         buffer.put_slice(header.as_bytes());
-        Self { source, buffer, first: true, done: false }
+        Self { source, buffer, first: true, done: false, write }
     }
 }
 
@@ -105,13 +106,13 @@ impl Iterator for ListBytes {
         if self.done {
             return None;
         }
-        let Self { source, buffer, first, .. } = self;
+        let Self { source, buffer, first, write, .. } = self;
         while buffer.len() < CHUNK {
             let more = source.visit(|object| {
                 if !std::mem::take(first) {
                     buffer.put_u8(b',');
                 }
-                object.write_json(buffer);
+                write(object, buffer);
             });
             if !more {
                 buffer.put_slice(b"]}\n");
@@ -127,6 +128,14 @@ impl Iterator for ListBytes {
     }
 }
 
+/// An item without what its list says.
+fn untold(mut item: Value) -> Value {
+    if let Some(map) = item.as_object_mut() {
+        map.retain(|key, _| key != "kind" && key != "apiVersion");
+    }
+    item
+}
+
 /// A page, as the client wants it.
 pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let (version, accept) = (&call.served.version, call.accept);
@@ -138,7 +147,9 @@ pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
         let (kind, api_version) = (json!(list_kind), json!(version.api_version));
         let metadata = page.metadata();
         let header = format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{metadata},\"items\":[");
-        body::fill(&mut response, ListBytes::new(&header, page.items.into_source()), accept.gzip);
+        // Items of built-in kinds have no kind of their own, upstream's being typed.
+        let write = if call.served.resource.custom { Object::write_json } else { Object::write_item };
+        body::fill(&mut response, ListBytes::new(&header, page.items.into_source(), write), accept.gzip);
         return Ok(response);
     }
     let metadata = page.metadata();
@@ -146,6 +157,8 @@ pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let trees = objects.iter().map(|o| call.show(o)).collect::<Result<Vec<Value>, Status>>()?;
     let tree = match accept.shape {
         Shape::Whole => {
+            let typed = !call.served.resource.custom;
+            let trees: Vec<Value> = trees.into_iter().map(|tree| if typed { untold(tree) } else { tree }).collect();
             json!({"kind": list_kind, "apiVersion": version.api_version, "metadata": metadata, "items": trees})
         }
         Shape::Metadata => {

@@ -23,11 +23,19 @@ pub(crate) fn whole(code: u16, content_type: &'static str, bytes: Bytes, gzip: b
     response
 }
 
-/// A `Status`, always in JSON, which every client reads.
-pub(crate) fn status(status: &Status) -> Response<Body> {
-    let bytes = serde_json::to_vec(status).unwrap_or_default();
+/// A `Status`.
+pub(crate) fn status(status: &Status, encoding: Encoding) -> Response<Body> {
     let code = if status.code == 0 { 200 } else { status.code };
-    let mut response = whole(code, Encoding::Json.content_type(), line(bytes), false);
+    let as_json = || line(serde_json::to_vec(status).unwrap_or_default());
+    let (encoding, bytes) = match encoding {
+        Encoding::Json => (encoding, as_json()),
+        _ => {
+            let tree = serde_json::to_value(status).unwrap_or_default();
+            let made = encode::tree(&tree, Accept { encoding, ..Accept::JSON });
+            made.map_or_else(|_| (Encoding::Json, as_json()), |bytes| (encoding, bytes))
+        }
+    };
+    let mut response = whole(code, encoding.content_type(), bytes, false);
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -37,6 +45,11 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
 /// Plain text.
 pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
     whole(code, "text/plain; charset=utf-8", text.into(), false)
+}
+
+/// A path that nobody knows.
+pub(crate) fn no_page() -> Response<Body> {
+    text(404, "404 page not found\n")
 }
 
 fn line(mut bytes: Vec<u8>) -> Bytes {

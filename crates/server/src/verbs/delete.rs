@@ -65,7 +65,7 @@ pub(crate) fn options(call: &mut Call, payload: &Payload) -> Result<DeleteOption
                 map.remove("kind");
             }
             let decoded = codec::Decoded { value: tree, duplicates: Vec::new() };
-            decode::fit(decoded, expected, FieldValidation::Ignore, &mut call.warnings)?
+            decode::fit(decoded, expected, FieldValidation::Ignore, &mut call.warnings, b"")?
         }
         _ => decode::object(payload, expected, FieldValidation::Ignore, &mut call.warnings)?,
     };

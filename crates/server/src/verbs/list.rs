@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use skiff_meta::{Object, Status};
+use skiff_meta::{Object, Status, codec};
 use skiff_store::{KeyRange, RangeQuery, Revision, StoreError};
 
 use super::get::PATIENCE;
@@ -62,13 +62,24 @@ fn token(rv: i64, start: &str) -> String {
 }
 
 fn read_token(text: &str) -> Result<Token, Status> {
-    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
+    let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&in_go_s_words(&e)))?;
+    let tree = codec::json::decode(&bytes).map_err(|e| bad(&e.to_string()))?.value;
+    let token: Token = serde_json::from_value(tree).map_err(|e| bad(&e.to_string()))?;
     if token.v != TOKEN_VERSION || token.start.is_empty() || token.rv == 0 {
         return Err(bad("it was not made by this server"));
     }
     Ok(token)
+}
+
+/// Where the text stops being base64.
+fn in_go_s_words(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => length.saturating_sub(1),
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 fn expired(token: &str) -> serde_json::Value {
@@ -88,9 +99,6 @@ pub(crate) async fn find(call: &Call, options: &ListOptions) -> Result<Found, St
     let cache = call.cache()?;
     let selection = Selection::new(&call.served, &cache, call.namespace(), options)?;
     if !options.continue_token.is_empty() {
-        if options.version.is_some_and(|v| v != 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-        }
         return next_page(call, &cache, &selection, options).await;
     }
     // A limit with a version meant exactly that version before there was a way to say so.
@@ -114,7 +122,9 @@ pub(crate) async fn find(call: &Call, options: &ListOptions) -> Result<Found, St
         }
         return at_revision(call, &cache, &selection, options, version, "").await.map(Found::Page);
     }
-    now(call, &cache, &selection, options.limit, "").map(Found::Page)
+    // Whatever is there, at once: upstream's caches do not page it.
+    let limit = if options.version == Some(0) { 0 } else { options.limit };
+    now(call, &cache, &selection, limit, "").map(Found::Page)
 }
 
 async fn next_page(
@@ -124,6 +134,9 @@ async fn next_page(
     options: &ListOptions,
 ) -> Result<Found, Status> {
     let token = read_token(&options.continue_token)?;
+    if options.version.is_some_and(|v| v != 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
     call.catch_up().await?;
     let Ok(revision) = Revision::try_from(token.rv) else {
         return now(call, cache, selection, options.limit, &token.start).map(Found::Page);

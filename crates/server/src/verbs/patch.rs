@@ -4,7 +4,7 @@ use serde_json::Value;
 use skiff_meta::codec;
 use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::patch::{apply_json_patch, merge_patch, strategic_merge};
-use skiff_meta::{GroupKind, GroupVersionKind, Status, apply};
+use skiff_meta::{GroupKind, GroupVersionKind, Status, apply, check};
 use skiff_rules::Part;
 
 use super::create::options_tree;
@@ -58,16 +58,15 @@ fn read(call: &Call, payload: &Payload) -> Result<Patch, Status> {
             let decoded = codec::yaml::decode(&payload.bytes);
             decoded.map(|d| Patch::Apply(d.value)).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))
         }
+        _ if call.served.resource.custom => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        )),
+        // Routes of built-in kinds say it themselves.
         _ => {
-            let mut types = vec!["application/json-patch+json", "application/merge-patch+json"];
-            if !call.served.resource.custom {
-                types.push("application/strategic-merge-patch+json");
-            }
-            types.push("application/apply-patch+yaml");
-            Err(Status::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                types.join(", ")
-            )))
+            let mut status = Status::unsupported_media_type("415: Unsupported Media Type");
+            status.details = Some(Box::default());
+            Err(status)
         }
     }
 }
@@ -128,14 +127,14 @@ pub(crate) fn changed(
     let decoded = codec::Decoded { value, duplicates: Vec::new() };
     let expected = Expected { gvk, root, protobuf: false };
     let words = |why| unfit(patch, &patched, why);
-    decode::fit_or(decoded, expected, options.validation, &mut call.warnings, &words)
+    decode::fit_or(decoded, expected, options.validation, &mut call.warnings, b"", &words)
 }
 
 /// 422 of a patch whose result does not fit its kind (upstream: `applyPatchToCurrentObject` of both patchers).
 fn unfit(patch: &Patch, patched: &Value, why: Unfit) -> Status {
     let (shown, why) = match (patch, why) {
-        (Patch::Strategic(patch), Unfit::Misfit(misfit)) => (go_words::plus_v(patch), go_words::unconvertible(&misfit)),
-        (Patch::Strategic(patch), why) => (go_words::plus_v(patch), why.to_string()),
+        (Patch::Strategic(patch), Unfit::Misfit(misfit)) => (check::plus_v(patch), go_words::unconvertible(&misfit)),
+        (Patch::Strategic(patch), why) => (check::plus_v(patch), why.to_string()),
         (_, why) => (patched.to_string(), why.to_string()),
     };
     let fault = FieldError::invalid(&FieldPath::new("patch"), shown, &why);
@@ -145,23 +144,16 @@ fn unfit(patch: &Patch, patched: &Value, why: Unfit) -> Status {
 impl Patched {
     fn apply(&self, call: &mut Call, applied: &Value, old: Option<&Value>) -> Result<Value, Status> {
         let version = call.served.version.clone();
-        let mut applied = applied.clone();
-        self.check_applied(call, &mut applied)?;
-        // Unknown fields are judged before the merge, which would refuse them otherwise.
-        let decoded = codec::Decoded { value: applied, duplicates: Vec::new() };
-        let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
-        let given = decoded.value.clone();
-        let fitted = decode::fit(decoded, expected, self.options.validation, &mut call.warnings)?;
-        let applied = only_given(fitted, &given);
+        self.check_applied(call, applied)?;
         let manager = call.manager(&self.options.manager);
         let reset = fields::reset(call, self.part);
         let writer = fields::writer(call, &manager, &reset);
-        let merged = apply::apply(old, &applied, version.root(), &writer, self.options.force);
+        let merged = apply::apply(old, applied, version.root(), &writer, self.options.force);
         // What Go always writes belongs to nobody, but stands in what is applied as in what is posted: controllers
         // compare the two.
         let decoded = codec::Decoded { value: merged.map_err(|e| e.to_status())?, duplicates: Vec::new() };
         let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
-        let mut new = decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new())?;
+        let mut new = decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"")?;
         if new.pointer("/metadata/name").is_none() {
             crate::tree::metadata(&mut new).insert("name".to_owned(), Value::from(call.target.name.as_str()));
         }
@@ -170,7 +162,7 @@ impl Patched {
     }
 
     /// The body must be the object of the path.
-    fn check_applied(&self, call: &Call, applied: &mut Value) -> Result<(), Status> {
+    fn check_applied(&self, call: &Call, applied: &Value) -> Result<(), Status> {
         let name = crate::tree::text(applied, &["metadata", "name"]);
         if !name.is_empty() && name != call.target.name {
             return Err(Status::bad_request(format!(
@@ -181,7 +173,8 @@ impl Patched {
         let gvk = &call.served.version.gvk;
         let (version, kind) = (crate::tree::text(applied, &["apiVersion"]), crate::tree::text(applied, &["kind"]));
         if version.is_empty() || kind.is_empty() {
-            return Err(Status::bad_request("error decoding YAML: Object 'Kind' or 'apiVersion' is missing"));
+            let (group, version) = version.split_once('/').unwrap_or(("", &version));
+            return Err(Status::failure(500, "", format!("invalid object type: {group}/{version}, Kind={kind}")));
         }
         if version != gvk.api_version() || kind != gvk.kind {
             return Err(Status::bad_request(format!(
@@ -190,22 +183,5 @@ impl Patched {
             )));
         }
         Ok(())
-    }
-}
-
-/// Fitting writes some members that Go always writes; what was not applied must not come to be owned.
-fn only_given(fitted: Value, given: &Value) -> Value {
-    match (fitted, given) {
-        (Value::Object(fitted), Value::Object(given)) => {
-            let members = fitted.into_iter().filter_map(|(name, value)| {
-                let given = given.get(&name)?;
-                Some((name, only_given(value, given)))
-            });
-            Value::Object(members.collect())
-        }
-        (Value::Array(fitted), Value::Array(given)) if fitted.len() == given.len() => {
-            Value::Array(fitted.into_iter().zip(given).map(|(f, g)| only_given(f, g)).collect())
-        }
-        (fitted, _) => fitted,
     }
 }

@@ -108,7 +108,7 @@ async fn attempt(
 ) -> Result<Option<Removed>, Status> {
     let old = call.show(stored)?;
     let id = call.served.id().clone();
-    check_preconditions(&id, name, stored, options)?;
+    check_preconditions(&call.served.version.group_kind(), name, stored, options)?;
     let kind = call.served.version.gvk.clone();
     let admitted = Admitted {
         operation: Operation::Delete,
@@ -152,18 +152,25 @@ async fn attempt(
     }
 }
 
-fn check_preconditions(id: &GroupResource, name: &str, stored: &Object, options: &DeleteOptions) -> Result<(), Status> {
+/// Conflicts of preconditions name the kind where others name the resource.
+fn check_preconditions(kind: &GroupKind, name: &str, stored: &Object, options: &DeleteOptions) -> Result<(), Status> {
+    let id = GroupResource::new(&*kind.group, &*kind.kind);
     let meta = stored.meta();
     if let Some(uid) = options.uid.as_ref().filter(|u| **u != meta.uid) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta.uid);
-        return Err(Status::conflict(id, name, &why));
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            meta.uid
+        );
+        return Err(Status::conflict(&id, name, &why));
     }
     let revision = stored.revision().to_string();
     if let Some(version) = options.version.as_ref().filter(|v| **v != revision) {
         let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {revision}"
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record \
+             ({revision}). The object might have been modified"
         );
-        return Err(Status::conflict(id, name, &why));
+        return Err(Status::conflict(&id, name, &why));
     }
     Ok(())
 }
@@ -351,7 +358,7 @@ impl DeleteOptions {
                 faults.push(FieldError::invalid(&path, propagation.clone().unwrap_or_default(), why));
             }
             Some(policy) if !matches!(policy.as_str(), "Orphan" | "Background" | "Foreground") => {
-                faults.push(FieldError::not_supported(
+                faults.push(FieldError::not_supported_as_listed(
                     &path,
                     policy.as_str(),
                     &["Foreground", "Background", "Orphan", "nil"],

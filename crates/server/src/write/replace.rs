@@ -147,21 +147,15 @@ async fn change(
 fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
     let given = tree::text(new, &["metadata", "name"]);
     if given.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if given != name {
         let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
         return Err(Status::bad_request(why));
     }
     let namespaced = call.served.resource.namespaced;
-    let given = tree::text(new, &["metadata", "namespace"]);
-    if namespaced && !given.is_empty() && given != call.namespace() {
-        let why = format!(
-            "the namespace of the object ({given}) does not match the namespace on the URL ({})",
-            call.namespace()
-        );
-        return Err(Status::bad_request(why));
-    }
     system::match_namespace(new, call.namespace(), namespaced)
 }
 
