@@ -58,6 +58,9 @@ enum Command {
         /// Which of them
         #[arg(default_value = "all")]
         name: soak::Soak,
+        /// For `diff`: kubeconfig of the other API, which runs without controllers
+        #[arg(long)]
+        vs: Option<std::path::PathBuf>,
     },
     /// Format, lints, floors of the house, licences
     Check,
@@ -89,7 +92,7 @@ fn main() -> ExitCode {
         Command::Down => up::down(),
         Command::Test { group } => test::test(group),
         Command::Bench { name, vs } => bench::bench(name, vs),
-        Command::Soak { name } => soak::soak(name),
+        Command::Soak { name, vs } => soak::soak(name, vs.as_deref()),
         Command::Check => check::check(),
         Command::Facts { openapi_dir, source_dir, out } => facts::facts(&openapi_dir, &source_dir, &out),
         Command::Image { name, out } => image::build(&name, &out.unwrap_or_else(|| run::target().join("images"))),

@@ -1,9 +1,13 @@
 //! `cargo xtask soak`: the long form of tests whose short form is part of `cargo xtask test`.
 
+use std::path::Path;
+use std::process::Command;
+
 use clap::ValueEnum;
 
 use crate::Failure;
-use crate::run::{cargo, run};
+use crate::bench::Server;
+use crate::run::{cargo, run, target};
 
 /// Which of them.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,7 +22,9 @@ pub(crate) enum Soak {
     Linear,
     /// A Deployment's life under 5,000 seeds
     Simulation,
-    /// All of them
+    /// Generated requests to this server and to `--vs`, and where the answers part
+    Diff,
+    /// All of them but `diff`
     All,
 }
 
@@ -31,13 +37,16 @@ impl Soak {
             Self::Model => ["skiff-store", "model", "SKIFF_MODEL_RUNS", "20000"],
             Self::Linear => ["skiff-store", "linear", "SKIFF_LINEAR_ROUNDS", "1000"],
             Self::Simulation => ["skiff-testkit", "simulation", "SKIFF_SEEDS", "5000"],
-            Self::All => return None,
+            Self::Diff | Self::All => return None,
         })
     }
 }
 
 /// Runs one, or all in turn; the environment may ask for more than the plan.
-pub(crate) fn soak(which: Soak) -> Result<(), Failure> {
+pub(crate) fn soak(which: Soak, vs: Option<&Path>) -> Result<(), Failure> {
+    if which == Soak::Diff {
+        return diff(vs.ok_or("--vs names the kubeconfig of the other API")?);
+    }
     let chosen = Soak::value_variants().iter().filter(|soak| which == Soak::All || **soak == which);
     let mut faults = Vec::new();
     for [package, test, variable, value] in chosen.filter_map(|soak| soak.plan()) {
@@ -47,4 +56,13 @@ pub(crate) fn soak(which: Soak) -> Result<(), Failure> {
         faults.extend(run(command.env(variable, value)).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n       ")) }
+}
+
+/// The same requests to both; the other runs without controllers too, which would change objects in between.
+fn diff(theirs: &Path) -> Result<(), Failure> {
+    run(&mut cargo(["build", "--locked", "--release", "-p", "skiff", "-p", "skiff-conformance", "--bins"]))?;
+    let server = Server::alone("agent,scheduler,controller-manager,proxy,dns")?;
+    let rounds = std::env::var("SKIFF_DIFF_ROUNDS").unwrap_or_else(|_| "100".to_owned());
+    let mut diff = Command::new(target().join("release/diff"));
+    run(diff.arg(rounds).env("OURS", server.kubeconfig()).env("THEIRS", theirs))
 }

@@ -26,8 +26,8 @@ pub(crate) enum Group {
 /// in the manifest).
 const CLUSTER: &[&str] = &["root_net", "cluster", "several_nodes"];
 
-/// The same on servers without nodes: what the API says on the wire, and several servers on one etcd.
-const WIRE: &[&str] = &["wire", "server", "servers"];
+/// The same on servers without nodes: what the API says on the wire, several servers on one etcd, kubectl's verbs.
+const WIRE: &[&str] = &["wire", "server", "servers", "kubectl"];
 
 /// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for
 /// together, and would build most of them anew for each package alone.
@@ -55,6 +55,7 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
         faults.extend(tally.cargo_test(&["-p", "skiff-testkit", "-p", "skiff-conformance"]).err());
     }
     if all || group == Group::Api {
+        faults.extend(clients::ensure().err());
         faults.extend(on_the_binary(WIRE, &mut tally).err());
     }
     if all || group == Group::Cluster {

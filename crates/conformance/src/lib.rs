@@ -3,8 +3,10 @@
 //! Nothing here knows whose API it is: address and credentials come from a kubeconfig, expectations from upstream's
 //! behaviour. Every case works in a namespace of its own, and what was refused must have left nothing behind.
 
+pub mod diff;
 mod refusals;
 mod wire;
 
+pub use diff::Differ;
 pub use refusals::{REFUSALS, Refusal, Words};
 pub use wire::{Answer, Credentials, Wire};

@@ -20,6 +20,7 @@ use crate::Failure;
 use crate::install::{self, TESTS};
 use crate::run::{cargo, run};
 use load::Target;
+pub(crate) use server::Server;
 
 /// Which bench.
 #[derive(Clone, Copy, ValueEnum)]

@@ -22,8 +22,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 /// Sorts complaints about members (`unknown field "a.b"`, `duplicate field "a.b"`) as the members come in the document.
 pub fn sort_as_in(bytes: &[u8], complaints: &mut [String]) {
     let path = |complaint: &String| complaint.split('"').nth(1).unwrap_or_default().to_owned();
-    let mut builder = Builder::default();
-    builder.wanted = complaints.iter().map(path).collect();
+    let mut builder = Builder::on_the_watch(complaints.iter().map(path).collect());
     // What cannot be read has been refused before.
     let _ = builder.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     let Builder { wanted, met, .. } = builder;

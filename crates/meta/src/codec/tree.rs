@@ -20,6 +20,11 @@ pub(super) struct Builder {
 }
 
 impl Builder {
+    /// One that notes when these members come.
+    pub(super) fn on_the_watch(wanted: Vec<String>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     fn note(&mut self, key: &str) {
         let dot = if self.path.is_empty() { "" } else { "." };
         let message = format!("duplicate field {:?}", format!("{}{dot}{key}", self.path));

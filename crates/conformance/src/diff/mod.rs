@@ -1,0 +1,192 @@
+//! The same requests to two servers, and where their answers part.
+//!
+//! Objects of every kind are made, changed, patched, applied, read in all forms and deleted, with small damages on the
+//! way, chosen by a seed. What may differ (identities, times, versions, addresses given out) is taken out of both
+//! answers; whatever else differs is a fault of one of them, mostly ours. The servers must run without controllers,
+//! which would change objects in between.
+
+mod compare;
+mod mutate;
+mod normal;
+mod samples;
+mod steps;
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde_json::{Value, json};
+use skiff_api::{KINDS, Kind};
+
+pub use compare::Parting;
+
+use crate::{Answer, Credentials, Wire};
+use mutate::Dice;
+use samples::SAMPLES;
+use steps::Step;
+
+/// Where the objects live, on both.
+const NAMESPACE: &str = "diff";
+
+/// Requests whose answers part, and how often such ones did.
+#[derive(Debug)]
+pub struct Found {
+    /// How they part, the first time.
+    pub parting: Parting,
+    /// The request, the first time.
+    pub request: String,
+    /// How often.
+    pub times: usize,
+    /// Kinds it was seen with.
+    pub kinds: Vec<&'static str>,
+}
+
+/// Two servers, ours and the one that is right.
+pub struct Differ {
+    ours: Wire,
+    theirs: Wire,
+    found: BTreeMap<String, Found>,
+    requests: usize,
+}
+
+impl Differ {
+    /// Makes the namespace the objects live in on both.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn new(ours: Wire, theirs: Wire) -> Result<Self, String> {
+        let differ = Self { ours, theirs, found: BTreeMap::new(), requests: 0 };
+        let account = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+        for (path, body) in [
+            ("/api/v1/namespaces", json!({"metadata": {"name": NAMESPACE}})),
+            (&account, json!({"metadata": {"name": "default"}})),
+        ] {
+            for wire in [&differ.ours, &differ.theirs] {
+                let answer = wire.json(Method::POST, path, &body).await?;
+                if !matches!(answer.code, 201 | 409) {
+                    return Err(format!("{path}: {}", String::from_utf8_lossy(&answer.bytes)));
+                }
+            }
+        }
+        Ok(differ)
+    }
+
+    /// Runs the cases of `seed`: one for every kind and served version whose name contains `filter`.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn run(&mut self, seed: u64, filter: &str) -> Result<(), String> {
+        for (number, kind) in KINDS.iter().enumerate().filter(|(_, k)| k.kind.contains(filter)) {
+            for version in kind.versions {
+                let sample = SAMPLES.iter().find(|(group, name, _)| *group == kind.group && *name == kind.kind);
+                if let Some((.., sample)) = sample {
+                    let dice = Dice::new(seed.wrapping_mul(0x1_0001).wrapping_add(number as u64));
+                    self.case(kind, version, sample, seed, dice).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many requests went to each so far, and what was found.
+    pub fn found(&self) -> (usize, Vec<&Found>) {
+        let mut all: Vec<&Found> = self.found.values().collect();
+        all.sort_by(|a, b| b.times.cmp(&a.times).then_with(|| a.parting.what.cmp(&b.parting.what)));
+        (self.requests, all)
+    }
+
+    async fn case(
+        &mut self,
+        kind: &'static Kind,
+        version: &str,
+        sample: &str,
+        seed: u64,
+        mut dice: Dice,
+    ) -> Result<(), String> {
+        let plan = steps::Plan::new(kind, version, sample, NAMESPACE, &format!("d{seed}"))?;
+        for step in plan.steps(&mut dice) {
+            self.step(kind, &plan, &step).await?;
+        }
+        if kind.is_stored() {
+            for wire in [&self.ours, &self.theirs] {
+                remove(wire, &plan.item()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, kind: &'static Kind, plan: &steps::Plan, step: &Step) -> Result<(), String> {
+        let (our_body, their_body) = match &step.changes {
+            None => (step.body.clone(), step.body.clone()),
+            Some(changes) => {
+                // The same change of the same object, each under its own identity.
+                let mut ours = self.ours.json(Method::GET, &plan.item(), &Value::Null).await?.tree();
+                let live = self.theirs.json(Method::GET, &plan.item(), &Value::Null).await?.tree();
+                let before = ours["metadata"].clone();
+                plan.change(&mut ours, changes.clone());
+                let mut theirs = ours.clone();
+                for name in ["uid", "resourceVersion", "creationTimestamp"] {
+                    if theirs["metadata"][name] == before[name] && !before[name].is_null() {
+                        theirs["metadata"][name] = live["metadata"][name].clone();
+                    }
+                }
+                (ours, theirs)
+            }
+        };
+        let ours = send(&self.ours, step, &our_body).await?;
+        let theirs = send(&self.theirs, step, &their_body).await?;
+        self.requests += 1;
+        let Some(parting) = compare::compare(&ours, &theirs) else { return Ok(()) };
+        let key = format!("{} {}", step.about, parting.what);
+        let found = self.found.entry(key).or_insert_with(|| {
+            let body: String = our_body.to_string().chars().take(1500).collect();
+            let request = format!("{} {} [{}]\n    {body}", step.method, step.path, step.media);
+            Found { parting, request, times: 0, kinds: Vec::new() }
+        });
+        found.times += 1;
+        if !found.kinds.contains(&kind.kind) {
+            found.kinds.push(kind.kind);
+        }
+        Ok(())
+    }
+}
+
+/// One server's answer to a step.
+async fn send(wire: &Wire, step: &Step, body: &Value) -> Result<Answer, String> {
+    let bytes = if body.is_null() { String::new() } else { body.to_string() };
+    wire.send(Credentials::Own, &step.method, &step.path, (&step.media, &step.accept), bytes).await
+}
+
+/// Takes an object away, whatever holds it.
+async fn remove(wire: &Wire, path: &str) -> Result<(), String> {
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
+    let answer = wire.json(Method::DELETE, path, &options).await?;
+    if answer.tree().pointer("/metadata/finalizers").is_some() {
+        let body = json!({"metadata": {"finalizers": null}}).to_string();
+        let types = ("application/merge-patch+json", "application/json");
+        wire.send(Credentials::Own, &Method::PATCH, path, types, body).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_sample_and_every_case_repeats_itself() {
+        let without = ["Binding", "ComponentStatus", "CertificateSigningRequest", "IPAddress", "ServiceCIDR"];
+        let more =
+            ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "ResourceClaimTemplate", "ResourceSlice"];
+        for kind in KINDS.iter().filter(|k| !without.contains(&k.kind) && !more.contains(&k.kind)) {
+            let sample = SAMPLES.iter().find(|(group, name, _)| *group == kind.group && *name == kind.kind);
+            let (.., sample) = sample.unwrap_or_else(|| panic!("{} has no sample", kind.kind));
+            let plan = steps::Plan::new(kind, kind.preferred_version(), sample, NAMESPACE, "x").unwrap();
+            for seed in 0..20 {
+                let steps =
+                    |seed| plan.steps(&mut Dice::new(seed)).iter().map(|s| format!("{s:?}")).collect::<Vec<_>>();
+                assert_eq!(steps(seed), steps(seed));
+                assert!(!steps(seed).is_empty());
+            }
+        }
+    }
+}
