@@ -134,7 +134,7 @@ pub const REFUSALS: &[Refusal] = &[
         path: "/api/v1/namespaces/NS/configmaps?fieldValidation=Strict",
         body: r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","nome":1},"data":{"a":"b","a":"c"},"dota":{}}"#,
         message: Words::Are(
-            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \"data.a\", unknown field \"dota\", unknown field \"metadata.nome\"",
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"metadata.nome\", duplicate field \"data.a\", unknown field \"dota\"",
         ),
         ..POST
     },

@@ -140,6 +140,8 @@ pub(crate) fn for_faults(headers: &HeaderMap) -> Encoding {
     let text = all.join(",");
     clauses(&text)
         .iter()
+        // A shape is not for faults.
+        .filter(|clause| clause.params.iter().all(|(name, _)| *name != "as"))
         .find_map(|clause| match clause.media {
             "*/*" | "application/*" => Some(Encoding::Json),
             media => Encoding::of(media),
