@@ -128,7 +128,7 @@ async fn a_definition_takes_its_objects_with_it() {
     server.delete(&format!("{DEFINITIONS}/boats.sea.example.com")).await.ok();
     while lines.told().await != "DELETED boats.sea.example.com" {}
     while announced.told().await != "DELETED v1.sea.example.com" {}
-    assert_eq!(server.get(BOATS).await.refusal().0, 404);
+    assert_eq!(server.get(BOATS).await.code, 404);
     // Defined again, it begins empty.
     server.post(DEFINITIONS, &definition()).await.ok();
     assert_eq!(server.get(BOATS).await.ok()["items"], json!([]));

@@ -269,7 +269,7 @@ async fn discovery_tells_what_is_served() {
     let all = server.get_as("/apis", aggregated).await;
     assert!(all.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
     assert_eq!(all.ok()["items"][1]["metadata"]["name"], "apps");
-    assert_eq!(server.get("/apis/nonsense").await.refusal().0, 404);
+    assert_eq!(server.get("/apis/nonsense").await.code, 404);
     assert_eq!(server.get("/version").await.ok()["minor"], "36");
     assert_eq!(server.get("/readyz").await.bytes, "ok");
     let verbose = server.get("/readyz?verbose").await;
