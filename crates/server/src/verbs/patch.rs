@@ -173,7 +173,7 @@ impl Patched {
         let gvk = &call.served.version.gvk;
         let (version, kind) = (crate::tree::text(applied, &["apiVersion"]), crate::tree::text(applied, &["kind"]));
         if version.is_empty() || kind.is_empty() {
-            let (group, version) = version.split_once('/').unwrap_or(("", &version));
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
             return Err(Status::failure(500, "", format!("invalid object type: {group}/{version}, Kind={kind}")));
         }
         if version != gvk.api_version() || kind != gvk.kind {
