@@ -60,7 +60,9 @@ pub(crate) fn shortages(capacity: u64, used: &Usage, space: Option<&Space>) -> V
     };
     below(Scarce::Memory, capacity.saturating_sub(used.working_set), MEMORY.min(capacity));
     if let Some(space) = space {
-        below(Scarce::Disk, space.available, space.capacity / 100 * SPACE);
+        // What nobody may have (a quota's rest, root's reserve) does not count for the whole.
+        let whole = space.capacity.saturating_sub(space.free) + space.available;
+        below(Scarce::Disk, space.available, whole * SPACE / 100);
         below(Scarce::Disk, space.inodes_free, space.inodes / 100 * INODES);
     }
     found
@@ -150,13 +152,14 @@ mod tests {
     #[test]
     fn shortages_by_threshold() {
         let used = |working_set| Usage { working_set, ..Usage::default() };
-        let space = |available, inodes_free| Space { capacity: 1000, free: 0, available, inodes: 100, inodes_free };
+        // 950 are used; 10 of the 1000 are reserved for root.
+        let space = |available, inodes_free| Space { capacity: 1010, free: 60, available, inodes: 100, inodes_free };
         let short = |used: Usage, space: Space| -> Vec<Scarce> {
             shortages(1 << 30, &used, Some(&space)).into_iter().map(|shortage| shortage.of).collect()
         };
         assert_eq!(short(used(0), space(50, 5)), []);
         assert_eq!(short(used((1 << 30) - MEMORY + 1), space(50, 5)), [Scarce::Memory]);
-        assert_eq!(short(used(0), space(49, 5)), [Scarce::Disk]);
+        assert_eq!(short(used(0), space(48, 5)), [Scarce::Disk]);
         assert_eq!(short(used(0), space(50, 4)), [Scarce::Disk]);
         assert_eq!(shortages(0, &used(0), Some(&Space::default())), [], "nothing is known");
     }

@@ -182,10 +182,18 @@ fn is_reachable(host: &str) -> bool {
     }
 }
 
+/// What the cluster itself asks of a kubelet, also of one on this machine's loopback: no other server that might listen
+/// there knows these paths.
+fn is_kubelets_own(path: &str) -> bool {
+    let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-'));
+    plain && (path == "/stats/summary" || path.starts_with("/localVolumes/"))
+}
+
 /// A node at `path`: its kubelet, or another port of it.
 pub(super) fn node(node: &Node, wanted: &Wanted<'_>, path: String) -> Result<Location, Status> {
     let kubelet = kubelet(node, path)?;
-    if !is_reachable(&kubelet.host) && kubelet.host.parse::<IpAddr>().is_ok() {
+    let reachable = is_reachable(&kubelet.host) || (wanted.port.is_empty() && is_kubelets_own(&kubelet.path));
+    if !reachable && kubelet.host.parse::<IpAddr>().is_ok() {
         return Err(Status::bad_request("address not allowed"));
     }
     if wanted.port.is_empty() || wanted.port == kubelet.port.to_string() {
