@@ -67,16 +67,24 @@ pub(crate) fn up(flags: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fetches the example's page in the three ways that a Service offers.
+/// Fetches the example's page in the three ways that a Service offers. On a data directory that was used before, its
+/// pods may still be on their way back.
 fn visit(kubectl: &Kubectl) -> Result<(), Failure> {
     let service = ["get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}"];
     let cluster_ip = format!("{}:80", kubectl.says(&service).ok_or("the example's Service has no address")?.trim());
+    let patience = Duration::from_secs(60);
     for address in [&cluster_ip, NODE_PORT] {
-        println!("\n$ curl http://{address}\n{}", page(address).map_err(|e| format!("http://{address}: {e}"))?.trim());
+        let mut answer = page(address);
+        until(patience, || {
+            answer = page(address);
+            answer.is_ok()
+        });
+        println!("\n$ curl http://{address}\n{}", answer.map_err(|e| format!("http://{address}: {e}"))?.trim());
     }
-    kubectl.show(&["wait", "--for=condition=Ready", "pod/shell", "--timeout=60s"])?;
-    println!("\n$ kubectl exec shell -- wget -qO- http://hello");
-    kubectl.show(&["exec", "shell", "--", "wget", "-qO-", "http://hello"])
+    let words = ["exec", "shell", "--", "wget", "-qO-", "http://hello"];
+    println!("\n$ kubectl {}", words.join(" "));
+    until(patience, || kubectl.says(&words).is_some());
+    kubectl.show(&words)
 }
 
 /// The body of what a web server answers.
@@ -194,7 +202,7 @@ struct Kubectl {
 impl Kubectl {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.arg("kubectl").args(words).arg("--kubeconfig").arg(&self.config).current_dir(root());
+        command.arg("kubectl").arg("--kubeconfig").arg(&self.config).args(words).current_dir(root());
         command
     }
     fn show(&self, words: &[&str]) -> Result<(), Failure> {

@@ -197,7 +197,7 @@ impl Place {
     /// Asks a node's process to end, and insists after a while.
     async fn stop(&self, directory: &Path) {
         use nix::sys::signal::{Signal, kill};
-        let Ok(pid) = std::fs::read_to_string(directory.join("pid")).unwrap_or_default().parse() else { return };
+        let Ok(pid) = std::fs::read_to_string(directory.join("pid")).unwrap_or_default().trim().parse() else { return };
         let pid = nix::unistd::Pid::from_raw(pid);
         let deadline = self.world.elapsed() + PATIENCE;
         let _ = is_node(pid, directory).then(|| kill(pid, Signal::SIGTERM));
