@@ -12,6 +12,7 @@ mod faults;
 mod kind;
 mod kinds;
 pub mod metadata;
+pub mod pod_security;
 mod podspec;
 mod row;
 mod show;

@@ -3,6 +3,7 @@
 //! HTTPS and components of the same process come in through [`Api::handle`] alike. Nothing here needs a socket or a
 //! Tokio runtime, so that a whole cluster can run in a simulation.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -160,8 +161,8 @@ impl Api {
         }
         let accept = negotiate(&served, &target, &parts.headers, &query)?;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
-        let mut call =
-            Call { api, user, target, served, query, headers, accept, trace, moment: None, warnings: Vec::new() };
+        let (moment, warnings, annotations) = (None, Vec::new(), BTreeMap::new());
+        let mut call = Call { api, user, target, served, query, headers, accept, trace, moment, warnings, annotations };
         let answer = verbs::dispatch(&mut call, parts, body).await;
         told.warnings.append(&mut call.warnings);
         match answer? {

@@ -1,5 +1,6 @@
 //! One request on its way through the pipeline.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use skiff_store::Revision;
 
 use crate::api::Api;
 use crate::cache::ResourceCache;
-use crate::chain::User;
+use crate::chain::{Notes, User};
 use crate::error;
 use crate::request::{Accept, Query, Target};
 use crate::resource::Served;
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) moment: Option<Timestamp>,
     /// Said to the client beside the answer.
     pub(crate) warnings: Vec<String>,
+    /// Said to the audit log by admission.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Call {
@@ -59,7 +62,19 @@ impl Call {
             trace: self.trace,
             moment: self.moment,
             warnings: Vec::new(),
+            annotations: BTreeMap::new(),
         }
+    }
+
+    /// Keeps what admission has said; a repeated attempt says it again.
+    pub(crate) fn note(&mut self, notes: Notes) {
+        let said = notes.into_said();
+        for warning in said.warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+        self.annotations.extend(said.annotations);
     }
 
     /// When the answer is true: what ages in tables count to.

@@ -167,6 +167,20 @@ pub struct Extra {
     pub compare: Vec<Compare>,
     /// Further writes; one per key.
     pub writes: Vec<Write>,
+    /// Held until the transaction has ended, for what many writers would else fight over.
+    pub turn: Option<Turn>,
+}
+
+/// Somebody's turn at something; over when dropped.
+pub type Turn = Arc<tokio::sync::OwnedMutexGuard<()>>;
+
+impl Extra {
+    /// Adds conditions and writes of another part of the same write.
+    pub fn append(&mut self, mut more: Self) {
+        self.compare.append(&mut more.compare);
+        self.writes.append(&mut more.writes);
+        self.turn = self.turn.take().or(more.turn);
+    }
 }
 
 /// What a write does.
@@ -218,6 +232,36 @@ pub struct AdmissionRequest<'a> {
     pub options: &'a Value,
     /// What else there is.
     pub view: &'a dyn View,
+    /// Where to say more than yes or no.
+    pub notes: &'a Notes,
+}
+
+/// What plug-ins say beside yes and no.
+#[derive(Debug, Default)]
+pub struct Notes(parking_lot::Mutex<Said>);
+
+/// What was said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// For the client, each text once.
+    pub warnings: Vec<String>,
+    /// For the audit log.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Notes {
+    /// Warns the client.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.0.lock().warnings.push(text.into());
+    }
+    /// Writes something into the audit log.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.0.lock().annotations.insert(key.into(), value.into());
+    }
+    /// All that was said.
+    pub fn into_said(self) -> Said {
+        self.0.into_inner()
+    }
 }
 
 impl AdmissionRequest<'_> {

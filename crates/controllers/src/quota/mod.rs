@@ -12,7 +12,7 @@ use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 
 use crate::Context;
-use crate::shared::{Expectations, revision_of};
+use crate::shared::{Expectations, Settling, revision_of};
 use counts::Counts;
 use plan::Snapshot;
 
@@ -27,6 +27,7 @@ struct Controller {
     claims: Store<PersistentVolumeClaim>,
     counts: Counts,
     expectations: Expectations,
+    settling: Settling,
 }
 
 /// Starts the quota controller.
@@ -59,6 +60,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         services: services.store(),
         claims: claims.store(),
         expectations: Expectations::default(),
+        settling: Settling::default(),
     });
     workers.start(queue, move |key| {
         let controller = controller.clone();
@@ -87,6 +89,7 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<After, ClientError> {
         let Some(quota) = self.quotas.get_key(key) else {
             self.expectations.forget(key);
+            self.settling.forget(key);
             return Ok(After::Change);
         };
         if !self.expectations.met(key, &self.quotas, self.world.elapsed()) {
@@ -101,6 +104,13 @@ impl Controller {
             counts: &counts,
             now: self.world.now(),
         });
+        // Who lets an object in writes the quota with it. What we know of objects may be older than what we know of the
+        // quota: then the newest are missing in the count, and are about to be heard of.
+        let seen = self.pods.revision().min(self.services.revision()).min(self.claims.revision());
+        let behind = seen < revision_of(&*quota) && plan::shrinks(&status, quota.status.as_ref());
+        if let Some(wait) = self.settling.wait(key, !behind, self.world.elapsed()) {
+            return Ok(After::Delay(wait));
+        }
         if quota.status.as_ref() != Some(&status) {
             let updated = ResourceQuota { status: Some(status), ..(*quota).clone() };
             let written = self.client.namespaced::<ResourceQuota>(&key.namespace).update_status(&updated).await?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource;
 use skiff_api::quota;
-use skiff_api::resources::{ResourceList, add};
+use skiff_api::resources::{ResourceList, add, parse};
 use skiff_meta::GroupResource;
 
 /// What is known of a namespace.
@@ -37,7 +37,9 @@ pub(super) fn status(snapshot: &Snapshot<'_>) -> ResourceQuotaStatus {
     let scoped = quota::has_scopes(&spec);
     if !scoped {
         snapshot.services.iter().for_each(|service| add(&mut used, &quota::of_service(service)));
-        snapshot.claims.iter().for_each(|claim| add(&mut used, &quota::of_claim(claim)));
+    }
+    for claim in snapshot.claims.iter().filter(|claim| quota::covers_claim(&spec, claim)) {
+        add(&mut used, &quota::of_claim(claim));
     }
     let known = snapshot.quota.status.as_ref().and_then(|status| status.used.as_ref());
     let quantity = |name: &str| -> resource::Quantity {
@@ -55,6 +57,13 @@ pub(super) fn status(snapshot: &Snapshot<'_>) -> ResourceQuotaStatus {
     };
     let used = spec.hard.iter().flatten().map(|(name, _)| (name.clone(), quantity(name)));
     ResourceQuotaStatus { used: Some(used.collect()), hard: spec.hard }
+}
+
+/// Whether less of anything is used than was thought.
+pub(super) fn shrinks(new: &ResourceQuotaStatus, old: Option<&ResourceQuotaStatus>) -> bool {
+    let new = parse(&new.used);
+    let old = old.map(|old| parse(&old.used)).unwrap_or_default();
+    new.iter().any(|(name, amount)| old.get(name).is_some_and(|old| amount < old))
 }
 
 #[cfg(test)]
@@ -88,5 +97,17 @@ mod tests {
         let scoped =
             json!({"metadata": {}, "spec": {"hard": {"pods": "5", "services": "2"}, "scopes": ["BestEffort"]}});
         assert_eq!(counted_as(scoped, &[]), json!({"pods": "0", "services": "0"}));
+    }
+
+    #[test]
+    fn less_is_told_from_more() {
+        let of = |used: Value| -> ResourceQuotaStatus { serde_json::from_value(json!({"used": used})).unwrap() };
+        let old = of(json!({"pods": "2", "memory": "1Gi"}));
+        for (new, less) in
+            [(json!({"pods": "3", "memory": "1Gi"}), false), (json!({"pods": "2", "memory": "1000Mi"}), true)]
+        {
+            assert_eq!(shrinks(&of(new.clone()), Some(&old)), less, "{new}");
+        }
+        assert!(!shrinks(&old, None));
     }
 }

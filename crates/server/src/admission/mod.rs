@@ -10,7 +10,9 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod taint_nodes_by_condition;
@@ -29,9 +31,10 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
-        Arc::new(service_account::ServiceAccount::new(world)),
+        Arc::new(service_account::ServiceAccount::new(world.clone())),
         Arc::new(node_restriction::NodeRestriction::new(authorizer.clone())),
         Arc::new(taint_nodes_by_condition::TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity),
         Arc::new(priority::Priority),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
         Arc::new(default_storage_class::DefaultStorageClass),
@@ -40,6 +43,8 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
         Arc::new(certificates::CertificateSigning::new(authorizer)),
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(default_ingress_class::DefaultIngressClass),
+        // The last word: nothing is charged that somebody else refuses.
+        Arc::new(resource_quota::ResourceQuota::new(world)),
     ]
 }
 

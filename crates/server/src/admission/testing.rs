@@ -6,7 +6,7 @@ use serde_json::Value;
 use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
 use crate::auth::testing::{TestView, block_on};
-use crate::chain::{Admission, AdmissionRequest, Extra, Operation, User};
+use crate::chain::{Admission, AdmissionRequest, Extra, Notes, Operation, Said, User};
 
 /// A plug-in and a cache.
 pub(crate) struct Trial<A> {
@@ -25,6 +25,7 @@ pub(crate) struct Attempt<'a> {
     name: &'a str,
     old: Option<Value>,
     user: User,
+    notes: Notes,
 }
 
 impl<A: Admission> Trial<A> {
@@ -44,6 +45,7 @@ impl<A: Admission> Trial<A> {
             name: "",
             old: None,
             user: User::new("alice", &[]),
+            notes: Notes::default(),
         }
     }
 
@@ -92,6 +94,7 @@ impl<'a> Attempt<'a> {
             dry_run: false,
             options: &Value::Null,
             view: &*self.view,
+            notes: &self.notes,
         }
     }
 
@@ -105,6 +108,11 @@ impl<'a> Attempt<'a> {
     pub(crate) fn validate(&self, object: &Value) -> Result<Extra, Status> {
         let (kind, mut extra) = (GroupVersionKind::default(), Extra::default());
         block_on(self.plugin.validate(&self.request(&kind), Some(object), &mut extra)).map(|()| extra)
+    }
+
+    /// What was said beside yes and no.
+    pub(crate) fn said(self) -> Said {
+        self.notes.into_said()
     }
 
     pub(crate) fn validate_delete(&self) -> Result<Extra, Status> {

@@ -1,10 +1,10 @@
 //! A write passes the admission plug-ins.
 
 use serde_json::Value;
-use skiff_meta::{GroupVersionKind, Status};
+use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
 use crate::call::Call;
-use crate::chain::{AdmissionRequest, Extra, Operation};
+use crate::chain::{AdmissionRequest, Extra, Notes, Operation};
 
 /// What a write shows to admission, beside the objects.
 #[derive(Clone, Copy)]
@@ -25,9 +25,16 @@ pub(crate) struct Admitted<'a> {
 
 impl Admitted<'_> {
     /// Lets plug-ins change the object; says whether any may have.
-    pub(crate) async fn mutate(&self, call: &Call, object: &mut Value) -> Result<bool, Status> {
+    pub(crate) async fn mutate(&self, call: &mut Call, object: &mut Value) -> Result<bool, Status> {
+        let notes = Notes::default();
+        let changed = self.ask_to_change(call, &notes, object).await;
+        call.note(notes);
+        changed
+    }
+
+    async fn ask_to_change(&self, call: &Call, notes: &Notes, object: &mut Value) -> Result<bool, Status> {
         let gvr = call.served.gvr();
-        let request = self.request(call, &gvr);
+        let request = self.request(call, &gvr, notes);
         let mut changed = false;
         for plugin in &call.api.chain.admission {
             if plugin.handles(self.operation, &gvr, request.subresource) {
@@ -39,9 +46,16 @@ impl Admitted<'_> {
     }
 
     /// Asks plug-ins whether the finished write may be, and what else belongs to it.
-    pub(crate) async fn validate(&self, call: &Call, object: Option<&Value>) -> Result<Extra, Status> {
+    pub(crate) async fn validate(&self, call: &mut Call, object: Option<&Value>) -> Result<Extra, Status> {
+        let notes = Notes::default();
+        let extra = self.ask(call, &notes, object).await;
+        call.note(notes);
+        extra
+    }
+
+    async fn ask(&self, call: &Call, notes: &Notes, object: Option<&Value>) -> Result<Extra, Status> {
         let gvr = call.served.gvr();
-        let request = self.request(call, &gvr);
+        let request = self.request(call, &gvr, notes);
         let mut extra = Extra::default();
         for plugin in &call.api.chain.admission {
             if plugin.handles(self.operation, &gvr, request.subresource) {
@@ -51,7 +65,12 @@ impl Admitted<'_> {
         Ok(extra)
     }
 
-    fn request<'a>(&'a self, call: &'a Call, resource: &'a skiff_meta::GroupVersionResource) -> AdmissionRequest<'a> {
+    fn request<'a>(
+        &'a self,
+        call: &'a Call,
+        resource: &'a GroupVersionResource,
+        notes: &'a Notes,
+    ) -> AdmissionRequest<'a> {
         AdmissionRequest {
             operation: self.operation,
             user: &call.user,
@@ -64,6 +83,7 @@ impl Admitted<'_> {
             dry_run: self.dry_run,
             options: self.options,
             view: &*call.api.view,
+            notes,
         }
     }
 }

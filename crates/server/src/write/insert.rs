@@ -44,14 +44,13 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
             system::generate_name(&mut fresh, &*call.api.world);
         }
         let name = tree::text(&fresh, &["metadata", "name"]).to_owned();
-        let mut own = services::reserve(call, None, Some(&mut fresh)).await?;
+        let own = services::reserve(call, None, Some(&mut fresh)).await?;
         version.rules().prepare_create(&mut fresh);
         name_requester(call, &mut fresh);
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
         let mut extra = Admitted { name: &name, ..admitted }.validate(call, Some(&fresh)).await?;
-        extra.compare.append(&mut own.compare);
-        extra.writes.append(&mut own.writes);
+        extra.append(own);
         if intent.dry_run {
             if call.current(&name).await?.is_some() {
                 return Err(taken(call, &name, made_up));

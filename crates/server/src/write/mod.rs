@@ -112,7 +112,8 @@ impl Call {
     /// Commits a change together with what else must hold and happen. When it was refused, the cache has caught up
     /// with the reason on return, so that the caller can look again.
     pub(crate) async fn commit(&self, change: &Change, extra: Extra) -> Result<Committed, Status> {
-        let Extra { compare: more, writes } = extra;
+        // The turn, where there is one, ends with this function.
+        let Extra { compare: more, writes, turn: _turn } = extra;
         let mut compare = vec![Compare::Modified(change.key.clone(), change.expected)];
         compare.extend(more);
         let own = match &change.value {

@@ -131,9 +131,8 @@ async fn attempt(
         return Ok(Some(Removed { object: Gone::Dry(new), gone, written: false }));
     }
     if gone {
-        let mut own = services::reserve(call, Some(&old), None).await?;
-        extra.compare.append(&mut own.compare);
-        extra.writes.append(&mut own.writes);
+        let own = services::reserve(call, Some(&old), None).await?;
+        extra.append(own);
     }
     let mut bare = new;
     tree::metadata(&mut bare).remove("resourceVersion");

@@ -111,7 +111,7 @@ async fn change(
         version.rules().default(&mut new);
     }
     prepare(call, &mut new, &old, intent.part);
-    let mut own = match intent.part {
+    let own = match intent.part {
         Part::Main => services::reserve(call, Some(&old), Some(&mut new)).await?,
         _ => Default::default(),
     };
@@ -121,8 +121,7 @@ async fn change(
         tree::metadata(&mut new).remove("resourceVersion");
     }
     let mut extra = admitted.validate(call, Some(&new)).await?;
-    extra.compare.append(&mut own.compare);
-    extra.writes.append(&mut own.writes);
+    extra.append(own);
 
     let removes = is_finished(&new, &old);
     let bytes = call.stored_bytes(&new)?;

@@ -18,7 +18,7 @@ pub(crate) async fn connect(call: &mut Call, request: Request<Body>) -> Result<A
         let body = call.served.version.subresource(&call.target.subresource).map(|s| s.body.clone());
         let kind = body.unwrap_or_else(|| call.served.version.gvk.clone());
         let options = json!({});
-        let (name, operation) = (call.target.name.as_str(), Operation::Connect);
+        let (name, operation) = (&*call.target.name.clone(), Operation::Connect);
         let admitted = Admitted { operation, kind: &kind, name, old: None, dry_run: false, options: &options };
         admitted.validate(call, None).await?;
     }

@@ -7,7 +7,7 @@ use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
 use super::*;
 use crate::auth::testing::{TestView, block_on};
-use crate::chain::{Admission, AdmissionRequest, Extra, Operation};
+use crate::chain::{Admission, AdmissionRequest, Extra, Notes, Operation};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -166,6 +166,7 @@ fn attempt(view: &Arc<TestView>, attempt: &Attempt<'_>) -> Result<(), Status> {
         dry_run: false,
         options: &Value::Null,
         view: &**view,
+        notes: &Notes::default(),
     };
     assert!(plugin.handles(request.operation, &resource, ""));
     block_on(plugin.validate(&request, Some(&attempt.object), &mut Extra::default()))
