@@ -5,8 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, header};
 use parking_lot::Mutex;
 use skiff_client::Body;
@@ -19,6 +24,8 @@ use crate::call::{Answer, Call};
 use crate::chain::{Chain, Identity, User, View};
 use crate::config::ServerConfig;
 use crate::error::ServerError;
+use crate::flow::inflight::InFlight;
+use crate::flow::{Classified, Digest, FlowControl, held};
 use crate::metrics::{Metrics, Told};
 use crate::pki::Pki;
 use crate::request::media::{Offer, for_faults};
@@ -27,7 +34,7 @@ use crate::resource::Served;
 use crate::resource::catalog::Catalog;
 use crate::view::CacheView;
 use crate::write::leases::Leases;
-use crate::{error, respond, verbs};
+use crate::{deadline, error, respond, verbs};
 
 /// The server.
 pub struct Api {
@@ -40,6 +47,11 @@ pub struct Api {
     pub(crate) chain: Chain,
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
+    /// Seats, unless requests are only counted.
+    pub(crate) flow: Option<Arc<FlowControl>>,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The server is about to end.
+    pub(crate) stopping: AtomicBool,
     /// What runs as long as the server does.
     tasks: Mutex<Vec<AbortOnDrop>>,
 }
@@ -80,6 +92,8 @@ impl Api {
         let view: Arc<dyn View> = Arc::new(CacheView { catalog: catalog.clone(), feed: feed.clone() });
         let chain = chain(&config, view.clone(), &world)?;
         let following = feed.start(catalog.clone()).await?;
+        let (reads, writes) = config.max_in_flight;
+        let flow = config.priority_and_fairness.then(|| FlowControl::new(world.clone(), reads + writes));
         let api = Arc::new(Self {
             config,
             store,
@@ -90,6 +104,9 @@ impl Api {
             chain,
             leases: Leases::default(),
             metrics: Metrics::default(),
+            flow,
+            in_flight: Arc::default(),
+            stopping: AtomicBool::new(false),
             tasks: Mutex::new(vec![following]),
         });
         crate::bootstrap::run(&api).await?;
@@ -97,7 +114,9 @@ impl Api {
             crate::write::services::adopt(&api).await?;
         }
         let publishing = crate::servers::start(&api).await?;
-        api.tasks.lock().extend(crate::definitions::start(&api).into_iter().chain(publishing).map(AbortOnDrop));
+        let started =
+            crate::definitions::start(&api).into_iter().chain(publishing).chain(crate::flow::keeper::start(&api));
+        api.tasks.lock().extend(started.map(AbortOnDrop));
         Ok(api)
     }
 
@@ -109,9 +128,13 @@ impl Api {
         let trace = self.trace(&parts.headers);
         let encoding = for_faults(&parts.headers);
         let audit = audit_id(&parts.headers).unwrap_or_else(|| self.world.uuid());
-        let result = self.route(&mut parts, body, &identity, trace, &mut told).await;
+        let result = self.answer(&mut parts, body, &identity, trace, &mut told).await;
         let mut response = result.unwrap_or_else(|status| respond::status(&status, encoding));
         let headers = response.headers_mut();
+        if let Some(Classified { schema, level }) = told.classified.take() {
+            headers.insert("x-kubernetes-pf-flowschema-uid", schema);
+            headers.insert("x-kubernetes-pf-prioritylevel-uid", level);
+        }
         headers.insert("audit-id", HeaderValue::from_str(&audit).unwrap_or(HeaderValue::from_static("")));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         for warning in &told.warnings {
@@ -132,7 +155,8 @@ impl Api {
         given.map_or_else(|| TraceContext::root(random), |t: TraceContext| t.child(random))
     }
 
-    async fn route(
+    /// Answers within the time there is, and whatever happens: a fault in one request is that request's alone.
+    async fn answer(
         self: &Arc<Self>,
         parts: &mut http::request::Parts,
         body: Body,
@@ -141,12 +165,54 @@ impl Api {
         told: &mut Told,
     ) -> Result<Response<Body>, Status> {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let target = target::parse(&parts.method, parts.uri.path(), &query);
+        let limit = self.limit(target.as_ref(), &query)?;
+        let asked = Asked { target, query, limit, identity, trace };
+        let answering = AssertUnwindSafe(self.route(parts, body, asked, told)).catch_unwind();
+        let answered = match limit {
+            Some(limit) => deadline::within(&*self.world, limit, answering).await,
+            None => Some(answering.await),
+        };
+        match answered {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => {
+                self.metrics.panics.fetch_add(1, Relaxed);
+                tracing::error!(method = %parts.method, path = parts.uri.path(), "a request caused a panic");
+                let text = "This request caused apiserver to panic. Look in the logs for details.\n";
+                Ok(respond::text(500, text))
+            }
+            None => {
+                self.metrics.timeouts.fetch_add(1, Relaxed);
+                Err(Status::timeout("request did not complete within the allotted timeout"))
+            }
+        }
+    }
+
+    async fn route(
+        self: &Arc<Self>,
+        parts: &mut http::request::Parts,
+        body: Body,
+        asked: Asked<'_>,
+        told: &mut Told,
+    ) -> Result<Response<Body>, Status> {
+        let Asked { target, query, limit, identity, trace } = asked;
         let path = parts.uri.path();
-        let target = target::parse(&parts.method, path, &query);
         let user = self.identify(identity, &parts.headers).await?;
         told.user.clone_from(&user.name);
+        let method = match &target {
+            Some(_) => String::new(),
+            None => parts.method.as_str().to_ascii_lowercase(),
+        };
+        let verb = target.as_ref().map_or(method.as_str(), |target| target.verb);
+        let digest = Digest { user: &user, verb, target: target.as_ref(), path };
+        let (classified, permit) = self.permit(&digest, &user, &query, limit).await;
+        told.classified = classified;
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(refusal) => return Ok(refusal),
+        };
         let Some(target) = target else {
-            self.allow_path(&user, &parts.method.as_str().to_ascii_lowercase(), path).await?;
+            self.allow_path(&user, &method, path).await?;
             return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
         };
         self.allow_target(&user, &target, &query, path).await?;
@@ -162,11 +228,15 @@ impl Api {
         let accept = negotiate(&served, &target, &parts.headers, &query)?;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
         let (moment, warnings, annotations) = (None, Vec::new(), BTreeMap::new());
-        let mut call = Call { api, user, target, served, query, headers, accept, trace, moment, warnings, annotations };
+        let mut call =
+            Call { api, user, target, served, query, headers, accept, trace, moment, warnings, annotations, permit };
         let answer = verbs::dispatch(&mut call, parts, body).await;
         told.warnings.append(&mut call.warnings);
         match answer? {
-            Answer::Raw(response) => Ok(response),
+            Answer::Raw(response) => Ok(match limit {
+                Some(limit) => response.map(|body| held::hold(body, call.permit, &*self.world, limit)),
+                None => response,
+            }),
             Answer::Object(code, object) => respond::object(&call, code, &object),
             Answer::Tree(code, tree) => respond::tree(&call, code, tree),
         }
@@ -223,6 +293,15 @@ impl Api {
     pub fn view(&self) -> Arc<dyn View> {
         self.view.clone()
     }
+}
+
+/// What a request's head says.
+struct Asked<'a> {
+    target: Option<Target>,
+    query: Query,
+    limit: Option<Duration>,
+    identity: &'a Identity,
+    trace: TraceContext,
 }
 
 fn audit_id(headers: &http::HeaderMap) -> Option<String> {

@@ -76,12 +76,28 @@ async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
 
 /// One request by the server itself; the answer's object.
 pub(crate) async fn send(api: &Arc<Api>, method: Method, uri: &str, body: &Value) -> Result<Value, Status> {
+    send_as(api, method, uri, body, "application/json").await
+}
+
+/// Server-side apply by the server itself.
+pub(crate) async fn apply(api: &Arc<Api>, uri: &str, body: &Value) -> Result<Value, Status> {
+    send_as(api, Method::PATCH, uri, body, "application/apply-patch+yaml").await
+}
+
+async fn send_as(
+    api: &Arc<Api>,
+    method: Method,
+    uri: &str,
+    body: &Value,
+    media: &'static str,
+) -> Result<Value, Status> {
     let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
     let mut request = Request::new(full(bytes));
     *request.method_mut() = method;
     *request.uri_mut() = uri.parse().map_err(Status::internal)?;
     let agent = http::HeaderValue::from_static("kube-apiserver/v1");
     request.headers_mut().insert(http::header::USER_AGENT, agent);
+    request.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
     let response = Box::pin(api.handle(request, Identity::Bound(apiserver()))).await;
     let code = response.status();
     let bytes = http_body_util::BodyExt::collect(response.into_body()).await.map_err(Status::internal)?.to_bytes();

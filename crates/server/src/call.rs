@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::cache::ResourceCache;
 use crate::chain::{Notes, User};
 use crate::error;
+use crate::flow::Permit;
 use crate::request::{Accept, Query, Target};
 use crate::resource::Served;
 
@@ -41,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) warnings: Vec<String>,
     /// Said to the audit log by admission.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The right to be answered; whoever answers for longer than this call takes it along.
+    pub(crate) permit: Permit,
 }
 
 impl Call {
@@ -63,6 +66,7 @@ impl Call {
             moment: self.moment,
             warnings: Vec::new(),
             annotations: BTreeMap::new(),
+            permit: Permit::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -26,6 +27,12 @@ pub struct ServerConfig {
     pub node_ports: (u16, u16),
     /// `cluster.local`
     pub cluster_domain: String,
+    /// Reads, and writes, that are answered at the same time; together the seats of flow control.
+    pub max_in_flight: (u32, u32),
+    /// Whether requests queue fairly by FlowSchemas; else they are refused past the numbers above.
+    pub priority_and_fairness: bool,
+    /// How long a request may take that is neither a watch nor a connection.
+    pub request_timeout: Duration,
     /// How many seconds Events live.
     pub event_ttl: u64,
     /// Other servers work on the same store.
@@ -46,6 +53,9 @@ impl Default for ServerConfig {
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16)),
             node_ports: (30_000, 32_767),
             cluster_domain: "cluster.local".to_owned(),
+            max_in_flight: (400, 200),
+            priority_and_fairness: true,
+            request_timeout: Duration::from_secs(60),
             event_ttl: 3_600,
             shared_store: false,
             admin_token: None,

@@ -95,6 +95,7 @@ impl Server {
 
     /// Takes no more requests, and lets the running ones finish for a moment.
     pub async fn shutdown(self) {
+        self.api.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
         self.world.timeout(LAST_REQUESTS, crate::servers::leave(&self.api)).await;
         let _ = self.stop.send(true);
         self.accepting.await;

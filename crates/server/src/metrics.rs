@@ -23,6 +23,8 @@ pub(crate) struct Told {
     pub(crate) warnings: Vec<String>,
     /// Who asked.
     pub(crate) user: String,
+    /// Where it stood in line.
+    pub(crate) classified: Option<crate::flow::Classified>,
     /// Where it is counted. Requests that reach no resource are not: nobody can grow the tables at will.
     pub(crate) counters: Option<Arc<Counters>>,
 }
@@ -108,6 +110,10 @@ const DURATION: &str = "apiserver_request_duration_seconds";
 #[derive(Default)]
 pub(crate) struct Metrics {
     all: RwLock<HashMap<u64, Arc<Counters>>>,
+    /// Requests that ended in a panic.
+    pub(crate) panics: AtomicU64,
+    /// Requests that took too long.
+    pub(crate) timeouts: AtomicU64,
 }
 
 impl Metrics {
@@ -132,6 +138,18 @@ impl Metrics {
         all.iter().for_each(|c| c.write_codes(&mut out));
         let _ = writeln!(out, "# HELP {DURATION} Time to answer, by verb and resource.\n# TYPE {DURATION} histogram");
         all.iter().for_each(|c| c.write_durations(&mut out));
+        let single = [
+            ("skiff_request_panics_total", "Requests that ended in a panic.", &self.panics),
+            ("skiff_request_timeouts_total", "Requests that took longer than they may.", &self.timeouts),
+        ];
+        for (name, help, count) in single {
+            let count = count.load(Relaxed);
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+        }
+        api.in_flight.write_metrics(&mut out);
+        if let Some(flow) = &api.flow {
+            flow.write_metrics(&mut out);
+        }
         write_objects(api, &mut out);
         out
     }

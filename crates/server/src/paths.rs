@@ -46,6 +46,11 @@ pub(crate) async fn serve(
     if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|p| path.strip_prefix(p)) {
         return single_check(api, check).await;
     }
+    if let Some(name) = path.strip_prefix(crate::flow::DUMPS) {
+        let details = !query.text("includeRequestDetails").is_empty();
+        let dump = api.flow.as_ref().and_then(|flow| flow.dump(name, details));
+        return Ok(dump.map_or_else(respond::no_page, |text| respond::text(200, text)));
+    }
     if path.starts_with("/openapi/") {
         return openapi::serve::serve(api, path, headers, query).await;
     }
@@ -120,6 +125,7 @@ async fn passes(api: &Api, check: &str) -> Option<bool> {
     match check {
         "ping" => Some(true),
         "etcd" => Some(api.store.revision().await.is_ok()),
+        "shutdown" => Some(!api.stopping.load(std::sync::atomic::Ordering::Relaxed)),
         "informer-sync" => Some(api.feed.catch_up().await.is_ok()),
         _ => None,
     }
@@ -136,7 +142,9 @@ async fn single_check(api: &Api, check: &str) -> Result<Response<Body>, Status> 
 async fn health(api: &Api, path: &str, query: &Query) -> Response<Body> {
     let mut lines = String::new();
     let mut healthy = true;
-    for check in CHECKS {
+    // Whoever asks before sending requests here must hear first that we are going.
+    let ready = (path == "/readyz").then_some("shutdown");
+    for check in CHECKS.into_iter().chain(ready) {
         if query.all("exclude").any(|e| e == check) {
             lines.push_str(&format!("[+]{check} excluded: ok\n"));
             continue;

@@ -272,6 +272,8 @@ pub(crate) struct Server {
     #[arg(long, value_delimiter = ',')]
     pub(crate) tls_san: Vec<String>,
     #[command(flatten)]
+    pub(crate) api: crate::api_flags::ApiFlags,
+    #[command(flatten)]
     pub(crate) node: Node,
 }
 

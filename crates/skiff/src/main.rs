@@ -4,6 +4,7 @@
 //! be. Everything is wired in [`server`].
 
 mod agent;
+mod api_flags;
 mod cluster;
 mod error;
 mod flags;

@@ -153,7 +153,7 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
     let loopback = flags.node.bind_address.is_loopback();
     let advertise =
         flags.node.node_ip.unwrap_or_else(|| if loopback { flags.node.bind_address } else { own_address() });
-    Ok(ServerConfig {
+    let mut config = ServerConfig {
         bind: SocketAddr::new(flags.node.bind_address, flags.secure_port),
         advertise,
         tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
@@ -163,7 +163,9 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         cluster_domain: flags.cluster_domain.clone(),
         admin_token: flags.token.clone(),
         ..ServerConfig::default()
-    })
+    };
+    flags.api.apply(&mut config)?;
+    Ok(config)
 }
 
 /// The store, and its face where asked for.

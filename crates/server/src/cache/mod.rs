@@ -41,6 +41,8 @@ pub(crate) struct ResourceCache {
 struct State {
     items: Sorted<Entry>,
     changed: Revision,
+    /// Of all objects.
+    bytes: u64,
     ring: Ring,
     /// What is in the store but cannot be read, and why. Whoever asks for it is told so.
     unreadable: BTreeMap<Box<str>, Unreadable>,
@@ -84,7 +86,13 @@ pub(crate) struct Subscription {
 impl ResourceCache {
     /// Empty. `prefix` is the start of the resource's keys in the store, with its final slash.
     pub(crate) fn new(prefix: &str, form: Form, reader: FieldReader, trigger: Option<&'static str>) -> Self {
-        let state = State { items: Sorted::default(), changed: 0, ring: Ring::new(0), unreadable: BTreeMap::default() };
+        let state = State {
+            items: Sorted::default(),
+            changed: 0,
+            bytes: 0,
+            ring: Ring::new(0),
+            unreadable: BTreeMap::default(),
+        };
         Self { prefix: prefix.into(), form, reader, trigger, state: RwLock::new(state), watchers: Mutex::default() }
     }
 
@@ -157,6 +165,18 @@ impl ResourceCache {
         self.state.read().items.len()
     }
 
+    /// Number of objects, and their average size in bytes.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        let state = self.state.read();
+        let objects = state.items.len() as u64;
+        (objects, state.bytes / objects.max(1))
+    }
+
+    /// How many are told of a change of an object, those aside that watch by a field.
+    pub(crate) fn watchers_of(&self, namespace: &str, key: &str) -> usize {
+        self.watchers.lock().told_of(namespace, key)
+    }
+
     /// Number of watchers.
     pub(crate) fn watcher_count(&self) -> usize {
         self.watchers.lock().len()
@@ -185,6 +205,7 @@ impl ResourceCache {
         let mut state = self.state.write();
         let newest = entries.iter().map(|e| e.object().revision()).max().unwrap_or(0);
         state.changed = state.changed.max(newest);
+        state.bytes = entries.iter().map(bytes).sum();
         state.items = Sorted::from_sorted(entries.into_iter().map(Arc::new));
         state.ring = Ring::new(revision);
         state.unreadable = unreadable;
@@ -208,7 +229,8 @@ impl ResourceCache {
                     Content::Unreadable(why) => {
                         // Nobody can be told of it, so all must ask anew, and will hear why.
                         blind = true;
-                        state.items.remove(&key);
+                        let gone = state.items.remove(&key);
+                        state.bytes -= gone.as_deref().map_or(0, bytes);
                         state.ring = Ring::new(revision);
                         state.unreadable.insert(key, why);
                         state.changed = revision;
@@ -219,6 +241,8 @@ impl ResourceCache {
                     Some(entry) => state.items.insert(entry.clone()),
                     None => state.items.remove(&key),
                 };
+                state.bytes += current.as_deref().map_or(0, bytes);
+                state.bytes -= previous.as_deref().map_or(0, bytes);
                 state.changed = revision;
                 if current.is_some() || previous.is_some() {
                     let event = Arc::new(Event::new(revision, current, previous));
@@ -235,6 +259,11 @@ impl ResourceCache {
             watchers.clear();
         }
     }
+}
+
+/// What an object takes in an answer, nearly.
+fn bytes(entry: &Entry) -> u64 {
+    entry.object().canonical().len() as u64
 }
 
 /// The places of one namespace's entries, or (empty) of all.

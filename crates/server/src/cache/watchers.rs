@@ -68,6 +68,17 @@ impl Watchers {
         self.triggers = self.lanes.keys().filter(|l| matches!(l, Lane::Trigger(_))).count();
     }
 
+    /// How many are told of the object with this key, without those of trigger lanes. Some may have gone.
+    pub(crate) fn told_of(&self, namespace: &str, key: &str) -> usize {
+        if self.lanes.is_empty() {
+            return 0;
+        }
+        let count = |lane| self.lanes.get(&lane).map_or(0, Vec::len);
+        let here = if namespace.is_empty() { 0 } else { count(Lane::Namespace(namespace.into())) };
+        let one = if key.is_empty() { 0 } else { count(Lane::One(key.into())) };
+        count(Lane::All) + here + one
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.lanes.values().flatten().filter(|s| !s.is_closed()).count()

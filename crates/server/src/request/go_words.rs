@@ -1,5 +1,7 @@
 //! Go's words for values that cannot become something else, where clients get to read them.
 
+use std::time::Duration;
+
 use skiff_meta::check::Misfit;
 
 /// Why a tree does not go into Go's structs without a detour by JSON (upstream: `runtime/converter.go`).
@@ -29,6 +31,50 @@ fn kind_of(go_type: &str) -> &str {
     }
 }
 
+/// A length of time as Go reads it (`1m30s`, `500ms`); `None` for an empty text.
+///
+/// # Errors
+/// Go's words for what is none. Negative ones count as nothing.
+pub(crate) fn duration(text: &str) -> Result<Option<Duration>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let invalid = || format!("time: invalid duration {text:?}");
+    match rest {
+        "" => return Err(invalid()),
+        "0" => return Ok(Some(Duration::ZERO)),
+        _ => {}
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        seconds += number
+            * match unit {
+                "ns" => 1e-9,
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3_600.0,
+                "" => return Err(format!("time: missing unit in duration {text:?}")),
+                unit => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
+            };
+        rest = after;
+    }
+    if negative {
+        return Ok(Some(Duration::ZERO));
+    }
+    Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| invalid())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +94,22 @@ mod tests {
             ("string", "v1.PodSpec", "cannot restore struct from: string"),
         ] {
             assert_eq!(unconvertible(&misfit(found, expected)), words);
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        for (text, millis) in [("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000), ("0", 0), ("-3s", 0)] {
+            assert_eq!(duration(text), Ok(Some(Duration::from_millis(millis))), "{text}");
+        }
+        let cases = [
+            ("10", "time: missing unit in duration \"10\""),
+            ("abc", "time: invalid duration \"abc\""),
+            ("+", "time: invalid duration \"+\""),
+            ("3x", "time: unknown unit \"x\" in duration \"3x\""),
+        ];
+        for (text, why) in cases {
+            assert_eq!(duration(text), Err(why.to_owned()));
         }
     }
 }

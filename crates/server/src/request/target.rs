@@ -26,6 +26,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Whether the request may last as long as its client wants: watches, and connections to pods and nodes.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self.verb, "watch" | "proxy")
+            || matches!(&*self.subresource, "attach" | "exec" | "proxy" | "log" | "portforward")
+    }
+
     /// The name authorization looks at.
     pub(crate) fn authorized_name(&self) -> &str {
         if self.name.is_empty() { &self.selected_name } else { &self.name }

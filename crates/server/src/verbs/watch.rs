@@ -59,6 +59,7 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
                 },
                 lasts: Duration::from_secs(seconds),
                 bookmarks: options.bookmarks,
+                permit: std::mem::take(&mut call.permit),
                 end_of_state: options.initial_events == Some(true) && options.bookmarks,
             }
             .run(subscription)
@@ -194,6 +195,8 @@ struct Watcher {
     lasts: Duration,
     bookmarks: bool,
     end_of_state: bool,
+    /// Kept until the state is told.
+    permit: crate::flow::Permit,
 }
 
 impl Watcher {
@@ -211,11 +214,13 @@ impl Watcher {
         Some(self.writer.event(event, ty))
     }
 
-    fn frames(self, mut subscription: Subscription) -> impl futures::Stream<Item = Bytes> + Send + use<> {
+    fn frames(mut self, mut subscription: Subscription) -> impl futures::Stream<Item = Bytes> + Send + use<> {
         async_stream::stream! {
             for bytes in self.state(&mut subscription) {
                 yield bytes;
             }
+            // What is there is told; from here on the watch costs what happens.
+            drop(std::mem::take(&mut self.permit));
             for event in std::mem::take(&mut subscription.backlog) {
                 if let Some(bytes) = self.told(&event) {
                     yield bytes;
