@@ -12,6 +12,7 @@ use crate::run::{cargo, output};
 
 const FLOORS: &[(&str, u8)] = &[
     ("skiff-meta", 0),
+    ("skiff-cel", 1),
     ("skiff-store", 1),
     ("skiff-cri", 1),
     ("skiff-api", 1),
