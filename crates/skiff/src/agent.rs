@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use skiff_meta::WorldRef;
+use skiff_node::os::code;
 
 use crate::error::StartError;
 use crate::flags;
@@ -42,8 +43,10 @@ pub(crate) async fn run(flags: &flags::Agent, world: WorldRef) -> Result<(), Sta
         cluster: joined.cluster,
     };
     let node = Node::start(&flags.node, identity, &world).await?;
+    let settling = world.spawn("settling", Box::pin(code::give_back_when_quiet(world.clone())));
     let ended = stopped(Some(&node)).await;
     tracing::info!("stopping");
+    settling.abort();
     node.stop(false).await;
     ended
 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use skiff_client::config::Kubeconfig;
 use skiff_client::http::HttpBackend;
@@ -13,10 +14,11 @@ use skiff_client::{Backend, Client};
 use skiff_meta::WorldRef;
 use skiff_meta::quantity::Quantity;
 use skiff_meta::world::Task;
+use skiff_node::os::code;
 use skiff_server::chain::{Explainer, User};
 use skiff_server::pki::{Pki, ServingNames, write_if_changed};
 use skiff_server::{Server, ServerConfig};
-use skiff_store::{EmbeddedStore, Engine, EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, Store};
+use skiff_store::{EmbeddedStore, Engine, EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, Store, StoreError};
 
 use crate::error::StartError;
 use crate::flags::{self, Part};
@@ -76,8 +78,10 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
         false => None,
     };
 
+    let settling = world.spawn("settling", Box::pin(code::give_back_when_quiet(world.clone())));
     let ended = stopped(node.as_ref()).await;
     tracing::info!("stopping");
+    settling.abort();
     drop(face);
     publishing.abort();
     turns.end().await;
@@ -183,9 +187,21 @@ async fn store(
         return Ok((store, face));
     }
     let options = skiff_store::Options { history: history(flags)?, ..Default::default() };
-    let store = Arc::new(EmbeddedStore::open(place.data.join("store"), world.clone(), options)?);
+    let store = Arc::new(open(&place.data.join("store"), options, world).await?);
     let face = Face::start(flags, store.clone(), world).await?;
     Ok((store, face))
+}
+
+/// Whoever was killed a moment ago may still have its directory: a child of it holds on until it has become another
+/// program.
+async fn open(path: &Path, options: skiff_store::Options, world: &WorldRef) -> Result<EmbeddedStore, StoreError> {
+    let patience = world.elapsed() + Duration::from_secs(1);
+    loop {
+        match EmbeddedStore::open(path, world.clone(), options) {
+            Err(StoreError::InUse(_)) if world.elapsed() < patience => world.sleep(Duration::from_millis(20)).await,
+            opened => return opened,
+        }
+    }
 }
 
 /// etcd's face while it is open.

@@ -118,6 +118,34 @@ fn two_servers_share_one_etcd() {
     assert!(eventually(minute, || addresses(&other) == "192.0.2.2"), "{}", addresses(&other));
 }
 
+#[test]
+fn without_a_majority_writes_are_refused_and_the_cache_answers() {
+    let (mut etcd, world) = (Cluster::start(3), RealWorld::shared());
+    let server = Process::start(&setup(&etcd, 84, "192.0.2.1")).expect("the server starts");
+    kubectl(&server, "create configmap a --from-literal=k=v");
+    let listed = || {
+        let list = kubectl(&server, "get --raw /api/v1/namespaces/default/configmaps?resourceVersion=0");
+        ["a", "b"].map(|name| list.contains(&format!("\"name\":\"{name}\"")))
+    };
+    let create = || server.kubectl(&["create", "configmap", "b", "--from-literal=k=v"]);
+    assert!(eventually(Duration::from_secs(30), || listed()[0]));
+    etcd.kill(0);
+    etcd.kill(2);
+    let begun = world.elapsed();
+    let refused = create().expect_err("nothing can be made durable");
+    let took = world.elapsed() - begun;
+    println!("refused after {took:?}: {refused}");
+    assert!(refused.contains("(ServiceUnavailable)"), "{refused}");
+    // A request may take a minute before it is cut off; this one was answered.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!(listed(), [true, false], "what was written is read on");
+    etcd.revive(0);
+    etcd.revive(2);
+    let made = || create().map_or_else(|error| error.contains("(AlreadyExists)"), |_| true);
+    assert!(eventually(Duration::from_secs(60), made), "{}", server.log_end());
+    assert!(eventually(Duration::from_secs(30), || listed() == [true, true]), "{}", server.log_end());
+}
+
 fn service(name: &str) -> serde_json::Value {
     serde_json::json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},

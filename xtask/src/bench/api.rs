@@ -1,6 +1,7 @@
 //! The API server alone: how soon it is there, what it weighs, how fast it writes, reads and tells.
 
 use std::process::Command;
+use std::time::Duration;
 
 use super::Table;
 use super::load::{MAPS, Target, Wrk};
@@ -12,12 +13,13 @@ const OBJECTS: u64 = 30_000;
 const CONTROL_PLANE: &str = "agent,scheduler,controller-manager,proxy,dns";
 /// Starts are short, so that one says little.
 const STARTS: usize = 5;
+/// A process that has become quiet gives back what only its start needed.
+const SETTLED: Duration = Duration::from_secs(12);
 
 /// Fills the table; `other` gets the same loads.
 pub(crate) fn measure(table: &mut Table, other: Option<&Target>) -> Result<(), Failure> {
     let all = Server::alone("agent")?;
-    // Start-up's garbage is given back after a moment.
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    std::thread::sleep(SETTLED);
     table.row("idle memory, with controllers and scheduler", all.memory()?);
     drop(all);
     let mut starts = Vec::new();
@@ -29,6 +31,7 @@ pub(crate) fn measure(table: &mut Table, other: Option<&Target>) -> Result<(), F
     starts.sort();
     let figure = format!("{} ms (median of {STARTS}, best {})", starts[STARTS / 2].as_millis(), starts[0].as_millis());
     table.row("exec to /readyz ok, fresh store", figure);
+    std::thread::sleep(SETTLED);
     table.row("idle memory, API server and store", server.memory()?);
     let mut made = 0;
     while made < OBJECTS {

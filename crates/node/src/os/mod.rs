@@ -4,6 +4,7 @@
 //! and on nodes that are hollow.
 
 mod cgroups;
+pub mod code;
 mod files;
 mod inotify;
 mod machine;

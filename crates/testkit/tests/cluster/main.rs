@@ -28,6 +28,7 @@ fn main() {
             ("the_example_is_reached_by_address_port_and_name", network::example_is_reached),
             ("logs_and_exec_reach_a_container", node::logs_and_exec),
             ("volumes_and_environment_arrive", node::volumes_and_environment),
+            ("claims_keep_what_is_written", node::claims),
             ("a_killed_process_is_restarted", node::killed_process_is_restarted),
             ("init_containers_and_jobs_run_to_their_end", node::init_and_job),
             ("a_failing_probe_restarts_a_container", node::failing_probe),

@@ -70,6 +70,34 @@ pub(crate) fn volumes_and_environment(cluster: &mut Cluster) -> Result<(), Strin
     cluster.kubectl(&["delete", "pod", "reader"]).map(drop)
 }
 
+pub(crate) fn claims(cluster: &mut Cluster) -> Result<(), String> {
+    let mut writer = container("echo begun >> /data/log; exec sleep 1000");
+    writer["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let labels = json!({"app": "writer"});
+    cluster.apply(&json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "writer"}, "spec": {
+        "serviceName": "writer",
+        "selector": {"matchLabels": labels},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
+        "template": {"metadata": {"labels": labels},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [writer]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Mi"}}}}],
+    }}))?;
+    cluster.kubectl(&["rollout", "status", "statefulset/writer", LONG])?;
+    let volume = cluster.get(&["pvc", "data-writer-0"])?["spec"]["volumeName"].as_str().unwrap_or_default().to_owned();
+    let directory = cluster.get(&["pv", &volume])?["spec"]["local"]["path"].as_str().unwrap_or_default().to_owned();
+    cluster.kubectl(&["delete", "pod", "writer-0"])?;
+    cluster.kubectl(&["wait", "--for=create", "pod/writer-0", LONG])?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/writer-0", LONG])?;
+    let log = cluster.kubectl(&["exec", "writer-0", "--", "cat", "/data/log"])?;
+    holds(&format!("a line of each of the two pods: {log}"), log == "begun\nbegun\n")?;
+    cluster.kubectl(&["delete", "statefulset", "writer"])?;
+    let gone = |what: &str| cluster.kubectl(&["get", "pv,pvc", "-o", "name"]).is_ok_and(|names| !names.contains(what));
+    soon("the claim goes with its StatefulSet", || gone("data-writer-0"))?;
+    soon("the volume goes with its claim", || gone(&volume))?;
+    holds(&format!("{directory} is gone"), !directory.is_empty() && !std::path::Path::new(&directory).exists())
+}
+
 /// The first process of a container, as this machine sees it.
 fn process_of(cluster: &Cluster, pod: &str) -> Result<String, String> {
     let marker = cluster.get(&["pod", pod])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
