@@ -184,6 +184,14 @@ impl<'a> Checker<'a> {
         if !test
             && let Some(name) = expr.qualified_name()
             && !self.is_local(&name)
+            && let Some((i, ty)) = self.env.variable(&name)
+        {
+            self.refs[expr.id as usize] = Ref::Var(i);
+            return ty.clone();
+        }
+        if !test
+            && let Some(name) = expr.qualified_name()
+            && !self.is_local(&name)
             && let Some(ty) = Type::named(&name).or_else(|| self.env.structure(&name))
         {
             self.refs[expr.id as usize] = Ref::Type(ty.clone());

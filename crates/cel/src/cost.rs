@@ -108,6 +108,7 @@ impl<'a> Estimator<'a> {
                 self.paths.insert(expr.id, [Rc::from("type")].into());
                 ONE
             }
+            Kind::Select { .. } if matches!(self.checked.refs[expr.id as usize], Ref::Var(_)) => ONE,
             Kind::Select { operand, test: true, .. } => self.cost(operand),
             Kind::Select { operand, field, .. } => {
                 let mut sum = self.cost(operand);

@@ -74,14 +74,14 @@ impl Env {
         }
         let cost = cost::estimate(&expr, &checked, self.sizes.as_deref());
         let output = checked.types[expr.id as usize].clone();
-        Ok(Program::new(expr, checked.refs, output, cost))
+        Program::new(expr, checked.refs, output, cost).map_err(|reason| Issues::unfit(source, reason))
     }
 }
 
 impl Program {
-    pub(crate) fn new(expr: crate::ast::Expr, refs: Vec<Ref>, output: Type, cost: Range) -> Self {
+    pub(crate) fn new(expr: crate::ast::Expr, refs: Vec<Ref>, output: Type, cost: Range) -> Result<Self, String> {
         let used = refs.iter().filter_map(|r| if let Ref::Var(i) = r { Some(*i) } else { None }).collect();
-        let calls = program::link(&expr, refs);
-        Self { expr, links: calls, used, output, cost: cost.max }
+        let links = program::link(&expr, refs)?;
+        Ok(Self { expr, links, used, output, cost: cost.max })
     }
 }

@@ -15,6 +15,8 @@ pub struct Issue {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issues {
     source: String,
+    /// Why it cannot be run though it is well-formed: a pattern in it is not.
+    unfit: Option<String>,
     /// In the order of the source.
     pub issues: Vec<Issue>,
 }
@@ -26,7 +28,19 @@ const LONGEST_LINE: usize = 16_384;
 impl Issues {
     pub(crate) fn new(source: &str, mut issues: Vec<Issue>) -> Self {
         issues.sort_by_key(|issue| issue.at);
-        Self { source: source.to_owned(), issues }
+        Self { source: source.to_owned(), unfit: None, issues }
+    }
+
+    pub(crate) fn unfit(source: &str, reason: String) -> Self {
+        Self { source: source.to_owned(), unfit: Some(reason), issues: Vec::new() }
+    }
+
+    /// What failed, and how, in one message.
+    pub fn failure(&self) -> String {
+        match &self.unfit {
+            Some(reason) => format!("program instantiation failed: {reason}"),
+            None => format!("compilation failed: {self}"),
+        }
     }
 
     fn show(&self, issue: &Issue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +71,9 @@ fn floor(text: &str, mut at: usize) -> usize {
 
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.unfit {
+            return f.write_str(reason);
+        }
         for (i, issue) in self.issues.iter().take(MOST).enumerate() {
             if i > 0 {
                 f.write_str("\n")?;

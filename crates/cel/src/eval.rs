@@ -52,6 +52,8 @@ impl<'a> Evaluation<'a, '_> {
             Kind::Ident(name) => self.name(expr, name),
             Kind::Select { operand, field, test } => match self.link(expr) {
                 Link::Type(ty) => Ok(Value::Type(Rc::new(ty.clone()))),
+                // A variable whose name has a dot in it.
+                Link::Var(_) => self.name(expr, field),
                 _ => self.select(operand, field, *test),
             },
             Kind::Call { target, args, .. } => match self.link(expr) {

@@ -60,7 +60,7 @@ impl Walk<'_> {
                 Literal::Int(n) => crate::time::timestamp_of(*n).is_ok(),
                 _ => true,
             },
-            ("matches" | "find" | "findAll", Some(text)) => crate::pattern::compile(text).is_ok(),
+            ("matches", Some(text)) => crate::pattern::compile(text).is_ok(),
             _ => true,
         };
         if !fits {

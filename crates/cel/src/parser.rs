@@ -166,7 +166,14 @@ impl Parser<'_> {
 
     fn whole(&mut self) -> Parsed {
         let expr = self.expr()?;
-        if *self.peek() == Token::End { Ok(expr) } else { Err(self.unexpected("<EOF>")) }
+        match self.peek() {
+            Token::End => Ok(expr),
+            // One token too many is named otherwise.
+            _ if self.tokens[self.next + 1].token == Token::End => {
+                Err(issue(self.at(), format!("Syntax error: extraneous input '{}' expecting <EOF>", self.shown())))
+            }
+            _ => Err(self.unexpected("<EOF>")),
+        }
     }
 
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Issue>) -> Result<T, Issue> {

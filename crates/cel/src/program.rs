@@ -48,7 +48,7 @@ impl std::fmt::Debug for Call {
     }
 }
 
-pub(crate) fn link(expr: &Expr, refs: Vec<Ref>) -> Vec<Link> {
+pub(crate) fn link(expr: &Expr, refs: Vec<Ref>) -> Result<Vec<Link>, String> {
     let resolve = |reference| match reference {
         Ref::None => Link::None,
         Ref::Var(i) => Link::Var(i),
@@ -68,16 +68,19 @@ pub(crate) fn link(expr: &Expr, refs: Vec<Ref>) -> Vec<Link> {
         }
     };
     let mut links: Vec<Link> = refs.into_iter().map(resolve).collect();
-    patterns(expr, &mut links);
-    links
+    let mut failed = None;
+    patterns(expr, &mut links, &mut failed);
+    failed.map_or(Ok(links), Err)
 }
 
 /// Compiles the patterns that are written out.
-fn patterns(expr: &Expr, links: &mut [Link]) {
-    let each = |links: &mut [Link], exprs: &mut dyn Iterator<Item = &Expr>| exprs.for_each(|e| patterns(e, links));
+fn patterns(expr: &Expr, links: &mut [Link], failed: &mut Option<String>) {
+    let each = |links: &mut [Link], failed: &mut Option<String>, exprs: &mut dyn Iterator<Item = &Expr>| {
+        exprs.for_each(|e| patterns(e, links, failed));
+    };
     match &expr.kind {
         Kind::Literal(_) | Kind::Ident(_) => {}
-        Kind::Select { operand, .. } => patterns(operand, links),
+        Kind::Select { operand, .. } => patterns(operand, links, failed),
         Kind::Call { name, target, args } => {
             let pattern = match (&**name, target, &args[..]) {
                 ("matches" | "find" | "findAll", Some(_), [pattern, ..]) | ("matches", None, [_, pattern]) => {
@@ -88,14 +91,17 @@ fn patterns(expr: &Expr, links: &mut [Link]) {
             if let Some(Kind::Literal(Literal::String(text))) = pattern.map(|p| &p.kind)
                 && let Some(Link::Call(call)) = links.get_mut(expr.id as usize)
             {
-                call.pattern = crate::pattern::compile(text).ok();
+                match crate::pattern::compile(text) {
+                    Ok(pattern) => call.pattern = Some(pattern),
+                    Err(reason) => *failed = Some(reason),
+                }
             }
-            each(links, &mut target.as_deref().into_iter().chain(args));
+            each(links, failed, &mut target.as_deref().into_iter().chain(args));
         }
-        Kind::List { items, .. } => each(links, &mut items.iter()),
-        Kind::Map(entries) => each(links, &mut entries.iter().flat_map(|e| [&e.key, &e.value])),
-        Kind::Struct { fields, .. } => each(links, &mut fields.iter().map(|f| &f.value)),
-        Kind::Fold(f) => each(links, &mut [&f.range, &f.init, &f.condition, &f.step, &f.result].into_iter()),
+        Kind::List { items, .. } => each(links, failed, &mut items.iter()),
+        Kind::Map(entries) => each(links, failed, &mut entries.iter().flat_map(|e| [&e.key, &e.value])),
+        Kind::Struct { fields, .. } => each(links, failed, &mut fields.iter().map(|f| &f.value)),
+        Kind::Fold(f) => each(links, failed, &mut [&f.range, &f.init, &f.condition, &f.step, &f.result].into_iter()),
     }
 }
 

@@ -32,7 +32,9 @@ fn env() -> Env {
 
 fn run(source: &str, data: &Json) -> Result<String, String> {
     let env = env();
-    let program = env.compile(source).map_err(|issues| issues.issues[0].message.clone())?;
+    let program = env
+        .compile(source)
+        .map_err(|issues| issues.issues.first().map_or(issues.to_string(), |issue| issue.message.clone()))?;
     let variables = [Some(Value::json(data)), Some(Special::Check(Check::new(&Namesakes)).into())];
     let value = program.evaluate(&variables, &mut Budget::new(PER_CALL_LIMIT)).map_err(|e| e.to_string())?;
     Ok(value.to_json().map_or_else(|| format!("{value:?}"), |json| json.to_string()))

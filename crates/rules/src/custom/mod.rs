@@ -1,9 +1,8 @@
 //! The rules of all custom kinds: their schema is the rule.
 //!
 //! A definition's structural schema becomes a type graph ([`kind_schema`], by which unknown members are found and
-//! dropped, lists merge and fields are owned, as for built-in kinds) and, here, defaults, faults and columns. Rules in
-//! CEL (`x-kubernetes-validations`) are not evaluated yet; nor is the metadata of embedded objects judged beyond its
-//! types.
+//! dropped, lists merge and fields are owned, as for built-in kinds) and, here, defaults, faults and columns. The metadata of
+//! embedded objects is not judged beyond its types.
 
 mod columns;
 mod defaults;
@@ -14,6 +13,7 @@ mod node;
 mod scale;
 pub(crate) mod structural;
 mod types;
+pub(crate) mod validations;
 mod values;
 
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use crate::{Column, Part, Rules};
 use columns::Printed;
 use jsonpath::JsonPath;
 use node::Node;
+use validations::Validations;
 
 pub use types::kind_schema;
 
@@ -36,6 +37,7 @@ pub struct CustomRules {
     scale: Option<scale::Paths>,
     printed: Vec<Printed>,
     selectable: Vec<(String, Option<JsonPath>)>,
+    validations: Option<Validations>,
 }
 
 impl CustomRules {
@@ -52,6 +54,7 @@ impl CustomRules {
             scale: scale::Paths::read(&version["subresources"]["scale"]),
             printed: columns::of_version(version),
             selectable: selectable.collect(),
+            validations: Validations::read(schema),
         }
     }
 
@@ -82,6 +85,18 @@ impl CustomRules {
         if old.is_none_or(|old| list_faults(old).is_empty()) {
             faults.extend(list_faults(new));
         }
+        self.judged(faults, new, old)
+    }
+
+    /// With what the rules in CEL say, if the object is fit to be judged by them.
+    fn judged(&self, mut faults: FieldErrors, new: &Value, old: Option<&Value>) -> FieldErrors {
+        if let Some(validations) = &self.validations {
+            if validations::are_blocked(&faults) {
+                faults.push(validations::blocked());
+            } else {
+                faults.extend(validations.faults(new, old));
+            }
+        }
         faults
     }
 
@@ -95,7 +110,7 @@ impl CustomRules {
         if let Some(scale) = &self.scale {
             scale.check_status(new, &mut faults);
         }
-        faults
+        self.judged(faults, new, Some(old))
     }
 }
 

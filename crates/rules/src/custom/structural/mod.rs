@@ -1,5 +1,6 @@
 //! Whether the schema of a custom kind is structural, in the words of `apiserver/schema/validation.go` and
-//! `apis/apiextensions/validation` upstream. Rules in CEL are looked at for their form only.
+//! `apis/apiextensions/validation` upstream. Rules in CEL are looked at last, if
+//! nothing else is wrong.
 
 mod merging;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 
 use super::node::Node;
-use super::values;
+use super::{validations, values};
 use crate::faults::At;
 use crate::tree::members;
 
@@ -81,6 +82,7 @@ pub(crate) fn check(schema: &At<'_>, has_status: bool, faults: &mut FieldErrors)
     if flag(schema, "nullable") {
         schema.get("nullable").forbidden(faults, "nullable cannot be true at the root");
     }
+    let before = faults.len();
     let mut structure = Vec::new();
     structural(schema, Level::Root, &mut structure);
     structure.sort_by_key(ToString::to_string);
@@ -89,6 +91,9 @@ pub(crate) fn check(schema: &At<'_>, has_status: bool, faults: &mut FieldErrors)
     }
     faults.extend(structure);
     openapi(schema, true, Within::default(), faults);
+    if faults.len() == before {
+        validations::check::expressions(schema, faults);
+    }
 }
 
 fn flag(at: &At<'_>, name: &str) -> bool {
@@ -328,7 +333,7 @@ fn openapi(schema: &At<'_>, is_root: bool, within: Within<'_>, faults: &mut Fiel
         }
     }
     merging::check(schema, faults);
-    rules(schema, faults);
+    validations::check::form(schema, faults);
 }
 
 /// What one schema says that it may not.
@@ -363,23 +368,6 @@ fn own_members(schema: &At<'_>, within: Within<'_>, faults: &mut FieldErrors) {
     if within.metadata && flag(schema, "x-kubernetes-embedded-resource") {
         let embedded = schema.get("x-kubernetes-embedded-resource");
         embedded.forbidden(faults, "must not be used inside of resource meta");
-    }
-}
-
-/// The form of rules in CEL.
-fn rules(schema: &At<'_>, faults: &mut FieldErrors) {
-    for rule in schema.get("x-kubernetes-validations").items() {
-        let (expression, message) = (rule.get("rule"), rule.get("message"));
-        let trimmed = message.text().trim();
-        if expression.text().trim().is_empty() {
-            faults.push(FieldError::required(&expression.path, "rule is not specified"));
-        } else if !message.text().is_empty() && trimmed.is_empty() {
-            message.invalid(faults, "must be non-empty if specified");
-        } else if trimmed.contains(['\n', '\r']) {
-            message.invalid(faults, "must not contain line breaks");
-        } else if expression.text().trim().contains(['\n', '\r']) && trimmed.is_empty() {
-            message.required(faults, "message must be specified if rule contains line breaks");
-        }
     }
 }
 
