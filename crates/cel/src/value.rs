@@ -481,6 +481,11 @@ impl<'a> List<'a> {
         }
     }
 
+    /// Its items, without those that do not fit their schema.
+    pub fn items(&self) -> Vec<Value<'a>> {
+        self.iter().filter_map(Result::ok).collect()
+    }
+
     pub(crate) fn contains(&self, value: &Value<'a>) -> bool {
         self.iter().any(|item| item.is_ok_and(|item| item.equals(value)))
     }
@@ -612,6 +617,11 @@ impl<'a> Map<'a> {
             (Self::Owned(map), key) => map.get(&Key::of(key)?).map(|(_, value)| Ok(value.clone())),
             (Self::Json(..), _) => None,
         }
+    }
+
+    /// Its values, without those that do not fit their schema.
+    pub fn values(&self) -> Vec<Value<'a>> {
+        self.entries().into_iter().filter_map(|(_, value)| value.ok()).collect()
     }
 
     /// Keys with their values; of an object with fields, those its schema names.

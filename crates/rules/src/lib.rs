@@ -14,6 +14,7 @@ mod kinds;
 pub mod metadata;
 pub mod pod_security;
 mod podspec;
+pub mod policy;
 mod row;
 mod show;
 mod tree;

@@ -1,10 +1,9 @@
-//! Policies that admit or change writes by expressions, and where they apply.
-//!
-//! Expressions are only checked for being there: they are compiled where they run.
+//! Policies that admit or change writes by expressions, and where they apply. Expressions are compiled, to see that they can be.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use skiff_cel::Type;
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names;
 use skiff_meta::{GroupVersion, LabelSelector};
@@ -12,6 +11,7 @@ use skiff_meta::{GroupVersion, LabelSelector};
 use super::webhook::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES};
 use crate::age;
 use crate::at::At;
+use crate::policy::{self as expressions, Scope};
 use crate::row::{EMPTY, METADATA, Row, name_cell};
 use crate::view::{Change, View};
 
@@ -136,8 +136,27 @@ fn parameter(reference: &Value) -> String {
     }
 }
 
+/// What the expressions of a policy may name: its variables, and its parameters, if it has any.
+struct Named {
+    scope: Scope,
+    variables: Vec<(String, Type)>,
+}
+
+impl Named {
+    /// The expression at member `name` must be there and evaluate to one of these types.
+    fn check(&self, at: &At<'_>, name: &str, wanted: &[Type], out: &mut FieldErrors) {
+        if let Err(why) = expressions::fault(at.text(name), self.scope, Some(&self.variables), wanted) {
+            out.push(webhook::unfit(at, name, &why));
+        }
+    }
+
+    fn unauthorized(&self) -> Self {
+        Self { scope: Scope { authorizer: false, ..self.scope }, variables: self.variables.clone() }
+    }
+}
+
 /// What both kinds of policies have.
-fn policy(spec: &At<'_>, out: &mut FieldErrors) {
+fn policy(spec: &At<'_>, patches: bool, out: &mut FieldErrors) -> Named {
     spec.one_of("failurePolicy", FAILURE_POLICIES, out);
     if spec.has("paramKind") {
         parameter_kind(&spec.get("paramKind"), out);
@@ -151,7 +170,10 @@ fn policy(spec: &At<'_>, out: &mut FieldErrors) {
     } else {
         spec.missing("matchConstraints", "", out);
     }
-    webhook::conditions(spec, out);
+    let params = spec.has("paramKind");
+    webhook::conditions(spec, params, out);
+    let scope = Scope { params, authorizer: true, patches };
+    let mut named = Named { scope, variables: Vec::new() };
     for variable in spec.items("variables") {
         let name = variable.text("name");
         if name.trim().is_empty() {
@@ -159,14 +181,25 @@ fn policy(spec: &At<'_>, out: &mut FieldErrors) {
         } else if !names::c_identifier(name).is_empty() || RESERVED.contains(&name) {
             variable.invalid("name", "must be a valid CEL identifier", out);
         }
-        expression(&variable, "expression is not specified", out);
+        let mut ty = Type::Error;
+        if expression(&variable, "expression is not specified", out) {
+            match expressions::fault(variable.text("expression"), scope, Some(&named.variables), &[]) {
+                Ok(found) => ty = found,
+                Err(why) => out.push(webhook::unfit(&variable, "expression", &why)),
+            }
+        }
+        named.variables.push((name.to_owned(), ty));
     }
+    named
 }
 
-fn expression(at: &At<'_>, why: &str, out: &mut FieldErrors) {
-    if at.text("expression").trim().is_empty() {
+/// Whether an expression is there.
+fn expression(at: &At<'_>, why: &str, out: &mut FieldErrors) -> bool {
+    let there = !at.text("expression").trim().is_empty();
+    if !there {
         at.missing("expression", why, out);
     }
+    there
 }
 
 fn parameter_kind(at: &At<'_>, out: &mut FieldErrors) {
@@ -223,14 +256,20 @@ fn mutable_operations(resources: &At<'_>, out: &mut FieldErrors) {
 
 fn validate_validating(object: &Value, out: &mut FieldErrors) {
     let spec = At::member(object, "spec");
-    policy(&spec, out);
+    let named = policy(&spec, false, out);
+    let unauthorized = named.unauthorized();
     if spec.value.count("validations") == 0 && spec.value.count("auditAnnotations") == 0 {
         let why = "validations or auditAnnotations must contain at least one item";
         spec.missing("validations", why, out);
         return spec.missing("auditAnnotations", why, out);
     }
     for validation in spec.items("validations") {
-        expression(&validation, "expression is not specified", out);
+        if expression(&validation, "expression is not specified", out) {
+            named.check(&validation, "expression", &[Type::Bool], out);
+        }
+        if !validation.text("messageExpression").trim().is_empty() {
+            unauthorized.check(&validation, "messageExpression", &[Type::String], out);
+        }
         for name in ["messageExpression", "message"] {
             let text = validation.text(name);
             if !text.is_empty() && text.trim().is_empty() {
@@ -242,10 +281,10 @@ fn validate_validating(object: &Value, out: &mut FieldErrors) {
         }
         validation.optional_one_of("reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"], out);
     }
-    audit_annotations(&spec, object.at("metadata").text("name"), out);
+    audit_annotations(&spec, object.at("metadata").text("name"), &unauthorized, out);
 }
 
-fn audit_annotations(spec: &At<'_>, name: &str, out: &mut FieldErrors) {
+fn audit_annotations(spec: &At<'_>, name: &str, named: &Named, out: &mut FieldErrors) {
     const MOST: usize = 20;
     const LONGEST: usize = 5 << 10;
     if spec.value.count("auditAnnotations") > MOST {
@@ -257,7 +296,7 @@ fn audit_annotations(spec: &At<'_>, name: &str, out: &mut FieldErrors) {
         out.extend(names::qualified_name(&key).iter().map(|why| FieldError::invalid(&path, key.as_str(), why)));
         match annotation.text("valueExpression").trim().len() {
             0 => annotation.missing("valueExpression", "valueExpression is not specified", out),
-            1..=LONGEST => {}
+            1..=LONGEST => named.check(&annotation, "valueExpression", &[Type::String, Type::Null], out),
             _ => annotation.missing("valueExpression", &format!("must not exceed {LONGEST} bytes in length"), out),
         }
     }
@@ -266,7 +305,7 @@ fn audit_annotations(spec: &At<'_>, name: &str, out: &mut FieldErrors) {
 
 fn validate_mutating(object: &Value, out: &mut FieldErrors) {
     let spec = At::member(object, "spec");
-    policy(&spec, out);
+    let named = policy(&spec, true, out);
     mutable_operations(&spec.get("matchConstraints"), out);
     if spec.value.count("mutations") == 0 {
         spec.missing("mutations", "mutations must contain at least one item", out);
@@ -282,7 +321,10 @@ fn validate_mutating(object: &Value, out: &mut FieldErrors) {
             }
         };
         if mutation.has(wanted) {
-            expression(&mutation.get(wanted), "", out);
+            let holder = mutation.get(wanted);
+            if expression(&holder, "", out) {
+                named.check(&holder, "expression", &[expressions::output(wanted == "applyConfiguration")], out);
+            }
         } else {
             mutation.missing(wanted, &format!("must be specified when patchType is {kind}"), out);
         }
@@ -371,7 +413,8 @@ mod tests {
     #[test]
     fn mutating() {
         let mut policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules()},
-            "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}});
+            "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+                "[JSONPatch{op: 'remove', path: '/a'}]"}}]}});
         MUTATING_ADMISSION_POLICY.default(&mut policy);
         assert_eq!(MUTATING_ADMISSION_POLICY.validate_create(&policy), []);
         policy["spec"]["mutations"][0]["patchType"] = json!("ApplyConfiguration");

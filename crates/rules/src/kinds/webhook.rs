@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_cel::Type;
+use skiff_meta::field::{FaultKind, FieldError, FieldErrors};
 use skiff_meta::names;
 
 use crate::age;
 use crate::at::At;
+use crate::policy::{self, Scope};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 
@@ -105,15 +107,27 @@ fn validate_hook(hook: &At<'_>, quiet: bool, out: &mut FieldErrors) {
         (false, true) => service(&client.get("service"), out),
         _ => hook.missing("clientConfig", "exactly one of url or service is required", out),
     }
-    conditions(hook, out);
+    conditions(hook, false, out);
 }
 
-/// Conditions under which requests are looked at; their expressions are compiled where they run.
-pub(super) fn conditions(holder: &At<'_>, out: &mut FieldErrors) {
+/// The fault of an expression; one that only cannot be run is upstream's own fault.
+pub(super) fn unfit(at: &At<'_>, name: &str, why: &str) -> FieldError {
+    let path = at.path(name);
+    match why.starts_with("program instantiation failed") {
+        true => FieldError { kind: FaultKind::Internal, path, message: format!("Internal error: {why}") },
+        false => FieldError::invalid(&path, at.text(name), why),
+    }
+}
+
+/// Conditions under which requests are looked at. `params`: whether they may name parameters.
+pub(super) fn conditions(holder: &At<'_>, params: bool, out: &mut FieldErrors) {
+    let scope = Scope { params, authorizer: true, patches: false };
     holder.at_most("matchConditions", 64, out);
     for condition in holder.items("matchConditions") {
         if condition.text("expression").trim().is_empty() {
             condition.missing("expression", "", out);
+        } else if let Err(why) = policy::fault(condition.text("expression"), scope, None, &[Type::Bool]) {
+            out.push(unfit(&condition, "expression", &why));
         }
         condition.require_form("name", names::qualified_name, out);
     }
