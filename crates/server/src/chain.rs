@@ -17,6 +17,8 @@ use skiff_client::Body;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_store::{Compare, Revision, Write};
 
+use crate::webhooks::Reinvocation;
+
 /// Somebody known by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -234,11 +236,33 @@ pub struct AdmissionRequest<'a> {
     pub view: &'a dyn View,
     /// Where to say more than yes or no.
     pub notes: &'a Notes,
+    /// The object in its other forms.
+    pub forms: &'a dyn Forms,
+    /// How often plug-ins that change objects were asked before; at most once.
+    pub round: usize,
+}
+
+/// An object on its way has other forms: the same objects are served in several versions, some in several groups.
+pub trait Forms: Send + Sync {
+    /// What else the object's resource and kind are called.
+    fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)>;
+    /// From the form of the request to that of an equivalent.
+    fn convert(&self, object: &mut Value, to: &GroupVersionResource);
+    /// From the form of an equivalent to that of the request.
+    fn restore(&self, object: &mut Value, from: &GroupVersionResource);
+    /// An object that was changed by others, fitting its kind and defaulted.
+    ///
+    /// # Errors
+    /// When it cannot be made to fit.
+    fn fit(&self, object: Value) -> Result<Value, Status>;
 }
 
 /// What plug-ins say beside yes and no.
 #[derive(Debug, Default)]
-pub struct Notes(parking_lot::Mutex<Said>);
+pub struct Notes {
+    said: parking_lot::Mutex<Said>,
+    hooks: parking_lot::Mutex<Reinvocation>,
+}
 
 /// What was said.
 #[derive(Debug, Default)]
@@ -247,20 +271,37 @@ pub struct Said {
     pub warnings: Vec<String>,
     /// For the audit log.
     pub annotations: BTreeMap<String, String>,
+    /// Whether plug-ins shall have another look, since somebody from outside changed the object.
+    pub again: bool,
 }
 
 impl Notes {
     /// Warns the client.
     pub fn warn(&self, text: impl Into<String>) {
-        self.0.lock().warnings.push(text.into());
+        self.said.lock().warnings.push(text.into());
     }
     /// Writes something into the audit log.
     pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
-        self.0.lock().annotations.insert(key.into(), value.into());
+        self.said.lock().annotations.insert(key.into(), value.into());
+    }
+    /// Asks for another look of all plug-ins that change objects.
+    pub fn ask_again(&self) {
+        self.said.lock().again = true;
+    }
+    /// Whether somebody asked for that.
+    pub fn is_wanted_again(&self) -> bool {
+        self.said.lock().again
     }
     /// All that was said.
     pub fn into_said(self) -> Said {
-        self.0.into_inner()
+        self.said.into_inner()
+    }
+    /// Which webhooks wait to be asked again.
+    pub(crate) fn take_hooks(&self) -> Reinvocation {
+        std::mem::take(&mut *self.hooks.lock())
+    }
+    pub(crate) fn put_hooks(&self, hooks: Reinvocation) {
+        *self.hooks.lock() = hooks;
     }
 }
 
@@ -303,6 +344,8 @@ pub trait Admission: Send + Sync {
     ) -> Result<(), Status> {
         Ok(())
     }
+    /// What it counts, in Prometheus' text form.
+    fn metrics(&self, _out: &mut String) {}
 }
 
 /// Makes service account tokens (`serviceaccounts/token`).

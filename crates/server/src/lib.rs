@@ -33,6 +33,7 @@ pub mod snapshot;
 mod tree;
 mod verbs;
 mod view;
+mod webhooks;
 mod write;
 
 pub use api::Api;

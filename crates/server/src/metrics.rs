@@ -150,6 +150,7 @@ impl Metrics {
         if let Some(flow) = &api.flow {
             flow.write_metrics(&mut out);
         }
+        api.chain.admission.iter().for_each(|plugin| plugin.metrics(&mut out));
         write_objects(api, &mut out);
         out
     }

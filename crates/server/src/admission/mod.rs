@@ -10,14 +10,18 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod persistent_volume_claim_resize;
+mod pod_resize_validator;
 mod pod_security;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 
@@ -25,9 +29,11 @@ use serde_json::Value;
 use skiff_meta::{GroupResource, Object, Status, WorldRef};
 
 use crate::chain::{Admission, AdmissionRequest, Authorizer, View};
+use crate::webhooks;
 
 /// All plug-ins in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<Arc<dyn Admission>> {
+    let (mutating, validating) = webhooks::plugins(&world);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
@@ -38,18 +44,24 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
         Arc::new(priority::Priority),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
         Arc::new(default_storage_class::DefaultStorageClass),
+        Arc::new(storage_object_in_use_protection::StorageObjectInUseProtection),
+        Arc::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
         Arc::new(runtime_class::RuntimeClass),
         Arc::new(certificates::CertificateApproval::new(authorizer.clone())),
         Arc::new(certificates::CertificateSigning::new(authorizer)),
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(default_ingress_class::DefaultIngressClass),
+        Arc::new(pod_topology_labels::PodTopologyLabels),
+        Arc::new(pod_resize_validator::PodResizeValidator),
+        mutating,
+        validating,
         // The last word: nothing is charged that somebody else refuses.
         Arc::new(resource_quota::ResourceQuota::new(world)),
     ]
 }
 
 /// The refusal of a plug-in. Where the name is still to be generated, its beginning stands for it.
-fn refuse(request: &AdmissionRequest<'_>, object: Option<&Value>, why: &str) -> Status {
+pub(crate) fn refuse(request: &AdmissionRequest<'_>, object: Option<&Value>, why: &str) -> Status {
     let said = |field: &str| object.and_then(|o| o["metadata"][field].as_str()).filter(|text| !text.is_empty());
     let own = Some(request.name).filter(|name| !name.is_empty());
     let name = own.or_else(|| said("name")).or_else(|| said("generateName")).unwrap_or("Unknown");
@@ -57,7 +69,7 @@ fn refuse(request: &AdmissionRequest<'_>, object: Option<&Value>, why: &str) -> 
 }
 
 /// An object of the cache; when it seems not to be there, as of now.
-async fn find(
+pub(crate) async fn find(
     view: &dyn View,
     resource: &GroupResource,
     namespace: &str,

@@ -6,7 +6,21 @@ use serde_json::Value;
 use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
 use crate::auth::testing::{TestView, block_on};
-use crate::chain::{Admission, AdmissionRequest, Extra, Notes, Operation, Said, User};
+use crate::chain::{Admission, AdmissionRequest, Extra, Forms, Notes, Operation, Said, User};
+
+/// Objects that are called by one name only, and fit.
+pub(crate) struct OneForm;
+
+impl Forms for OneForm {
+    fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)> {
+        Vec::new()
+    }
+    fn convert(&self, _object: &mut Value, _to: &GroupVersionResource) {}
+    fn restore(&self, _object: &mut Value, _from: &GroupVersionResource) {}
+    fn fit(&self, object: Value) -> Result<Value, Status> {
+        Ok(object)
+    }
+}
 
 /// A plug-in and a cache.
 pub(crate) struct Trial<A> {
@@ -95,6 +109,8 @@ impl<'a> Attempt<'a> {
             options: &Value::Null,
             view: &*self.view,
             notes: &self.notes,
+            forms: &OneForm,
+            round: 0,
         }
     }
 

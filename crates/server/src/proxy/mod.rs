@@ -26,6 +26,7 @@ use skiff_meta::{GroupResource, Status, WorldRef};
 use dial::Dialer;
 use location::{Location, Stream, Wanted};
 use options::Query;
+pub(crate) use service::endpoint;
 
 use crate::auth::forbidden;
 use crate::chain::{Attributes, Authorizer, ConnectTarget, Connector, Decision, View};

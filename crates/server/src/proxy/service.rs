@@ -34,6 +34,27 @@ pub(super) fn location(
     wanted.at(address, &port.to_string(), path)
 }
 
+/// Host and port of somebody who answers for a Service's `port`.
+pub(crate) fn endpoint(
+    view: &dyn View,
+    namespace: &str,
+    name: &str,
+    port: u16,
+    random: u64,
+) -> Result<(String, u16), Status> {
+    let id = GroupResource::new("", "services");
+    // Upstream names it in the singular here.
+    let missing = || Status::not_found(&GroupResource::new("", "service"), name);
+    let service = view.get(&id, namespace, name).ok_or_else(missing)?;
+    let service = service.typed::<Service>().map_err(Status::internal)?;
+    let spec = service.spec.as_ref();
+    if let Some(elsewhere) = spec.filter(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+        return Ok((elsewhere.external_name.clone().unwrap_or_default(), port));
+    }
+    let wanted = Wanted { scheme: "https", name, port: &port.to_string() };
+    location(view, namespace, &wanted, String::new(), random).map(|found| (found.host, found.port))
+}
+
 /// A port is asked for by name or by number.
 fn port_name(service: &Service, wanted: &Wanted<'_>) -> Result<String, Status> {
     let Ok(number) = wanted.port.parse::<i32>() else { return Ok(wanted.port.to_owned()) };

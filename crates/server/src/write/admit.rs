@@ -1,10 +1,15 @@
 //! A write passes the admission plug-ins.
 
 use serde_json::Value;
+use skiff_meta::codec::Decoded;
+use skiff_meta::schema::TypeRef;
 use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
 use crate::call::Call;
-use crate::chain::{AdmissionRequest, Extra, Notes, Operation};
+use crate::chain::{AdmissionRequest, Extra, Forms, Notes, Operation};
+use crate::request::decode::{self, Expected};
+use crate::request::query::FieldValidation;
+use crate::resource::Served;
 
 /// What a write shows to admission, beside the objects.
 #[derive(Clone, Copy)]
@@ -34,12 +39,20 @@ impl Admitted<'_> {
 
     async fn ask_to_change(&self, call: &Call, notes: &Notes, object: &mut Value) -> Result<bool, Status> {
         let gvr = call.served.gvr();
-        let request = self.request(call, &gvr, notes);
+        let forms = self.forms(call);
+        let mut request = self.request(call, &gvr, notes, &forms);
         let mut changed = false;
-        for plugin in &call.api.chain.admission {
-            if plugin.handles(self.operation, &gvr, request.subresource) {
-                plugin.mutate(&request, object).await?;
-                changed |= plugin.changes_objects();
+        // Whoever changed the object for somebody outside may have to do so again.
+        for round in 0..2 {
+            request.round = round;
+            for plugin in &call.api.chain.admission {
+                if plugin.handles(self.operation, &gvr, request.subresource) {
+                    plugin.mutate(&request, object).await?;
+                    changed |= plugin.changes_objects();
+                }
+            }
+            if !notes.is_wanted_again() {
+                break;
             }
         }
         Ok(changed)
@@ -55,7 +68,8 @@ impl Admitted<'_> {
 
     async fn ask(&self, call: &Call, notes: &Notes, object: Option<&Value>) -> Result<Extra, Status> {
         let gvr = call.served.gvr();
-        let request = self.request(call, &gvr, notes);
+        let forms = self.forms(call);
+        let request = self.request(call, &gvr, notes, &forms);
         let mut extra = Extra::default();
         for plugin in &call.api.chain.admission {
             if plugin.handles(self.operation, &gvr, request.subresource) {
@@ -70,6 +84,7 @@ impl Admitted<'_> {
         call: &'a Call,
         resource: &'a GroupVersionResource,
         notes: &'a Notes,
+        forms: &'a CallForms<'a>,
     ) -> AdmissionRequest<'a> {
         AdmissionRequest {
             operation: self.operation,
@@ -84,6 +99,77 @@ impl Admitted<'_> {
             options: self.options,
             view: &*call.api.view,
             notes,
+            forms,
+            round: 0,
         }
+    }
+
+    fn forms<'a>(&'a self, call: &'a Call) -> CallForms<'a> {
+        CallForms { call, kind: self.kind }
+    }
+}
+
+/// The object of a call in its other forms.
+struct CallForms<'a> {
+    call: &'a Call,
+    kind: &'a GroupVersionKind,
+}
+
+impl CallForms<'_> {
+    /// Whether the object is that of the resource, and not one of a subresource.
+    fn is_whole(&self) -> bool {
+        *self.kind == self.call.served.version.gvk
+    }
+
+    fn find(&self, resource: &GroupVersionResource) -> Option<Served> {
+        self.call.api.catalog.registry().find(resource).cloned()
+    }
+}
+
+impl Forms for CallForms<'_> {
+    fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)> {
+        let served = &self.call.served;
+        let Some(cache) = served.resource.cache.as_ref().filter(|_| self.is_whole()) else { return Vec::new() };
+        let registry = self.call.api.catalog.registry();
+        let same = registry
+            .resources()
+            .iter()
+            .filter(|other| other.cache.as_ref().is_some_and(|other| other.prefix() == cache.prefix()));
+        let all = same.flat_map(|resource| {
+            resource.versions.iter().map(|version| Served { resource: resource.clone(), version: version.clone() })
+        });
+        let own = served.gvr();
+        all.filter(|other| other.gvr() != own).map(|other| (other.gvr(), other.version.gvk.clone())).collect()
+    }
+
+    fn convert(&self, object: &mut Value, to: &GroupVersionResource) {
+        if let Some(to) = self.find(to) {
+            self.call.served.version.conversion.to_stored(object);
+            to.version.conversion.to_served(object);
+        }
+    }
+
+    fn restore(&self, object: &mut Value, from: &GroupVersionResource) {
+        if let Some(from) = self.find(from) {
+            from.version.conversion.to_stored(object);
+            self.call.served.version.conversion.to_served(object);
+        }
+    }
+
+    fn fit(&self, object: Value) -> Result<Value, Status> {
+        let decoded = Decoded { value: object, duplicates: Vec::new() };
+        let fit = |root| {
+            let expected = Expected { gvk: self.kind, root, protobuf: false };
+            decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"")
+                .map_err(|status| Status::internal(status.message))
+        };
+        if !self.is_whole() {
+            let schema = skiff_api::facts::schema(self.kind);
+            return fit(schema.as_ref().map_or(TypeRef::any(), |schema| schema.root()));
+        }
+        let version = &self.call.served.version;
+        let mut object = fit(version.root())?;
+        version.rules().default(&mut object);
+        Ok(object)
     }
 }

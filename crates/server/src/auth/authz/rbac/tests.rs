@@ -167,6 +167,8 @@ fn attempt(view: &Arc<TestView>, attempt: &Attempt<'_>) -> Result<(), Status> {
         options: &Value::Null,
         view: &**view,
         notes: &Notes::default(),
+        forms: &crate::admission::testing::OneForm,
+        round: 0,
     };
     assert!(plugin.handles(request.operation, &resource, ""));
     block_on(plugin.validate(&request, Some(&attempt.object), &mut Extra::default()))
