@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -87,6 +88,8 @@ pub struct Object {
     splice: u32,
     /// Where the member `kind` begins, 0 where there is none.
     kind: u32,
+    /// From the member `metadata.managedFields` to the next one.
+    managed: Range<u32>,
     revision: u64,
     meta: Meta,
     trace: Option<TraceContext>,
@@ -100,8 +103,8 @@ impl Object {
     /// When the bytes are not a JSON object with `metadata.uid`.
     pub fn from_canonical(bytes: Bytes, revision: u64, trace: Option<TraceContext>) -> Result<Self, ObjectError> {
         let head: Head = serde_json::from_slice(&bytes)?;
-        let (splice, kind) = offsets(&bytes, &head.metadata.uid)?;
-        Ok(Self { bytes, splice, kind, revision, meta: head.metadata, trace, decoded: OnceLock::new() })
+        let Offsets { splice, kind, managed } = offsets(&bytes, &head.metadata.uid)?;
+        Ok(Self { bytes, splice, kind, managed, revision, meta: head.metadata, trace, decoded: OnceLock::new() })
     }
 
     /// From a JSON tree that carries its own resourceVersion, as the wire does (clients use this).
@@ -123,6 +126,7 @@ impl Object {
             bytes,
             splice: self.splice,
             kind: self.kind,
+            managed: self.managed.clone(),
             revision,
             meta,
             trace: self.trace,
@@ -195,6 +199,17 @@ impl Object {
         out.freeze()
     }
 
+    /// The JSON with its resourceVersion and without `metadata.managedFields`.
+    fn unmanaged_json(&self) -> BytesMut {
+        let (splice, managed) = (self.splice as usize, self.managed.start as usize..self.managed.end as usize);
+        let mut out = BytesMut::with_capacity(self.json_size() - managed.len());
+        out.put_slice(&self.bytes[..managed.start]);
+        out.put_slice(&self.bytes[managed.end..splice]);
+        self.write_version(&mut out);
+        out.put_slice(&self.bytes[splice..]);
+        out
+    }
+
     /// The JSON tree with its resourceVersion.
     ///
     /// # Errors
@@ -203,19 +218,22 @@ impl Object {
         Ok(serde_json::from_slice(&self.to_json())?)
     }
 
-    /// The typed form, decoded at the first call and shared from then on.
+    /// The typed form, decoded at the first call and shared from then on, without `metadata.managedFields`: decoded they
+    /// are several times as large as all the rest, no reader of typed objects asks for them, and a write without them
+    /// leaves them as they are.
     ///
     /// One object has one typed form in a process; asking for a second type decodes anew at every call.
     ///
     /// # Errors
     /// When the JSON does not fit `K`.
-    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, ObjectError> {
+    pub fn typed<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self) -> Result<Arc<K>, ObjectError> {
         if let Some(found) = self.decoded.get()
             && let Ok(typed) = found.clone().downcast::<K>()
         {
             return Ok(typed);
         }
-        let typed: Arc<K> = Arc::new(serde_json::from_slice(&self.to_json())?);
+        // Lists that grew while they were read have room for four items, and a pod's one volume is 2 KiB; a copy fits.
+        let typed: Arc<K> = Arc::new(serde_json::from_slice::<K>(&self.unmanaged_json())?.clone());
         // Whoever loses the race, or asks for another type, keeps a copy of its own.
         let _ = self.decoded.set(typed.clone());
         Ok(typed)
@@ -234,17 +252,24 @@ pub fn canonical_bytes(value: &Value) -> Result<Bytes, ObjectError> {
     Ok(bytes.into())
 }
 
-/// Where `"resourceVersion":"N",` belongs: right before `"uid":"<this uid>"` in the metadata. The UID's text also
-/// stands elsewhere at times (in an annotation, in its own managed fields), but not as this member of this object:
-/// metadata sorts before spec and status, and after it only `kind`, so the first hit at depth two is searched for.
-///
-/// The member `kind` of the object is passed on the way: the second number is where it begins, 0 when there is none.
-fn offsets(bytes: &[u8], uid: &str) -> Result<(u32, u32), ObjectError> {
+/// Places in canonical bytes.
+struct Offsets {
+    /// Where `"resourceVersion":"N",` belongs: right before `"uid":"<this uid>"` in the metadata. The UID's text also
+    /// stands elsewhere at times (in an annotation, in its own managed fields), but not as this member of this object:
+    /// metadata sorts before spec and status, and after it only `kind`, so the first hit at depth two is searched for.
+    splice: u32,
+    /// Where the object's member `kind`, which is passed on the way, begins; 0 when there is none.
+    kind: u32,
+    /// From `metadata.managedFields` to the next member; empty where there are none.
+    managed: Range<u32>,
+}
+
+fn offsets(bytes: &[u8], uid: &str) -> Result<Offsets, ObjectError> {
     if uid.is_empty() {
         return Err(ObjectError::NotCanonical("metadata.uid is missing"));
     }
-    let too_large = |_| ObjectError::NotCanonical("object is over 4 GiB");
-    let (mut depth, mut i, mut kind) = (0u32, 0usize, 0u32);
+    let place = |at| u32::try_from(at).map_err(|_| ObjectError::NotCanonical("object is over 4 GiB"));
+    let (mut depth, mut i, mut kind, mut managed) = (0u32, 0usize, 0u32, 0..0);
     let mut in_metadata = false;
     while i < bytes.len() {
         match bytes[i] {
@@ -258,13 +283,21 @@ fn offsets(bytes: &[u8], uid: &str) -> Result<(u32, u32), ObjectError> {
             b'"' => {
                 let start = i;
                 i = string_end(bytes, i)?;
-                let is_key = bytes.get(i + 1) == Some(&b':');
-                if is_key && depth == 1 && &bytes[start..=i] == b"\"metadata\"" {
-                    in_metadata = true;
-                } else if is_key && depth == 1 && &bytes[start..=i] == b"\"kind\"" {
-                    kind = u32::try_from(start).map_err(too_large)?;
-                } else if is_key && depth == 2 && in_metadata && &bytes[start..=i] == b"\"uid\"" {
-                    return u32::try_from(start).map(|splice| (splice, kind)).map_err(too_large);
+                let key = Some(&bytes[start..=i]).filter(|_| bytes.get(i + 1) == Some(&b':'));
+                match key {
+                    Some(b"\"metadata\"") if depth == 1 => in_metadata = true,
+                    Some(b"\"kind\"") if depth == 1 => kind = place(start)?,
+                    Some(key) if depth == 2 && in_metadata => {
+                        if managed.end < managed.start {
+                            managed.end = place(start)?;
+                        }
+                        match key {
+                            b"\"managedFields\"" => managed = place(start)?..0,
+                            b"\"uid\"" => return Ok(Offsets { splice: place(start)?, kind, managed }),
+                            _ => {}
+                        }
+                    }
+                    _ => {}
                 }
             }
             _ => {}
@@ -375,6 +408,24 @@ mod tests {
         assert_eq!(object.to_value().unwrap(), wire);
         let (one, two) = (object.typed::<Value>().unwrap(), object.typed::<Value>().unwrap());
         assert!(Arc::ptr_eq(&one, &two));
+    }
+
+    #[test]
+    fn the_typed_form_leaves_managed_fields_out() {
+        let entry = json!({"manager": "m", "fieldsV1": {"f:metadata": {"f:managedFields": {}}, "uid": "u-1"}});
+        for (managed, more) in [(json!([entry]), json!({})), (json!([]), json!({"ownerReferences": [{"uid": "u-2"}]}))] {
+            let mut whole = sample();
+            whole["data"]["managedFields"] = json!("kept");
+            whole["metadata"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let mut managed_too = whole.clone();
+            managed_too["metadata"]["managedFields"] = managed;
+            let object = Object::from_canonical(canonical_bytes(&managed_too).unwrap(), 7, None).unwrap();
+            for tree in [&mut whole, &mut managed_too] {
+                tree["metadata"]["resourceVersion"] = json!("7");
+            }
+            assert_eq!(*object.typed::<Value>().unwrap(), whole);
+            assert_eq!(object.to_value().unwrap(), managed_too);
+        }
     }
 
     #[test]

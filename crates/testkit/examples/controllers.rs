@@ -21,6 +21,10 @@ const TICKS: f64 = 100.0;
 /// Creations on their way at the same time.
 const AT_ONCE: usize = 16;
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Processor time of this process so far, in seconds.

@@ -20,6 +20,10 @@ use skiff_server::pki::Pki;
 use skiff_server::{Api, ServerConfig};
 use skiff_store::EmbeddedStore;
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Requests on their way at one time.

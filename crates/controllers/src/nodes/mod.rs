@@ -139,7 +139,6 @@ impl Controller {
 
     /// How long the node has been silent.
     fn silent(&self, name: &str) -> Duration {
-        let now = self.world.elapsed();
         let lease = self.leases.get("kube-node-lease", name);
         let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone()).map(|t| t.0.to_string());
         let node = self.nodes.get("", name);
@@ -149,6 +148,8 @@ impl Controller {
         });
         let said = format!("{renewed:?} {told:?}");
         let mut heartbeats = self.heartbeats.lock();
+        // Read under the lock, so that no other thread has seen a later time before.
+        let now = self.world.elapsed();
         let last = heartbeats.entry(name.to_owned()).or_insert_with(|| Heartbeat { said: said.clone(), seen: now });
         if last.said != said {
             let was = now - last.seen;

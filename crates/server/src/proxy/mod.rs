@@ -86,7 +86,7 @@ impl NodeConnector {
     }
 
     /// An object as it is now.
-    async fn find<K: DeserializeOwned + Send + Sync + 'static>(
+    async fn find<K: DeserializeOwned + Clone + Send + Sync + 'static>(
         &self,
         resource: &str,
         namespace: &str,
