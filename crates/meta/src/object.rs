@@ -413,7 +413,8 @@ mod tests {
     #[test]
     fn the_typed_form_leaves_managed_fields_out() {
         let entry = json!({"manager": "m", "fieldsV1": {"f:metadata": {"f:managedFields": {}}, "uid": "u-1"}});
-        for (managed, more) in [(json!([entry]), json!({})), (json!([]), json!({"ownerReferences": [{"uid": "u-2"}]}))] {
+        for (managed, more) in [(json!([entry]), json!({})), (json!([]), json!({"ownerReferences": [{"uid": "u-2"}]}))]
+        {
             let mut whole = sample();
             whole["data"]["managedFields"] = json!("kept");
             whole["metadata"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

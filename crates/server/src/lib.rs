@@ -23,6 +23,7 @@ mod metrics;
 pub mod openapi;
 mod paths;
 pub mod pki;
+mod policies;
 mod proxy;
 mod request;
 mod resource;

@@ -10,16 +10,21 @@ use crate::{Part, age};
 
 const FINALIZER: &str = "kubernetes";
 
+/// A namespace has its name as a label.
+fn label(object: &mut Value) {
+    let name = object.at("metadata").text("name").to_owned();
+    if !name.is_empty() {
+        object.child("metadata").child("labels").put("kubernetes.io/metadata.name", name.into());
+    }
+}
+
 pub(crate) const NAMESPACE: Row = Row {
     name: NameForm::Label,
     status: Some(|| json!({"phase": "Active"})),
-    default: |object| {
-        let name = object.at("metadata").text("name").to_owned();
-        if !name.is_empty() {
-            object.child("metadata").child("labels").put("kubernetes.io/metadata.name", name.into());
-        }
-    },
+    default: label,
     prepare_create: |object| {
+        // A name that was made up is known only now.
+        label(object);
         let spec = object.child("spec");
         let mut finalizers: Vec<Value> = spec.items("finalizers").to_vec();
         if !spec.texts("finalizers").any(|f| f == FINALIZER) {

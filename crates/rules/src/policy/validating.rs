@@ -45,9 +45,12 @@ pub struct Decision {
     pub reason: String,
 }
 
+/// Things with names.
+type Named<T> = Vec<(String, T)>;
+
 /// Variables, each compiled with those before it.
-pub(super) fn variables(list: &Json, scope: Scope) -> (Vec<(String, Type)>, Vec<(String, Expression)>) {
-    let (mut types, mut compiled): (Vec<(String, Type)>, Vec<(String, Expression)>) = (Vec::new(), Vec::new());
+pub(super) fn variables(list: &Json, scope: Scope) -> (Named<Type>, Named<Expression>) {
+    let (mut types, mut compiled) = (Named::<Type>::new(), Named::<Expression>::new());
     for variable in items(list) {
         let name = text(&variable["name"]).to_owned();
         let expression = Expression::compile(&environment(scope, Some(&types)), text(&variable["expression"]), &[]);

@@ -29,11 +29,12 @@ use serde_json::Value;
 use skiff_meta::{GroupResource, Object, Status, WorldRef};
 
 use crate::chain::{Admission, AdmissionRequest, Authorizer, View};
-use crate::webhooks;
+use crate::{policies, webhooks};
 
 /// All plug-ins in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<Arc<dyn Admission>> {
     let (mutating, validating) = webhooks::plugins(&world);
+    let (mutating_policies, validating_policies) = policies::plugins(&authorizer);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
@@ -53,7 +54,9 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
         Arc::new(default_ingress_class::DefaultIngressClass),
         Arc::new(pod_topology_labels::PodTopologyLabels),
         Arc::new(pod_resize_validator::PodResizeValidator),
+        mutating_policies,
         mutating,
+        validating_policies,
         validating,
         // The last word: nothing is charged that somebody else refuses.
         Arc::new(resource_quota::ResourceQuota::new(world)),

@@ -36,7 +36,6 @@ struct Node {
     rules: Vec<Rule>,
     element: Option<Box<Node>>,
     properties: BTreeMap<String, Node>,
-    all_of: Vec<Node>,
     /// The names of the keys of a list with keys; of other lists and of maps, nothing is said.
     keys: Option<Vec<String>>,
     /// The schema of what expressions above cannot name.
@@ -92,7 +91,7 @@ impl Validations {
     pub(super) fn read(schema: Option<&Json>) -> Option<Self> {
         let json = schema?;
         let schema = Schema::read(json, true);
-        let root = Node::read(json, json, Some(&schema))?;
+        let root = Node::read(json, Some(&schema))?;
         Some(Self { schema, root })
     }
 
@@ -107,11 +106,11 @@ impl Validations {
 }
 
 impl Node {
-    /// `rules`: the schema whose rules these are; it is another than `structure` below `allOf`.
-    fn read(rules: &Json, structure: &Json, typed: Option<&Schema>) -> Option<Self> {
+    /// From a schema, and what expressions know of it.
+    fn read(schema: &Json, typed: Option<&Schema>) -> Option<Self> {
         let typed = typed?;
-        let mut node = Node { ty: text(&structure["type"]).to_owned(), ..Node::default() };
-        let own = items(&rules["x-kubernetes-validations"]);
+        let mut node = Node { ty: text(&schema["type"]).to_owned(), ..Node::default() };
+        let own = items(&schema["x-kubernetes-validations"]);
         if !own.is_empty()
             && let Some(decl) = typed.declare("selfType")
         {
@@ -127,33 +126,30 @@ impl Node {
                         text: text(&rule["rule"]).trim().to_owned(),
                         message: text(&rule["message"]).trim().to_owned(),
                         reason: text(&rule["reason"]).to_owned(),
-                        path: path::normalized(text(&rule["fieldPath"]), structure).unwrap_or_default(),
+                        path: path::normalized(text(&rule["fieldPath"]), schema).unwrap_or_default(),
                         optional_old: rule["optionalOldSelf"] == true,
                     }
                 })
                 .collect();
         }
-        if structure["x-kubernetes-list-type"] == "map" {
-            let keys = items(&structure["x-kubernetes-list-map-keys"]);
+        if schema["x-kubernetes-list-type"] == "map" {
+            let keys = items(&schema["x-kubernetes-list-map-keys"]);
             node.keys = Some(keys.iter().map(|key| text(key).to_owned()).collect());
         }
         for name in ["items", "additionalProperties"] {
-            if rules[name].is_object() && structure[name].is_object() {
-                node.element = Node::read(&rules[name], &structure[name], typed.element()).map(Box::new);
+            if schema[name].is_object() {
+                node.element = Node::read(&schema[name], typed.element()).map(Box::new);
             }
         }
-        for (name, property) in rules["properties"].as_object().into_iter().flatten() {
-            let Some(structure) = structure["properties"].get(name) else { continue };
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let unnamed = skiff_cel::escape(name).is_none();
-            let own = unnamed.then(|| Schema::read(structure, structure["x-kubernetes-embedded-resource"] == true));
-            if let Some(mut below) = Node::read(property, structure, own.as_ref().or_else(|| typed.field(name))) {
+            let own = unnamed.then(|| Schema::read(property, property["x-kubernetes-embedded-resource"] == true));
+            if let Some(mut below) = Node::read(property, own.as_ref().or_else(|| typed.field(name))) {
                 below.own = own;
                 node.properties.insert(name.clone(), below);
             }
         }
-        node.all_of = items(&rules["allOf"]).iter().filter_map(|all| Node::read(all, structure, Some(typed))).collect();
-        let any = !node.rules.is_empty() || node.element.is_some();
-        (any || !node.properties.is_empty() || !node.all_of.is_empty()).then_some(node)
+        (!node.rules.is_empty() || node.element.is_some() || !node.properties.is_empty()).then_some(node)
     }
 }
 
@@ -227,9 +223,6 @@ impl Run {
         }
         let schema = node.own.as_ref().unwrap_or(schema);
         self.rules(node, schema, path, seen)?;
-        for all in &node.all_of {
-            self.visit(all, schema, path, Seen { same: None, ..seen })?;
-        }
         match seen.new {
             Json::Array(list) => {
                 let (Some(element), Some(below)) = (&node.element, schema.element()) else { return Ok(()) };

@@ -1,0 +1,22 @@
+//! Policies: admission by expressions, kept in the cluster (`ValidatingAdmissionPolicy`, `MutatingAdmissionPolicy`).
+//!
+//! What an expression says is told by `skiff_rules::policy`; here it is found out which policies a request is for
+//! (`matching`), by which bindings and with which parameters (`registry`), and what that means for the request.
+
+mod authorizer;
+mod matching;
+mod mutating;
+mod registry;
+mod request;
+mod validating;
+
+use std::sync::Arc;
+
+use crate::chain::{Admission, Authorizer};
+
+/// MutatingAdmissionPolicy and ValidatingAdmissionPolicy.
+pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
+    let mutating = mutating::MutatingAdmissionPolicy::new(authorizer.clone());
+    let validating = validating::ValidatingAdmissionPolicy::new(authorizer.clone());
+    (Arc::new(mutating), Arc::new(validating))
+}

@@ -1,0 +1,151 @@
+//! MutatingAdmissionPolicy: changes objects as the expressions of policies say.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use skiff_meta::patch::apply_json_patch;
+use skiff_meta::status::Cause;
+use skiff_meta::{GroupVersionResource, Status};
+use skiff_rules::policy::{MutatingPolicy, Mutation};
+
+use super::matching::Form;
+use super::registry::{Binding, Policy, Registry, invocations};
+use super::request::Shown;
+use crate::admission::refuse;
+use crate::chain::{Admission, AdmissionRequest, Authorizer, Operation};
+
+/// The plug-in.
+pub(super) struct MutatingAdmissionPolicy {
+    registry: Registry<MutatingPolicy>,
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl MutatingAdmissionPolicy {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        let registry =
+            Registry::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings", MutatingPolicy::read);
+        Self { registry, authorizer }
+    }
+
+    /// Makes the changes of one policy; the error is why it could not.
+    async fn change(
+        &self,
+        policy: &MutatingPolicy,
+        params: &Value,
+        form: &Form,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+    ) -> Result<Result<(), String>, Status> {
+        for index in 0..policy.mutations() {
+            let mutation = {
+                let shown = Shown::new(request, form, Some(object)).await?;
+                shown.with(params, request.user, &*self.authorizer, |input| match policy.concerns(input) {
+                    Ok(false) => Ok(None),
+                    Ok(true) => policy.mutate(index, input),
+                    Err(why) => Err(why),
+                })
+            };
+            let mutation = match mutation {
+                Ok(Some(mutation)) => mutation,
+                Ok(None) => return Ok(Ok(())),
+                Err(why) => return Ok(Err(why)),
+            };
+            match changed(mutation, form, request, object) {
+                Ok(new) => *object = new,
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+fn changed(mutation: Mutation, form: &Form, request: &AdmissionRequest<'_>, object: &Value) -> Result<Value, String> {
+    let converted = form.resource != *request.resource;
+    let mut seen = object.clone();
+    if converted {
+        request.forms.convert(&mut seen, &form.resource);
+    }
+    let mut new = match mutation {
+        Mutation::Patch(patch) => {
+            apply_json_patch(&seen, patch.to_string().as_bytes()).map_err(|why| format!("JSON Patch: {why}"))?
+        }
+        Mutation::Apply(applied) => {
+            let schema = skiff_api::facts::schema(&form.kind);
+            let ty = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |schema| schema.root());
+            skiff_meta::apply::merge(&seen, &applied, ty)
+        }
+    };
+    if converted {
+        request.forms.restore(&mut new, &form.resource);
+    }
+    request.forms.fit(new).map_err(|status| status.message)
+}
+
+/// The refusal of a policy that could not do what it says.
+fn failed(
+    policy: &Policy<MutatingPolicy>,
+    binding: Option<&Binding>,
+    why: &str,
+    invalid: bool,
+    request: &AdmissionRequest<'_>,
+    object: &Value,
+) -> Status {
+    let message = match binding {
+        Some(binding) => format!("policy '{}' with binding '{}' denied request: {why}", policy.name, binding.name),
+        None => format!("policy {:?} denied request: {why}", policy.name),
+    };
+    let mut status = refuse(request, Some(object), "");
+    status.message.clone_from(&message);
+    if invalid {
+        "Invalid".clone_into(&mut status.reason);
+    }
+    status.details.get_or_insert_default().causes.push(Cause { message, ..Cause::default() });
+    status
+}
+
+#[async_trait]
+impl Admission for MutatingAdmissionPolicy {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionPolicy"
+    }
+
+    fn handles(&self, operation: Operation, _resource: &GroupVersionResource, _subresource: &str) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    fn changes_objects(&self) -> bool {
+        true
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
+        let before = object.clone();
+        for policy in self.registry.policies(request).iter() {
+            if request.round > 0 && !policy.compiled.is_asked_again() {
+                continue;
+            }
+            let Some((form, invocations)) = invocations(policy, request, Some(object)).await else { continue };
+            for (binding, parameters) in invocations {
+                let binding = binding.as_deref();
+                let (why, invalid) = match parameters {
+                    Err(why) => (Some(why), false),
+                    Ok(parameters) => {
+                        let mut why = None;
+                        for params in &parameters {
+                            let made = self.change(&policy.compiled, params, &form, request, object).await?;
+                            why = why.or(made.err());
+                        }
+                        (why, true)
+                    }
+                };
+                if let Some(why) = why.filter(|_| !policy.compiled.fails_open()) {
+                    return Err(failed(policy, binding, &why, invalid, request, object));
+                }
+            }
+        }
+        if *object != before && request.round == 0 {
+            request.notes.ask_again();
+        }
+        Ok(())
+    }
+}
