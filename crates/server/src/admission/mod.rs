@@ -33,7 +33,7 @@ use crate::{policies, webhooks};
 
 /// All plug-ins in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<Arc<dyn Admission>> {
-    let (mutating, validating) = webhooks::plugins(&world);
+    let (mutating, validating) = webhooks::plugins(&authorizer, &world);
     let (mutating_policies, validating_policies) = policies::plugins(&authorizer);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),

@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 use crate::chain::{Admission, Authorizer};
 
+pub(crate) use authorizer::CelAuthorizer;
+pub(crate) use request::{attributes, described};
+
 /// MutatingAdmissionPolicy and ValidatingAdmissionPolicy.
 pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
     let mutating = mutating::MutatingAdmissionPolicy::new(authorizer.clone());

@@ -10,14 +10,15 @@ use serde_json::Value;
 use skiff_meta::selector::LabelSelector;
 use skiff_meta::world::WorldExt;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Status, WorldRef};
+use skiff_rules::policy::Input;
 use skiff_store::Revision;
 
 use super::client::HookClient;
-use super::conditions;
 use super::counters::{Counters, Ended};
 use super::hooks::{self, Asked, Hook};
 use super::review::{self, Answer, Shown, Version};
-use crate::chain::{AdmissionRequest, Operation, View};
+use crate::chain::{AdmissionRequest, Authorizer, Operation, View};
+use crate::policies::{self, CelAuthorizer};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -27,6 +28,7 @@ pub(super) struct Dispatcher {
     /// `admit` or `validating`.
     ty: &'static str,
     client: Arc<HookClient>,
+    authorizer: Arc<dyn Authorizer>,
     world: WorldRef,
     /// As of the newest change of a configuration.
     known: Mutex<(Revision, Arc<Vec<Arc<Hook>>>)>,
@@ -80,9 +82,15 @@ pub(super) enum Verdict {
 }
 
 impl Dispatcher {
-    pub(super) fn new(resource: &str, ty: &'static str, client: Arc<HookClient>, world: WorldRef) -> Self {
+    pub(super) fn new(
+        resource: &str,
+        ty: &'static str,
+        client: Arc<HookClient>,
+        authorizer: Arc<dyn Authorizer>,
+        world: WorldRef,
+    ) -> Self {
         let configurations = GroupResource::new(GROUP, resource);
-        Self { configurations, ty, client, world, known: Mutex::default(), counters: Counters::default() }
+        Self { configurations, ty, client, authorizer, world, known: Mutex::default(), counters: Counters::default() }
     }
 
     /// All hooks, by configuration and in its order; none for what decides about admission itself.
@@ -138,14 +146,21 @@ impl Dispatcher {
         request: &AdmissionRequest<'_>,
         object: Option<&Value>,
     ) -> Result<bool, String> {
-        let hook = &invocation.hook;
-        if hook.conditions.is_empty() {
+        let conditions = &invocation.hook.conditions;
+        if conditions.is_empty() {
             return Ok(true);
         }
         let form = |object: Option<&Value>| invocation.form(request, object).unwrap_or_default();
-        let shown = Shown { resource: &invocation.resource, kind: &invocation.kind, object: None, old: None };
-        let asked = review::request("", request, &shown);
-        conditions::hold(&hook.conditions, &form(object), &form(request.old), &asked)
+        let authorizer = CelAuthorizer { authorizer: &*self.authorizer, user: request.user };
+        conditions.hold(&Input {
+            object: &form(object),
+            old: &form(request.old),
+            namespace: &Value::Null,
+            request: &policies::described(request, &invocation.resource, &invocation.kind),
+            params: &Value::Null,
+            authorizer: &authorizer,
+            resource: &policies::attributes(request),
+        })
     }
 
     fn objects_fit(&self, hook: &Hook, request: &AdmissionRequest<'_>, object: Option<&Value>) -> bool {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use skiff_meta::GroupVersionResource;
 use skiff_meta::selector::LabelSelector;
+use skiff_rules::policy::Conditions;
 
-use super::conditions::{Condition, Written};
 use crate::chain::Operation;
 
 /// One webhook of one configuration.
@@ -20,7 +20,7 @@ pub(super) struct Hook {
     pub(super) client: ClientConfig,
     pub(super) namespaces: LabelSelector,
     pub(super) objects: LabelSelector,
-    pub(super) conditions: Vec<Condition>,
+    pub(super) conditions: Conditions,
     /// Whether requests go on when it cannot be asked.
     pub(super) fails_open: bool,
     pub(super) timeout: Duration,
@@ -71,7 +71,7 @@ struct Raw {
     timeout_seconds: Option<u64>,
     admission_review_versions: Vec<String>,
     reinvocation_policy: String,
-    match_conditions: Vec<Written>,
+    match_conditions: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,7 +104,7 @@ fn read(configuration: &str, index: usize, hook: &Value) -> Option<Hook> {
         objects: selector(&raw.object_selector)?,
         name: raw.name,
         client: raw.client_config,
-        conditions: raw.match_conditions.into_iter().map(Condition::from).collect(),
+        conditions: Conditions::of_webhook(&raw.match_conditions),
         fails_open: raw.failure_policy == "Ignore",
         timeout: Duration::from_secs(raw.timeout_seconds.unwrap_or(10)),
         dry_runs: raw.side_effects.map(|effects| effects == "None" || effects == "NoneOnDryRun"),

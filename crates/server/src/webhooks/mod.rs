@@ -5,7 +5,6 @@
 //! put it together. A hook that does not answer holds up only the requests it is asked about.
 
 pub(crate) mod client;
-mod conditions;
 mod counters;
 mod dispatch;
 mod hooks;
@@ -20,14 +19,14 @@ use std::sync::Arc;
 use serde_json::Value;
 use skiff_meta::WorldRef;
 
-use crate::chain::Admission;
+use crate::chain::{Admission, Authorizer};
 use client::HookClient;
 use dispatch::Dispatcher;
 
 /// MutatingAdmissionWebhook and ValidatingAdmissionWebhook.
-pub(crate) fn plugins(world: &WorldRef) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
+pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>, world: &WorldRef) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
     let client = Arc::new(HookClient::new(world.clone()));
-    let dispatcher = |resource, ty| Dispatcher::new(resource, ty, client.clone(), world.clone());
+    let dispatcher = |resource, ty| Dispatcher::new(resource, ty, client.clone(), authorizer.clone(), world.clone());
     let mutating = mutating::MutatingAdmissionWebhook(dispatcher("mutatingwebhookconfigurations", "admit"));
     let validating =
         validating::ValidatingAdmissionWebhook(dispatcher("validatingwebhookconfigurations", "validating"));
