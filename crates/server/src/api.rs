@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use skiff_client::Body;
 use skiff_meta::world::{AbortOnDrop, WorldExt};
 use skiff_meta::{Status, TraceContext, WorldRef};
 use skiff_store::Store;
 
+use crate::audit::{self, Asks, Audit, Level, Record, Stage};
 use crate::cache::feed::Feed;
 use crate::call::{Answer, Call};
 use crate::chain::{Chain, Identity, User, View};
@@ -29,9 +31,10 @@ use crate::flow::{Classified, Digest, FlowControl, held};
 use crate::metrics::{Metrics, Told};
 use crate::pki::Pki;
 use crate::request::media::{Offer, for_faults};
-use crate::request::{Accept, Query, Target, target};
+use crate::request::{Accept, Encoding, Query, Target, target};
 use crate::resource::Served;
 use crate::resource::catalog::Catalog;
+use crate::respond::body::full;
 use crate::view::CacheView;
 use crate::write::leases::Leases;
 use crate::{deadline, error, respond, verbs};
@@ -50,6 +53,7 @@ pub struct Api {
     /// Seats, unless requests are only counted.
     pub(crate) flow: Option<Arc<FlowControl>>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) audit: Option<Arc<Audit>>,
     /// The server is about to end.
     pub(crate) stopping: AtomicBool,
     /// What runs as long as the server does.
@@ -87,6 +91,7 @@ impl Api {
         world: WorldRef,
         chain: ChainMaker<'_>,
     ) -> Result<Arc<Self>, ServerError> {
+        let audit = config.audit.clone().map(|audit| Audit::open(audit, &world)).transpose()?;
         let catalog = Catalog::new();
         let feed = Feed::new(store.clone(), world.clone());
         let view: Arc<dyn View> = Arc::new(CacheView { catalog: catalog.clone(), feed: feed.clone() });
@@ -106,6 +111,7 @@ impl Api {
             metrics: Metrics::default(),
             flow,
             in_flight: Arc::default(),
+            audit,
             stopping: AtomicBool::new(false),
             tasks: Mutex::new(vec![following]),
         });
@@ -127,15 +133,18 @@ impl Api {
         let (mut parts, body) = request.into_parts();
         let trace = self.trace(&parts.headers);
         let encoding = for_faults(&parts.headers);
-        let audit = audit_id(&parts.headers).unwrap_or_else(|| self.world.uuid());
-        let result = self.answer(&mut parts, body, &identity, trace, &mut told).await;
+        let id = audit_id(&parts.headers).unwrap_or_else(|| self.world.uuid());
+        let result = self.answer(&mut parts, body, &identity, (&id, trace), &mut told).await;
+        if let (Err(status), Some(_)) = (&result, &told.record) {
+            told.status = serde_json::to_value(status).ok();
+        }
         let mut response = result.unwrap_or_else(|status| respond::status(&status, encoding));
         let headers = response.headers_mut();
         if let Some(Classified { schema, level }) = told.classified.take() {
             headers.insert("x-kubernetes-pf-flowschema-uid", schema);
             headers.insert("x-kubernetes-pf-prioritylevel-uid", level);
         }
-        headers.insert("audit-id", HeaderValue::from_str(&audit).unwrap_or(HeaderValue::from_static("")));
+        headers.insert("audit-id", HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("")));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         for warning in &told.warnings {
             respond::warn(headers, warning);
@@ -146,7 +155,24 @@ impl Api {
         if let Some(counters) = &told.counters {
             counters.add(code, took);
         }
-        response
+        match told.record.take() {
+            Some(record) => self.recorded(record, &told, response).await,
+            None => response,
+        }
+    }
+
+    /// Writes down what came of a request; of an endless one, that it has begun, and its end when it comes.
+    async fn recorded(&self, record: Arc<Record>, told: &Told, response: Response<Body>) -> Response<Body> {
+        record.outcome(response.status().as_u16(), told.status.as_ref());
+        if let Some(status) = &told.status {
+            record.response(status.clone());
+        }
+        if !told.endless {
+            record.write(Stage::ResponseComplete).await;
+            return response;
+        }
+        record.write(Stage::ResponseStarted).await;
+        response.map(|body| audit::watch(body, record, self.world.clone()))
     }
 
     fn trace(&self, headers: &http::HeaderMap) -> TraceContext {
@@ -161,13 +187,14 @@ impl Api {
         parts: &mut http::request::Parts,
         body: Body,
         identity: &Identity,
-        trace: TraceContext,
+        (id, trace): (&str, TraceContext),
         told: &mut Told,
     ) -> Result<Response<Body>, Status> {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let target = target::parse(&parts.method, parts.uri.path(), &query);
         let limit = self.limit(target.as_ref(), &query)?;
-        let asked = Asked { target, query, limit, identity, trace };
+        told.endless = limit.is_none();
+        let asked = Asked { id, target, query, limit, identity, trace };
         let answering = AssertUnwindSafe(self.route(parts, body, asked, told)).catch_unwind();
         let answered = match limit {
             Some(limit) => deadline::within(&*self.world, limit, answering).await,
@@ -178,6 +205,11 @@ impl Api {
             Some(Err(_)) => {
                 self.metrics.panics.fetch_add(1, Relaxed);
                 tracing::error!(method = %parts.method, path = parts.uri.path(), "a request caused a panic");
+                if let Some(record) = told.record.take() {
+                    let status = Status::internal("APIServer panic'd");
+                    record.outcome(500, serde_json::to_value(status).ok().as_ref());
+                    record.write(Stage::Panic).await;
+                }
                 let text = "This request caused apiserver to panic. Look in the logs for details.\n";
                 Ok(respond::text(500, text))
             }
@@ -195,15 +227,34 @@ impl Api {
         asked: Asked<'_>,
         told: &mut Told,
     ) -> Result<Response<Body>, Status> {
-        let Asked { target, query, limit, identity, trace } = asked;
+        let Asked { id, target, query, limit, identity, trace } = asked;
         let path = parts.uri.path();
-        let user = self.identify(identity, &parts.headers).await?;
-        told.user.clone_from(&user.name);
         let method = match &target {
             Some(_) => String::new(),
             None => parts.method.as_str().to_ascii_lowercase(),
         };
         let verb = target.as_ref().map_or(method.as_str(), |target| target.verb);
+        let uri = parts.uri.path_and_query().map_or(path, |uri| uri.as_str());
+        let received = self.world.now();
+        let asks = |user| {
+            let digest = Digest { user, verb, target: target.as_ref(), path };
+            Asks { id, received, digest, uri, headers: &parts.headers, identity }
+        };
+        let user = match self.authenticate(identity, &parts.headers).await {
+            Ok(user) => user,
+            Err(status) => {
+                if let Some(audit) = &self.audit {
+                    audit.unauthenticated(asks(&User::default()), &status).await;
+                }
+                return Err(status);
+            }
+        };
+        if let Some(audit) = &self.audit {
+            told.record = audit.begin(asks(&user)).await?;
+        }
+        let record = told.record.clone();
+        let user = self.impersonate(&parts.headers, user, record.as_deref()).await?;
+        told.user.clone_from(&user.name);
         let digest = Digest { user: &user, verb, target: target.as_ref(), path };
         let (classified, permit) = self.permit(&digest, &user, &query, limit).await;
         told.classified = classified;
@@ -212,10 +263,10 @@ impl Api {
             Err(refusal) => return Ok(refusal),
         };
         let Some(target) = target else {
-            self.allow_path(&user, &method, path).await?;
+            self.allow_path(&user, &method, path, record.as_deref()).await?;
             return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
         };
-        self.allow_target(&user, &target, &query, path).await?;
+        self.allow_target(&user, &target, &query, path, record.as_deref()).await?;
         if target.subresource == "why" && target.resource.resource == "pods" && target.resource.group.is_empty() {
             return self.why(&target).await;
         }
@@ -225,20 +276,48 @@ impl Api {
         if let Some(warning) = &served.version.deprecation {
             told.warnings.push(warning.clone());
         }
-        let accept = negotiate(&served, &target, &parts.headers, &query)?;
+        let mut accept = negotiate(&served, &target, &parts.headers, &query)?;
+        let bodies = record.as_ref().is_some_and(|record| record.level() == Level::RequestResponse);
+        accept.gzip &= !bodies;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
         let (moment, warnings, annotations) = (None, Vec::new(), BTreeMap::new());
-        let mut call =
-            Call { api, user, target, served, query, headers, accept, trace, moment, warnings, annotations, permit };
+        let mut call = Call {
+            api,
+            user,
+            target,
+            served,
+            query,
+            headers,
+            accept,
+            trace,
+            moment,
+            warnings,
+            annotations,
+            record,
+            permit,
+        };
         let answer = verbs::dispatch(&mut call, parts, body).await;
         told.warnings.append(&mut call.warnings);
+        let mut answer = answer;
+        if let Some(record) = &call.record {
+            record.annotate_all(&call.annotations);
+            answer = match answer {
+                Ok(answer) if bodies => Ok(recorded_body(&call, record, answer).await?),
+                other => other,
+            };
+        }
         match answer? {
             Answer::Raw(response) => Ok(match limit {
                 Some(limit) => response.map(|body| held::hold(body, call.permit, &*self.world, limit)),
                 None => response,
             }),
             Answer::Object(code, object) => respond::object(&call, code, &object),
-            Answer::Tree(code, tree) => respond::tree(&call, code, tree),
+            Answer::Tree(code, tree) => {
+                if tree.get("kind").is_some_and(|kind| kind == "Status") {
+                    told.status = Some(tree.clone());
+                }
+                respond::tree(&call, code, tree)
+            }
         }
     }
 
@@ -295,8 +374,32 @@ impl Api {
     }
 }
 
+/// Tells the audit log what an answer says. Lists are made whole for it.
+async fn recorded_body(call: &Call, record: &Record, answer: Answer) -> Result<Answer, Status> {
+    match answer {
+        Answer::Object(code, object) => {
+            record.response(call.show(&object)?);
+            Ok(Answer::Object(code, object))
+        }
+        Answer::Tree(code, tree) => {
+            record.response(tree.clone());
+            Ok(Answer::Tree(code, tree))
+        }
+        Answer::Raw(response) if call.target.verb == "list" && call.accept.encoding == Encoding::Json => {
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.map_err(Status::internal)?.to_bytes();
+            if let Ok(list) = serde_json::from_slice(&bytes) {
+                record.response(list);
+            }
+            Ok(Answer::Raw(Response::from_parts(parts, full(bytes))))
+        }
+        raw => Ok(raw),
+    }
+}
+
 /// What a request's head says.
 struct Asked<'a> {
+    id: &'a str,
     target: Option<Target>,
     query: Query,
     limit: Option<Duration>,

@@ -11,6 +11,7 @@ use skiff_meta::{Object, Status, TraceContext};
 use skiff_store::Revision;
 
 use crate::api::Api;
+use crate::audit::Record;
 use crate::cache::ResourceCache;
 use crate::chain::{Notes, User};
 use crate::error;
@@ -42,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) warnings: Vec<String>,
     /// Said to the audit log by admission.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// What is written down of it.
+    pub(crate) record: Option<Arc<Record>>,
     /// The right to be answered; whoever answers for longer than this call takes it along.
     pub(crate) permit: Permit,
 }
@@ -66,6 +69,7 @@ impl Call {
             moment: self.moment,
             warnings: Vec::new(),
             annotations: BTreeMap::new(),
+            record: None,
             permit: Permit::default(),
         }
     }

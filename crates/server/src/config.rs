@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::audit::AuditConfig;
 use crate::chain::Explainer;
 
 /// Everything that can be set; [`ServerConfig::default`] is a server on any free port of the loopback device that keeps
@@ -33,6 +34,8 @@ pub struct ServerConfig {
     pub priority_and_fairness: bool,
     /// How long a request may take that is neither a watch nor a connection.
     pub request_timeout: Duration,
+    /// What is written down of requests, if anything.
+    pub audit: Option<AuditConfig>,
     /// How many seconds Events live.
     pub event_ttl: u64,
     /// Other servers work on the same store.
@@ -56,6 +59,7 @@ impl Default for ServerConfig {
             max_in_flight: (400, 200),
             priority_and_fairness: true,
             request_timeout: Duration::from_secs(60),
+            audit: None,
             event_ttl: 3_600,
             shared_store: false,
             admin_token: None,

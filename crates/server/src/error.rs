@@ -15,6 +15,9 @@ pub enum ServerError {
     /// Certificates or keys do not work.
     #[error(transparent)]
     Pki(#[from] crate::pki::PkiError),
+    /// The audit log cannot be kept.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

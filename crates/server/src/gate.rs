@@ -8,19 +8,33 @@ use skiff_client::Body;
 use skiff_meta::Status;
 
 use crate::api::Api;
+use crate::audit::Record;
 use crate::chain::{Attributes, Decision, Identity, User};
 use crate::flow::{Classified, Digest, Permit, Size};
 use crate::request::{Query, Target, go_words};
 use crate::respond;
 
 impl Api {
-    /// The user behind a request, after impersonation.
-    pub(crate) async fn identify(&self, identity: &Identity, headers: &HeaderMap) -> Result<Arc<User>, Status> {
-        let user = match identity {
-            Identity::Bound(user) => user.clone(),
-            Identity::Peer(peer) => self.chain.authenticator.authenticate(headers, peer).await?,
-        };
-        crate::auth::impersonate(headers, user, &*self.chain.authorizer).await
+    /// Who sends a request.
+    pub(crate) async fn authenticate(&self, identity: &Identity, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+        match identity {
+            Identity::Bound(user) => Ok(user.clone()),
+            Identity::Peer(peer) => self.chain.authenticator.authenticate(headers, peer).await,
+        }
+    }
+
+    /// Whom it acts for.
+    pub(crate) async fn impersonate(
+        &self,
+        headers: &HeaderMap,
+        user: Arc<User>,
+        record: Option<&Record>,
+    ) -> Result<Arc<User>, Status> {
+        let other = crate::auth::impersonate(headers, user.clone(), &*self.chain.authorizer).await?;
+        if let Some(record) = record.filter(|_| !Arc::ptr_eq(&user, &other)) {
+            record.impersonated(&other);
+        }
+        Ok(other)
     }
 
     /// How long a request may take; `None`: as long as it lasts.
@@ -101,10 +115,22 @@ impl Api {
 
     /// Ok when the authorizer allows it, 403 otherwise.
     pub(crate) async fn allow(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        match self.chain.authorizer.authorize(attributes).await {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(why) | Decision::NoOpinion(why) => Err(crate::auth::forbidden(attributes, &why)),
+        self.allow_recorded(attributes, None).await
+    }
+
+    async fn allow_recorded(&self, attributes: &Attributes<'_>, record: Option<&Record>) -> Result<(), Status> {
+        let (decision, why, answer) = match self.chain.authorizer.authorize(attributes).await {
+            Decision::Allow(why) => ("allow", why, Ok(())),
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                let refusal = crate::auth::forbidden(attributes, &why);
+                ("forbid", why, Err(refusal))
+            }
+        };
+        if let Some(record) = record {
+            record.annotate("authorization.k8s.io/decision", decision);
+            record.annotate("authorization.k8s.io/reason", &why);
         }
+        answer
     }
 
     /// Authorizes a request for a resource.
@@ -114,9 +140,10 @@ impl Api {
         target: &Target,
         query: &Query,
         path: &str,
+        record: Option<&Record>,
     ) -> Result<(), Status> {
         let selects = matches!(target.verb, "list" | "watch" | "deletecollection");
-        self.allow(&Attributes {
+        let attributes = Attributes {
             user,
             verb: target.verb,
             group: &target.resource.group,
@@ -127,17 +154,23 @@ impl Api {
             name: target.authorized_name(),
             fields: if selects { query.text("fieldSelector") } else { "" },
             path,
-        })
-        .await
+        };
+        self.allow_recorded(&attributes, record).await
     }
 
     /// Authorizes a request for a path that is no resource.
-    pub(crate) async fn allow_path(&self, user: &User, method: &str, path: &str) -> Result<(), Status> {
+    pub(crate) async fn allow_path(
+        &self,
+        user: &User,
+        method: &str,
+        path: &str,
+        record: Option<&Record>,
+    ) -> Result<(), Status> {
         let (group, version, resource, subresource) = ("", "", "", "");
         let (namespace, name, fields) = ("", "", "");
         let attributes =
             Attributes { user, verb: method, group, version, resource, subresource, namespace, name, fields, path };
-        self.allow(&attributes).await
+        self.allow_recorded(&attributes, record).await
     }
 }
 

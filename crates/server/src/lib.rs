@@ -5,6 +5,7 @@
 
 mod admission;
 pub mod api;
+pub mod audit;
 pub mod auth;
 mod backend;
 mod bootstrap;

@@ -99,6 +99,9 @@ impl Server {
         self.world.timeout(LAST_REQUESTS, crate::servers::leave(&self.api)).await;
         let _ = self.stop.send(true);
         self.accepting.await;
+        if let Some(audit) = &self.api.audit {
+            self.world.timeout(LAST_REQUESTS, audit.close()).await;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use crate::api::Api;
+use crate::audit::Record;
 use crate::request::Target;
 
 /// Upper bounds of the duration buckets, in seconds (upstream's, thinned out).
@@ -25,6 +26,12 @@ pub(crate) struct Told {
     pub(crate) user: String,
     /// Where it stood in line.
     pub(crate) classified: Option<crate::flow::Classified>,
+    /// What is written down of it.
+    pub(crate) record: Option<Arc<Record>>,
+    /// It lasts as long as its client wants.
+    pub(crate) endless: bool,
+    /// The `Status` that is its answer.
+    pub(crate) status: Option<serde_json::Value>,
     /// Where it is counted. Requests that reach no resource are not: nobody can grow the tables at will.
     pub(crate) counters: Option<Arc<Counters>>,
 }
@@ -147,6 +154,9 @@ impl Metrics {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
         }
         api.in_flight.write_metrics(&mut out);
+        if let Some(audit) = &api.audit {
+            audit.write_metrics(&mut out);
+        }
         if let Some(flow) = &api.flow {
             flow.write_metrics(&mut out);
         }

@@ -1,9 +1,12 @@
 //! Flags of the API server that upstream has as well, under its names.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
+use skiff_client::config::Kubeconfig;
 use skiff_server::ServerConfig;
+use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
 
 use crate::error::StartError;
 
@@ -22,6 +25,99 @@ pub(crate) struct ApiFlags {
     /// How long a request may take that is no watch and no connection to a pod
     #[arg(long, default_value = "1m")]
     request_timeout: String,
+    #[command(flatten)]
+    audit: AuditFlags,
+}
+
+/// The audit log.
+#[derive(Args)]
+struct AuditFlags {
+    /// A Policy (audit.k8s.io/v1): what is written down of which requests
+    #[arg(long, value_name = "FILE")]
+    audit_policy_file: Option<PathBuf>,
+    /// Write the audit log to this file; `-` is standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+    /// Days that older files of the audit log are kept (0: for ever)
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxage: u32,
+    /// Older files of the audit log that are kept (0: all)
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxbackup: u32,
+    /// Megabytes after which a new file is begun (0: 100)
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxsize: u32,
+    /// Whether requests wait until they are written
+    #[arg(long, default_value = "blocking")]
+    audit_log_mode: AuditMode,
+    /// Send the audit log to the server that this kubeconfig names
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// Whether requests wait until they are sent
+    #[arg(long, default_value = "batch")]
+    audit_webhook_mode: AuditMode,
+    /// Pause before a failed request is sent again
+    #[arg(long, default_value = "10s")]
+    audit_webhook_initial_backoff: String,
+    /// Events that may wait to be sent
+    #[arg(long, default_value_t = 10_000)]
+    audit_webhook_batch_buffer_size: usize,
+    /// Events sent at once
+    #[arg(long, default_value_t = 400)]
+    audit_webhook_batch_max_size: usize,
+    /// How long the first of them waits for more
+    #[arg(long, default_value = "30s")]
+    audit_webhook_batch_max_wait: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AuditMode {
+    Batch,
+    Blocking,
+    BlockingStrict,
+}
+
+impl From<AuditMode> for Mode {
+    fn from(mode: AuditMode) -> Self {
+        match mode {
+            AuditMode::Batch => Self::Batch,
+            AuditMode::Blocking => Self::Blocking,
+            AuditMode::BlockingStrict => Self::BlockingStrict,
+        }
+    }
+}
+
+impl AuditFlags {
+    fn config(&self) -> Result<Option<AuditConfig>, StartError> {
+        let Some(file) = &self.audit_policy_file else { return Ok(None) };
+        let wrong = |flag, path: &Path, why: String| StartError::Flag { flag, value: path.display().to_string(), why };
+        let policy = Policy::read(&read(file)?).map_err(|e| wrong("audit-policy-file", file, e.to_string()))?;
+        let log = self.audit_log_path.clone().map(|path| {
+            let (max_age, max_backups) = (self.audit_log_maxage, self.audit_log_maxbackup);
+            let options = LogOptions { path, max_age, max_backups, max_size: self.audit_log_maxsize };
+            (options, self.audit_log_mode.into())
+        });
+        let webhook = match &self.audit_webhook_config_file {
+            None => None,
+            Some(file) => {
+                let remote = Kubeconfig::load(file).and_then(|config| config.remote(None));
+                let remote = remote.map_err(|e| wrong("audit-webhook-config-file", file, e.to_string()))?;
+                let pause = time("audit-webhook-initial-backoff", &self.audit_webhook_initial_backoff)?;
+                Some((WebhookOptions { remote, initial_backoff: pause }, self.audit_webhook_mode.into()))
+            }
+        };
+        let batching = Batching {
+            buffer: self.audit_webhook_batch_buffer_size,
+            most: self.audit_webhook_batch_max_size.max(1),
+            wait: time("audit-webhook-batch-max-wait", &self.audit_webhook_batch_max_wait)?,
+            ..Batching::default()
+        };
+        Ok(Some(AuditConfig { policy, log, webhook, batching }))
+    }
+}
+
+fn read(file: &Path) -> Result<String, StartError> {
+    std::fs::read_to_string(file).map_err(|e| StartError::Io(file.display().to_string(), e))
 }
 
 impl ApiFlags {
@@ -30,6 +126,7 @@ impl ApiFlags {
         config.max_in_flight = (self.max_requests_inflight, self.max_mutating_requests_inflight);
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = time("request-timeout", &self.request_timeout)?;
+        config.audit = self.audit.config()?;
         if config.max_in_flight.0.checked_add(config.max_in_flight.1).is_none_or(|sum| sum == 0) {
             let value = format!("{} and {}", config.max_in_flight.0, config.max_in_flight.1);
             let why = "are together no number of requests a server can answer at once".to_owned();

@@ -16,10 +16,14 @@ pub(crate) mod watch;
 use http::Request;
 use skiff_client::Body;
 use skiff_meta::Status;
+use skiff_meta::codec::yaml;
+use skiff_meta::schema::TypeRef;
 use skiff_rules::Part;
 
+use crate::audit::Record;
 use crate::call::{Answer, Call, Payload};
-use crate::request::body;
+use crate::request::decode::{self, Expected};
+use crate::request::{body, query::FieldValidation};
 
 /// Which part of an object a subresource writes; `None` for subresources that are no part of their object.
 pub(crate) fn part(subresource: &str) -> Option<Part> {
@@ -67,6 +71,9 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
     }
     let media = body::media_type(&call.headers).to_owned();
     let payload = Payload { media, bytes: body::read(body).await? };
+    if let Some(record) = &call.record {
+        recorded(call, record, &payload);
+    }
     let sub = call.target.subresource.clone();
     match (call.target.verb, sub.as_str()) {
         ("create", "") => create::create(call, payload).await,
@@ -78,5 +85,24 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
         ("delete", _) => delete::delete(call, payload).await,
         ("deletecollection", _) => collection::delete_collection(call, payload).await,
         _ => Err(Status::no_such_path()),
+    }
+}
+
+/// Tells the audit log what a write says.
+fn recorded(call: &Call, record: &Record, payload: &Payload) {
+    let is_patch = call.target.verb == "patch";
+    let object = match &*payload.media {
+        _ if payload.bytes.is_empty() => return,
+        media if media.ends_with("yaml") => yaml::decode(&payload.bytes).ok().map(|decoded| decoded.value),
+        media if media.contains("protobuf") => {
+            let version = &call.served.version;
+            let root = version.core.schema().map_or(TypeRef::any(), |schema| schema.root());
+            let expected = Expected { gvk: &version.gvk, root, protobuf: true };
+            decode::object(payload, expected, FieldValidation::Ignore, &mut Vec::new()).ok()
+        }
+        _ => serde_json::from_slice(&payload.bytes).ok(),
+    };
+    if let Some(object) = object {
+        record.request(object, is_patch);
     }
 }
