@@ -25,6 +25,7 @@ use crate::cache::feed::Feed;
 use crate::call::{Answer, Call};
 use crate::chain::{Chain, Identity, User, View};
 use crate::config::ServerConfig;
+use crate::encryption::Sealed;
 use crate::error::ServerError;
 use crate::flow::inflight::InFlight;
 use crate::flow::{Classified, Digest, FlowControl, held};
@@ -92,6 +93,10 @@ impl Api {
         chain: ChainMaker<'_>,
     ) -> Result<Arc<Self>, ServerError> {
         let audit = config.audit.clone().map(|audit| Audit::open(audit, &world)).transpose()?;
+        let store = match config.encryption.clone() {
+            Some(keys) => Sealed::shared(store, keys),
+            None => store,
+        };
         let catalog = Catalog::new();
         let feed = Feed::new(store.clone(), world.clone());
         let view: Arc<dyn View> = Arc::new(CacheView { catalog: catalog.clone(), feed: feed.clone() });

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::audit::AuditConfig;
 use crate::chain::Explainer;
+use crate::encryption::Keyring;
 
 /// Everything that can be set; [`ServerConfig::default`] is a server on any free port of the loopback device that keeps
 /// nothing on disk.
@@ -36,6 +37,8 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// What is written down of requests, if anything.
     pub audit: Option<AuditConfig>,
+    /// Keys for what is encrypted in the store.
+    pub encryption: Option<Arc<Keyring>>,
     /// How many seconds Events live.
     pub event_ttl: u64,
     /// Other servers work on the same store.
@@ -60,6 +63,7 @@ impl Default for ServerConfig {
             priority_and_fairness: true,
             request_timeout: Duration::from_secs(60),
             audit: None,
+            encryption: None,
             event_ttl: 3_600,
             shared_store: false,
             admin_token: None,

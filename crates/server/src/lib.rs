@@ -15,6 +15,7 @@ pub mod chain;
 pub mod config;
 mod deadline;
 mod definitions;
+pub mod encryption;
 pub mod error;
 mod flow;
 mod gate;

@@ -1,14 +1,18 @@
 //! Flags of the API server that upstream has as well, under its names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use skiff_client::config::Kubeconfig;
+use skiff_meta::WorldRef;
 use skiff_server::ServerConfig;
 use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
+use skiff_server::encryption::{EncryptionConfig, Keyring};
 
 use crate::error::StartError;
+use crate::follow::Followed;
 
 /// What stands around the API.
 #[derive(Args)]
@@ -25,8 +29,56 @@ pub(crate) struct ApiFlags {
     /// How long a request may take that is no watch and no connection to a pod
     #[arg(long, default_value = "1m")]
     request_timeout: String,
+    /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): what is encrypted in the store, and by which keys
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+    /// Go on with that file when it changes
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    encryption_provider_config_automatic_reload: bool,
     #[command(flatten)]
     audit: AuditFlags,
+}
+
+impl ApiFlags {
+    /// The keys for the store, which follow their file.
+    pub(crate) fn keyring(&self, world: &WorldRef) -> Result<Option<Arc<Keyring>>, StartError> {
+        let Some(file) = self.encryption_provider_config.clone() else { return Ok(None) };
+        let wrong = |why: String| StartError::Flag {
+            flag: "encryption-provider-config",
+            value: file.display().to_string(),
+            why,
+        };
+        let text = read(&file)?;
+        let keys = Keyring::new(EncryptionConfig::read(&text).map_err(|e| wrong(e.to_string()))?, world.clone());
+        if self.encryption_provider_config_automatic_reload {
+            let followed = Followed::new(&file).map_err(|e| wrong(format!("cannot be followed: {e}")))?;
+            world.spawn("encryption-keys", Box::pin(follow_keys(file, text, followed, keys.clone())));
+        }
+        Ok(Some(keys))
+    }
+}
+
+/// Takes over what the file says whenever it says something else. What is not good is told, and changes nothing.
+async fn follow_keys(file: PathBuf, mut known: String, mut followed: Followed, keys: Arc<Keyring>) {
+    loop {
+        if let Err(error) = followed.changed().await {
+            return tracing::error!("{} is no longer followed: {error}", file.display());
+        }
+        match read(&file) {
+            Ok(text) if text == known => {}
+            Ok(text) => {
+                match EncryptionConfig::read(&text) {
+                    Ok(config) => {
+                        keys.replace(config);
+                        tracing::info!("{} has changed and is in use", file.display());
+                    }
+                    Err(error) => tracing::error!("{}: {error}", file.display()),
+                }
+                known = text;
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
 }
 
 /// The audit log.

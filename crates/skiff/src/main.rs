@@ -8,6 +8,7 @@ mod api_flags;
 mod cluster;
 mod error;
 mod flags;
+mod follow;
 mod join;
 mod leader;
 mod log;

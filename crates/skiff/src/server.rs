@@ -29,7 +29,7 @@ use crate::place::{DataDir, host_name, own_address};
 
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
-    let config = config(flags)?;
+    let config = ServerConfig { encryption: flags.api.keyring(&world)?, ..config(flags)? };
     let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
     if flags.node.runs(Part::Agent) {
         node::fit(&flags.node)?;
