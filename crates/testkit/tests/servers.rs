@@ -186,7 +186,34 @@ fn what_upstream_has_written_is_served() {
     let key_of_service = "/registry/services/specs/default/held".into();
     let put = Write::Put { key: key_of_service, value: held.to_string().into(), lease: 0 };
     block_on(commit(&etcd, vec![put]));
+    let gadget = serde_json::json!({
+        "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1beta1",
+        "metadata": {"name": "gadgets.example.org", "uid": "uid-3"},
+        "spec": {"group": "example.org", "version": "v1", "scope": "Namespaced", "preserveUnknownFields": false,
+            "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget", "listKind": "GadgetList"},
+            "validation": {"openAPIV3Schema": {"type": "object", "properties": {"size": {"type": "integer"}}}},
+            "versions": [{"name": "v1", "served": true, "storage": true}], "conversion": {"strategy": "None"}},
+        "status": {"storedVersions": ["v1"], "acceptedNames": {"plural": "gadgets", "singular": "gadget",
+            "kind": "Gadget", "listKind": "GadgetList"},
+            "conditions": [{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]},
+    });
+    let one = serde_json::json!({"apiVersion": "example.org/v1", "kind": "Gadget", "size": 3,
+        "metadata": {"name": "one", "namespace": "default", "uid": "uid-4"}});
+    let custom = [
+        ("apiextensions.k8s.io/customresourcedefinitions/gadgets.example.org", gadget),
+        ("example.org/gadgets/default/one", one),
+    ];
+    let write = |(key, value): (&str, serde_json::Value)| Write::Put {
+        key: format!("/registry/{key}").into(),
+        value: format!("{value}\n").into(),
+        lease: 0,
+    };
+    block_on(commit(&etcd, custom.map(write).into()));
     let server = Process::start(&setup(&etcd, 84, "127.0.0.1")).expect("the server starts");
+    assert_eq!(kubectl(&server, "get gadget one -o jsonpath={.size}"), "3");
+    let schema =
+        "get crd gadgets.example.org -o jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.size.type}";
+    assert_eq!(kubectl(&server, schema), "integer");
     set("after", as_upstream("after"));
     for name in ["before", "after"] {
         assert_eq!(kubectl(&server, &format!("get configmap {name} -o jsonpath={{.data.key}}")), "from upstream");

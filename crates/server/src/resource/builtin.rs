@@ -10,7 +10,7 @@ use skiff_rules::Rules;
 
 use super::autoscaler::ThroughStored;
 use super::convert::{Conversion, EVENT_MEMBERS};
-use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
+use super::{Core, Names, Resource, ScalePaths, Subresource, Version, definition_v1beta1};
 use crate::cache::{FieldReader, Form, ResourceCache};
 
 /// All built-in resources. Kinds that show the same objects share a cache.
@@ -25,10 +25,13 @@ fn resource(kind: &'static Kind, caches: &mut HashMap<String, Arc<ResourceCache>
         let new = || {
             let form = Form::new(
                 kind.storage_gvk(),
-                kind.versions.iter().map(|version| {
-                    let gvk = kind.gvk_at(version);
-                    (gvk.api_version(), conversion(kind, &gvk))
-                }),
+                kind.versions
+                    .iter()
+                    .map(|version| {
+                        let gvk = kind.gvk_at(version);
+                        (gvk.api_version(), conversion(kind, &gvk))
+                    })
+                    .chain(found_only(kind)),
             );
             Arc::new(ResourceCache::new(&kind.key_prefix(), form, field_reader(storage), trigger(kind)))
         };
@@ -52,6 +55,12 @@ fn resource(kind: &'static Kind, caches: &mut HashMap<String, Arc<ResourceCache>
         selectable: kind.selectable.iter().map(|&f| f.to_owned()).collect(),
         definition: None,
     }
+}
+
+/// A version that is found in stores and never served.
+fn found_only(kind: &Kind) -> Option<(String, Conversion)> {
+    let is_definition = (kind.group, kind.kind) == ("apiextensions.k8s.io", "CustomResourceDefinition");
+    is_definition.then(|| (definition_v1beta1::VERSION.to_owned(), Conversion::DefinitionV1beta1))
 }
 
 /// Node agents watch the pods of their node.

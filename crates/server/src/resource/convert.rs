@@ -19,6 +19,8 @@ pub(crate) enum Conversion {
     },
     /// `autoscaling/v1`, which knows one target only, stored as `v2`.
     AutoscalerV1,
+    /// Definitions of custom kinds as upstream keeps them, which are never served so.
+    DefinitionV1beta1,
     /// `apiVersion` and some members at the top: (served, stored).
     Members {
         /// `apiVersion` as served.
@@ -55,7 +57,7 @@ impl Conversion {
     pub(crate) fn to_served(&self, object: &mut Value) {
         let Some(object) = object.as_object_mut() else { return };
         match self {
-            Self::Same => {}
+            Self::Same | Self::DefinitionV1beta1 => {}
             Self::Renamed { served, .. } => set_version(object, served),
             Self::AutoscalerV1 => super::autoscaler::to_v1(object),
             Self::Members { served, members, .. } => {
@@ -76,6 +78,7 @@ impl Conversion {
             Self::Same => {}
             Self::Renamed { stored, .. } => set_version(object, stored),
             Self::AutoscalerV1 => super::autoscaler::to_v2(object),
+            Self::DefinitionV1beta1 => super::definition_v1beta1::to_v1(object),
             Self::Members { stored, members, .. } => {
                 for (outside, inside) in *members {
                     if let Some(value) = object.remove(*outside) {

@@ -9,6 +9,7 @@ pub(crate) mod builtin;
 pub(crate) mod catalog;
 pub(crate) mod convert;
 pub(crate) mod custom;
+pub(crate) mod definition_v1beta1;
 pub(crate) mod discovery;
 pub(crate) mod habits;
 pub(crate) mod registry;
