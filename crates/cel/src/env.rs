@@ -16,6 +16,7 @@ pub struct Env {
     variables: Vec<(String, Type)>,
     pub(crate) sizes: Option<Arc<Decl>>,
     pub(crate) patches: bool,
+    bindings: bool,
 }
 
 impl Env {
@@ -45,6 +46,13 @@ impl Env {
         self
     }
 
+    /// With what only selectors of devices have: `cel.bind(name, value, expression)`.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Self {
+        self.bindings = true;
+        self
+    }
+
     pub(crate) fn variable(&self, name: &str) -> Option<(usize, &Type)> {
         let found = self.variables.iter().rposition(|(known, _)| known == name)?;
         Some((found, &self.variables[found].1))
@@ -66,7 +74,7 @@ impl Env {
 
     /// Parses and checks an expression.
     pub fn compile(&self, source: &str) -> Result<Program, Issues> {
-        let (expr, nodes) = parser::parse(source).map_err(|issues| Issues::new(source, issues))?;
+        let (expr, nodes) = parser::parse(source, self.bindings).map_err(|issues| Issues::new(source, issues))?;
         let checked = check(&expr, nodes, self).map_err(|issues| Issues::new(source, issues))?;
         let issues = literals::check(&expr, &checked.types);
         if !issues.is_empty() {

@@ -39,6 +39,7 @@ pub(crate) fn member_call(p: &mut Parser<'_>, at: u32, name: &str, target: Expr,
         ("transformList", 3 | 4) => collect(p, at, target, args, 2, SIMPLE),
         ("transformMap" | "transformMapEntry", 3 | 4) => transform_map(p, at, name, target, args),
         ("optMap" | "optFlatMap", 2) => optional_map(p, at, name, target, args),
+        ("bind", 3) if p.bindings && target.as_ident() == Some("cel") => bind_macro(p, at, args),
         ("sortBy", 2) => sort_by(p, at, target, args),
         _ => p.node(at, Kind::Call { name: name.to_owned().into(), target: Some(Box::new(target)), args }),
     }
@@ -172,6 +173,15 @@ fn bind(p: &mut Parser<'_>, at: u32, name: Box<str>, value: Expr, body: Expr) ->
         at,
         Kind::Fold(Box::new(Fold { range, var, second, accu: name, init: value, condition, step, result: body })),
     )
+}
+
+fn bind_macro(p: &mut Parser<'_>, at: u32, args: Vec<Expr>) -> Expanded {
+    let args: Result<[Expr; 3], _> = args.try_into();
+    let Ok([name, value, body]) = args else { return p.call(at, "bind", Vec::new()) };
+    match name.as_ident() {
+        Some(ident) => bind(p, at, ident.into(), value, body),
+        None => fail(&name, "cel.bind() variable names must be simple identifiers"),
+    }
 }
 
 fn optional_map(p: &mut Parser<'_>, at: u32, macro_name: &str, target: Expr, args: Vec<Expr>) -> Expanded {

@@ -37,15 +37,15 @@ const RESERVED: &[&str] = &[
 const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
                        BYTES, IDENTIFIER}";
 
-/// The tree of a source and how many nodes it has.
-pub(crate) fn parse(source: &str) -> Result<(Expr, u32), Vec<Issue>> {
+/// The tree of a source and how many nodes it has. `bindings`: whether `cel.bind` is a macro.
+pub(crate) fn parse(source: &str, bindings: bool) -> Result<(Expr, u32), Vec<Issue>> {
     let size = source.chars().count();
     if size > MAX_SIZE {
         let message = format!("expression code point size exceeds limit: size: {size}, limit {MAX_SIZE}");
         return Err(vec![Issue { at: 0, message }]);
     }
     let (tokens, issues) = tokens(source);
-    let mut parser = Parser { source, tokens, next: 0, nesting: 0, nodes: 0, issues };
+    let mut parser = Parser { source, tokens, next: 0, nesting: 0, nodes: 0, issues, bindings };
     match parser.whole() {
         Ok(expr) if parser.issues.is_empty() => Ok((expr, parser.nodes)),
         Ok(_) => Err(parser.issues),
@@ -63,6 +63,8 @@ pub(crate) struct Parser<'a> {
     nesting: usize,
     nodes: u32,
     issues: Vec<Issue>,
+    /// Whether there is the macro `cel.bind`.
+    pub(crate) bindings: bool,
 }
 
 type Parsed = Result<Expr, Issue>;

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use skiff_cel::{Env, Library, Type};
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names;
 
+use super::webhook;
 use crate::age;
 use crate::at::At;
 use crate::podspec::node_selector;
@@ -18,6 +20,7 @@ const MOST: usize = 32;
 /// Most alternatives of one request.
 const MOST_ALTERNATIVES: usize = 8;
 const MOST_DEVICES: usize = 128;
+const LONGEST_EXPRESSION: usize = 10 * 1024;
 
 pub(crate) const DEVICE_CLASS: Row = Row {
     generation: &["spec"],
@@ -191,12 +194,42 @@ fn exact(at: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-/// Expressions are only checked for being there: they are compiled where they run.
+/// What the expression of a selector may name: the device, its attributes and capacities by domain and name.
+fn device() -> Env {
+    let by_name = |value: Type| Type::map(Type::String, Type::map(Type::String, value));
+    let fields = [
+        ("driver", Type::String),
+        ("attributes", by_name(Type::Dyn)),
+        ("capacity", by_name(Type::Library(Library::Quantity))),
+        ("allowMultipleAllocations", Type::Bool),
+    ];
+    let device = Type::object("kubernetes.DRADevice", fields.map(|(name, ty)| (name.to_owned(), ty)));
+    Env::new().with("device", device).with_bindings()
+}
+
+fn expression(at: &At<'_>, out: &mut FieldErrors) {
+    let source = at.text("expression");
+    if source.len() > LONGEST_EXPRESSION {
+        return out.push(FieldError::too_long(&at.path("expression"), LONGEST_EXPRESSION));
+    }
+    match device().compile(source) {
+        Err(issues) => out.push(webhook::unfit(at, "expression", &issues.failure())),
+        Ok(program) if !matches!(program.output(), Type::Bool | Type::Dyn) => {
+            let why = format!("must evaluate to bool or the unknown type, not {}", program.output());
+            at.invalid("expression", &why, out);
+        }
+        Ok(_) => {}
+    }
+}
+
 fn selectors(at: &At<'_>, out: &mut FieldErrors) {
     at.at_most("selectors", MOST, out);
     for selector in at.items("selectors") {
         if selector.has("cel") {
-            selector.get("cel").require("expression", out);
+            let cel = selector.get("cel");
+            if cel.require("expression", out) {
+                expression(&cel, out);
+            }
         } else {
             selector.missing("cel", "", out);
         }
@@ -309,6 +342,30 @@ mod tests {
         let mut used = claim;
         used["status"] = json!({"allocation": {}, "reservedFor": [{}]});
         assert_eq!(state(&used), "allocated,reserved");
+    }
+
+    #[test]
+    fn expressions_of_selectors() {
+        let faults = |expression: &str| {
+            let selectors = json!([{"cel": {"expression": expression}}]);
+            let mut class = json!({"metadata": {"name": "c"}, "spec": {"selectors": selectors}});
+            DEVICE_CLASS.default(&mut class);
+            let found = DEVICE_CLASS.validate_create(&class);
+            found.iter().map(|f| f.to_string().lines().next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        for fine in [
+            "device.driver == 'gpu.example.com' && device.attributes['gpu.example.com'].model == 'x'",
+            "device.capacity['gpu.example.com'].memory.compareTo(quantity('10Gi')) >= 0",
+            "cel.bind(a, device.attributes['d'], a.big || a.cores > 3)",
+            "device.attributes['d'].healthy",
+        ] {
+            assert_eq!(faults(fine), [""; 0], "{fine}");
+        }
+        let at = "spec.selectors[0].cel.expression: Invalid value:";
+        let wanted = format!("{at} \"device.nope\": compilation failed: ERROR: <input>:1:7: undefined field 'nope'");
+        assert_eq!(faults("device.nope"), [wanted]);
+        let wanted = format!("{at} \"device.driver\": must evaluate to bool or the unknown type, not string");
+        assert_eq!(faults("device.driver"), [wanted]);
     }
 
     #[test]
