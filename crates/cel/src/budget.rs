@@ -3,7 +3,7 @@
 use crate::ast::op;
 use crate::error::Error;
 use crate::library::authorizer;
-use crate::value::{Special, Value};
+use crate::value::{List, Map, Special, Value};
 
 /// What may still be spent. A unit is about the work of one comparison.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,8 @@ pub(crate) enum CallCost {
     ListOfResult,
     Flatten,
     Compared(usize),
+    /// Each of the one with each of the other, this many times.
+    Product(u64),
 }
 
 fn tenth(size: u64, times: u64) -> u64 {
@@ -89,6 +91,8 @@ impl CallCost {
             "list_slice" | "lists_range" | "list_reverse" => return Self::ListOfResult,
             "list_flatten" | "list_flatten_int" => return Self::Flatten,
             "list_distinct" => return Self::Compared(0),
+            "list_sets_contains_list" | "list_sets_intersects_list" => return Self::Product(1),
+            "list_sets_equivalent_list" => return Self::Product(2),
             id if id.starts_with("list_") && id.ends_with("_sort") => return Self::Compared(0),
             id if id.ends_with("_sortByAssociatedKeys") => return Self::Compared(1),
             _ => {}
@@ -136,11 +140,11 @@ impl CallCost {
             Self::Fixed(cost) => cost,
             Self::Traverse(times) => tenth(size(0), u64::from(times)),
             Self::TraverseResult => tenth(result.map_or(1, Value::size), 2),
-            Self::ItemsOfSecond => size(1),
-            Self::Shorter => tenth(size(0).min(size(1)), 1),
-            Self::Equality => match &args.first() {
+            Self::ItemsOfSecond => size(1).saturating_add(heavy(args.get(1))),
+            Self::Shorter => tenth(size(0).min(size(1)), 1).saturating_add(heavy(args.first())),
+            Self::Equality => match args.first() {
                 Some(Value::Library(_)) => 1,
-                _ => tenth(size(0).min(size(1)), 1),
+                first => tenth(size(0).min(size(1)), 1).saturating_add(heavy(first)),
             },
             Self::Both => tenth(size(0) + size(1), 1),
             Self::Pattern => tenth(size(0) + 1, 1) * (size(1) as f64 * 0.25).ceil() as u64,
@@ -170,6 +174,9 @@ impl CallCost {
                 };
                 (size(0) as f64 * depth) as u64 + 11
             }
+            Self::Product(times) => {
+                size(0).saturating_mul(size(1)).saturating_mul(times).saturating_add(1 + heavy(args.first()))
+            }
             Self::Compared(i) => {
                 let items = size(i);
                 let text = match args.get(i) {
@@ -182,6 +189,48 @@ impl CallCost {
                 ((items as f64 * items as f64) * factor) as u64 + 11
             }
         }
+    }
+}
+
+/// What comparing a value costs beyond what upstream counts, which is the outermost size only: nothing for what is small,
+/// so that costs are upstream's, and enough for what is not, so that no budget lets it be compared for long.
+fn heavy(value: Option<&Value<'_>>) -> u64 {
+    const SMALL: u64 = 1_000;
+    let parts = match value {
+        Some(Value::Map(_) | Value::List(_) | Value::Opaque(_)) => value.map_or(0, parts),
+        _ => 0,
+    };
+    if parts > SMALL { parts / 100 } else { 0 }
+}
+
+/// What long texts cost beyond what upstream counts, for which some functions (`size`, `format`) are as good as free. Nothing
+/// for texts that are not long.
+pub(crate) fn bulk(values: &[Value<'_>]) -> u64 {
+    const LONG: usize = 64 << 10;
+    let lengths = values.iter().map(|value| match value {
+        Value::String(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    });
+    lengths.filter(|length| *length > LONG).map(|length| (length >> 12) as u64).sum()
+}
+
+/// How many values there are in a value, itself included.
+fn parts(value: &Value<'_>) -> u64 {
+    fn of_json(json: &serde_json::Value) -> u64 {
+        match json {
+            serde_json::Value::Array(items) => 1 + items.iter().map(of_json).sum::<u64>(),
+            serde_json::Value::Object(map) => 1 + map.values().map(of_json).sum::<u64>(),
+            _ => 1,
+        }
+    }
+    match value {
+        Value::List(List::Json(items, _)) => 1 + items.iter().map(of_json).sum::<u64>(),
+        Value::List(List::Owned(items) | List::Merged(items, _)) => 1 + items.iter().map(parts).sum::<u64>(),
+        Value::Map(Map::Json(map, _)) => 1 + map.values().map(of_json).sum::<u64>(),
+        Value::Map(Map::Owned(map)) => 1 + map.values().map(|(_, value)| parts(value)).sum::<u64>(),
+        Value::Opaque(json) => of_json(json),
+        _ => 1,
     }
 }
 

@@ -467,6 +467,11 @@ impl<'a> Estimator<'a> {
                 let depth = args.first().map_or(1, |depth| number(depth).unwrap_or(u64::MAX));
                 allocated(depth as f64, self.size_or_unknown(list))
             }
+            (sets, None, [a, b]) if sets.starts_with("list_sets_") => {
+                let product = self.size_or_unknown(a).times(self.size_or_unknown(b));
+                let twice = if sets.starts_with("list_sets_equivalent") { 2.0 } else { 1.0 };
+                Some(Estimate { cost: product.by(twice).plus(ONE), size: None })
+            }
             ("list_distinct", Some(list), _) => {
                 let size = self.size_or_unknown(list);
                 allocated(2.0, size.times(size))

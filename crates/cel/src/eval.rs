@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::ast::{Entry, Expr, FieldInit, Fold, Kind, Literal, op};
-use crate::budget::{Budget, CallCost};
+use crate::budget::{Budget, CallCost, bulk};
 use crate::error::Error;
 use crate::program::{Call, Link, Program};
 use crate::value::{Evaluated, Key, List, Map, Text, Value};
@@ -222,6 +222,7 @@ impl<'a> Evaluation<'a, '_> {
         if !by_result {
             self.budget.spend(call.cost.price(args, None))?;
         }
+        self.budget.spend(bulk(args))?;
         let result = match (&call.pattern, call.function) {
             (Some(pattern), _) => library::regex::with(&call.name, pattern, args),
             (None, Some(function)) => function(args),
@@ -230,6 +231,7 @@ impl<'a> Evaluation<'a, '_> {
         if by_result {
             self.budget.spend(call.cost.price(args, Some(&result)))?;
         }
+        self.budget.spend(bulk(std::slice::from_ref(&result)))?;
         Ok(result)
     }
 

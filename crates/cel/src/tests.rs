@@ -154,6 +154,8 @@ fn the_worst_cost_follows_from_the_bounds_of_the_schema() {
         ("self.n > 1", 3),
         ("has(self.free)", 1),
         ("self.list.map(x, x + '!').size() > 3", 175),
+        ("sets.contains(self.list, ['a', 'b'])", 33),
+        ("sets.equivalent(self.list, ['a', 'b'])", 53),
     ];
     for (source, wanted) in table {
         assert_eq!(typed(source).unwrap().cost(), wanted, "{source}");
@@ -185,6 +187,23 @@ fn what_an_evaluation_cost_is_upstreams_count() {
 }
 
 #[test]
+fn comparing_large_data_is_not_free() {
+    let inner: Vec<Json> = (0..50_000).map(Json::from).collect();
+    let many: Vec<i32> = (0..1_000).collect();
+    let data = json!({"big": {"only": inner}, "many": many, "text": "x".repeat(1 << 20)});
+    for source in [
+        "self.many.all(x, self.big == self.big)",
+        "self.many.all(x, self.text.size() > 0)",
+        "self.many.all(x, '%s'.format([self.text]) != '')",
+    ] {
+        let program = env().compile(source).unwrap();
+        let mut budget = Budget::new(PER_CALL_LIMIT / 10);
+        let outcome = program.evaluate(&[Some(Value::json(&data))], &mut budget);
+        assert_eq!(outcome.map(|_| ()), Err(Error::TooCostly), "{source}");
+    }
+}
+
+#[test]
 fn names_can_be_bound_where_that_is_known() {
     let env = Env::new().with("self", Type::Int);
     let source = "cel.bind(x, self + 1, x * x)";
@@ -200,6 +219,7 @@ fn a_budget_ends_what_costs_too_much() {
     for source in [
         "lists.range(10000).all(x, lists.range(10000).all(y, x != y - 20000))",
         "lists.range(2000000).size() > 0",
+        "sets.contains(lists.range(10000), lists.range(10000))",
         "lists.range(900).map(x, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'.matches('(a*)*b')).size() > 0 && lists.range(99999).distinct().size() > 0",
     ] {
         let program = env().compile(source).unwrap();
