@@ -22,6 +22,7 @@ mod log;
 pub mod proto;
 mod slot;
 pub mod snapshot;
+mod sorted;
 mod staging;
 mod state;
 mod watch;
