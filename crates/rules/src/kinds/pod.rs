@@ -64,6 +64,37 @@ fn prepare_create(pod: &mut Value) {
         status.put("conditions", json!([condition]));
     }
     pod.put("status", status);
+    merge_label_keys(pod);
+}
+
+/// Selectors that shall also ask for the pod's own labels, or for others than those, say so from here on: whoever reads
+/// them need not know of `matchLabelKeys` and `mismatchLabelKeys`.
+fn merge_label_keys(pod: &mut Value) {
+    let labels = pod.at("metadata.labels").clone();
+    let Some(spec) = pod.existing("spec") else { return };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = spec.existing("affinity").and_then(|affinity| affinity.existing(kind)) else { continue };
+        for term in affinity.items_mut("requiredDuringSchedulingIgnoredDuringExecution") {
+            narrow(term, &labels);
+        }
+        for weighted in affinity.items_mut("preferredDuringSchedulingIgnoredDuringExecution") {
+            weighted.existing("podAffinityTerm").into_iter().for_each(|term| narrow(term, &labels));
+        }
+    }
+    spec.items_mut("topologySpreadConstraints").iter_mut().for_each(|constraint| narrow(constraint, &labels));
+}
+
+fn narrow(term: &mut Value, labels: &Value) {
+    let mut extra = Vec::new();
+    for (list, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let known = term.texts(list).filter(|key| labels.has(key));
+        extra.extend(known.map(|key| json!({"key": key, "operator": operator, "values": [labels.text(key)]})));
+    }
+    // Without a selector nothing is meant, whatever the keys.
+    let Some(selector) = term.existing("labelSelector").filter(|_| !extra.is_empty()) else { return };
+    let mut all = selector.items("matchExpressions").to_vec();
+    all.append(&mut extra);
+    selector.put("matchExpressions", all.into());
 }
 
 fn prepare_update(new: &mut Value, old: &Value, part: Part) {

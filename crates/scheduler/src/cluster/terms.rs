@@ -1,4 +1,5 @@
-//! Which pods a rule speaks of: by namespace and labels. Parsed once per pod.
+//! Which pods a rule speaks of: by namespace and labels. Parsed once per pod. Of `matchLabelKeys` nothing is known here:
+//! the server has put them into the selectors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Typed;
 use skiff_api::labels;
-use skiff_meta::selector::{LabelSelector, Operator, Requirement};
+use skiff_meta::selector::LabelSelector;
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -32,31 +33,14 @@ fn compiled(selector: Option<&Typed>) -> LabelSelector {
     labels::compile(selector).unwrap_or_else(|_| LabelSelector::nothing())
 }
 
-/// The selector, also asking that the labels under `keys` are (`In`) or are not (`NotIn`) those of `own`.
-fn narrowed(selector: LabelSelector, keys: Option<&Vec<String>>, own: &Labels, operator: Operator) -> LabelSelector {
-    let extra: Vec<Requirement> = keys
-        .into_iter()
-        .flatten()
-        .filter_map(|key| Requirement::new(key, operator, vec![own.get(key)?.clone()]).ok())
-        .collect();
-    if extra.is_empty() || selector.is_nothing() {
-        return selector;
-    }
-    LabelSelector::new([selector.requirements(), &extra].concat())
-}
-
 impl PodTerm {
     fn new(pod: &Pod, term: &PodAffinityTerm) -> Self {
-        let empty = Labels::new();
-        let own = pod.metadata.labels.as_ref().unwrap_or(&empty);
         let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.extend(pod.metadata.namespace.clone());
         }
         let namespace_selector = compiled(term.namespace_selector.as_ref());
         let selector = compiled(term.label_selector.as_ref());
-        let selector = narrowed(selector, term.match_label_keys.as_ref(), own, Operator::In);
-        let selector = narrowed(selector, term.mismatch_label_keys.as_ref(), own, Operator::NotIn);
         let names = namespaces.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let identity = format!("{names};{};{}", shown(&namespace_selector), shown(&selector));
         Self { namespaces, namespace_selector, selector, topology_key: term.topology_key.clone(), identity }
@@ -132,8 +116,7 @@ pub struct Constraint {
 
 impl Constraint {
     /// From the pod's own spec, or a profile's defaults.
-    pub fn new(constraint: &TopologySpreadConstraint, own: &Labels) -> Self {
-        let selector = compiled(constraint.label_selector.as_ref());
+    pub fn new(constraint: &TopologySpreadConstraint) -> Self {
         let honors = |policy: &Option<String>, unsaid: bool| policy.as_deref().map_or(unsaid, |p| p == "Honor");
         Self {
             max_skew: constraint.max_skew.into(),
@@ -142,16 +125,14 @@ impl Constraint {
             hard: constraint.when_unsatisfiable == "DoNotSchedule",
             honor_affinity: honors(&constraint.node_affinity_policy, true),
             honor_taints: honors(&constraint.node_taints_policy, false),
-            selector: narrowed(selector, constraint.match_label_keys.as_ref(), own, Operator::In),
+            selector: compiled(constraint.label_selector.as_ref()),
         }
     }
 
     /// The pod's own constraints.
     pub fn of(pod: &Pod) -> Vec<Self> {
-        let empty = Labels::new();
-        let own = pod.metadata.labels.as_ref().unwrap_or(&empty);
         let constraints = pod.spec.iter().flat_map(|spec| spec.topology_spread_constraints.iter().flatten());
-        constraints.map(|constraint| Self::new(constraint, own)).collect()
+        constraints.map(Self::new).collect()
     }
 }
 

@@ -51,8 +51,7 @@ impl PodTopologySpread {
         let Some(selector) = (if self.defaults.is_empty() { None } else { siblings() }) else {
             return (Vec::new(), true);
         };
-        let default =
-            |constraint| Constraint { selector: selector.clone(), ..Constraint::new(constraint, pod.labels()) };
+        let default = |constraint| Constraint { selector: selector.clone(), ..Constraint::new(constraint) };
         (self.defaults.iter().map(default).collect(), !self.system)
     }
 }

@@ -119,14 +119,12 @@ fn spreading() {
         ("other pods", json!({"labelSelector": {"matchLabels": {"app": "db"}}}), json!({}), "a b"),
         ("only zones it may go to", json!({}), in_zones.clone(), "a"),
         ("all zones all the same", json!({"nodeAffinityPolicy": "Ignore"}), in_zones, "3"),
-        ("this revision only", json!({"matchLabelKeys": ["rev"]}), json!({}), "a b"),
     ] {
         let mut stage = Stage::new(vec![zoned("a", "one"), zoned("b", "two"), node("c", json!({}))]);
         for (name, place) in [("1", "a"), ("2", "a"), ("3", "b")] {
             stage.put(labelled(name, "web", json!({})), place);
         }
-        let mut pod = labelled("p", "web", super::merged(spread(ZONE, constraint), &also));
-        pod.metadata.labels.get_or_insert_default().insert("rev".to_owned(), "2".to_owned());
+        let pod = labelled("p", "web", super::merged(spread(ZONE, constraint), &also));
         let found = stage.choices(&pod).join(" ");
         match expected {
             "3" => assert!(stage.place(pod).is_err_and(|message| message.contains(skewed)), "{what}: {found}"),
@@ -181,14 +179,11 @@ fn near_and_far() {
             near(away, "db", json!({"namespaceSelector": {"matchLabels": {"team": "b"}}})),
             "a b",
         ),
-        ("the same revision", json!({}), near(away, "db", json!({"matchLabelKeys": ["rev"]})), "a b"),
-        ("another revision", json!({}), near(away, "db", json!({"mismatchLabelKeys": ["rev"]})), "b"),
     ] {
         let mut stage = Stage::new(nodes());
         stage.cluster.set_namespace("x", Some([("team".to_owned(), "a".to_owned())].into()));
         stage.put(labelled("1", "db", placed), "a");
-        let mut pod = labelled("p", "web", incoming);
-        pod.metadata.labels.get_or_insert_default().insert("rev".to_owned(), "2".to_owned());
+        let pod = labelled("p", "web", incoming);
         let found = stage.choices(&pod).join(" ");
         if expected.starts_with("node(s)") {
             assert_eq!(said(stage.place(pod)), format!("0/2 nodes are available: 2 {expected}."), "{what}");

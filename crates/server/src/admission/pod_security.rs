@@ -65,7 +65,7 @@ impl Admission for PodSecurity {
     ) -> Result<(), Status> {
         let (Some(object), Some(subject)) = (object, subject(request.resource)) else { return Ok(()) };
         if subject == Subject::Namespace {
-            return judge_namespace(request, object);
+            return judge_namespace(request, object).await;
         }
         let id = GroupResource::new("", "namespaces");
         let Some(namespace) = find(request.view, &id, "", request.namespace).await? else { return Ok(()) };
@@ -134,14 +134,16 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
     labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-fn judge_namespace(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
+async fn judge_namespace(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
     let (policy, faults) = Policy::of(&labels(object));
     let (before, known) = request.old.map(|old| Policy::of(&labels(old))).unwrap_or_default();
     if !faults.is_empty() && faults != known {
         return Err(Status::invalid(&GroupKind::new("", "Namespace"), text(&object["metadata"], "name"), &faults));
     }
     if request.operation == Operation::Update && tightens(&policy, &before) {
-        let pods = request.view.list(&GroupResource::new("", "pods"), request.name);
+        let id = GroupResource::new("", "pods");
+        request.view.refresh(&id).await?;
+        let pods = request.view.list(&id, request.name);
         pods_warnings(request.name, policy.enforce, &pods).into_iter().for_each(|text| request.notes.warn(text));
     }
     Ok(())

@@ -12,10 +12,10 @@ mod validating;
 
 use std::sync::Arc;
 
-use crate::chain::{Admission, Authorizer};
-
 pub(crate) use authorizer::CelAuthorizer;
-pub(crate) use request::{attributes, described};
+pub(crate) use request::{attributes, described, namespace};
+
+use crate::chain::{Admission, Authorizer};
 
 /// MutatingAdmissionPolicy and ValidatingAdmissionPolicy.
 pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>) -> (Arc<dyn Admission>, Arc<dyn Admission>) {

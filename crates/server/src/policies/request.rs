@@ -113,7 +113,7 @@ pub(crate) fn described(
 }
 
 /// The namespace a request is about: of a namespace, itself.
-fn namespace<'a>(request: &AdmissionRequest<'a>) -> &'a str {
+pub(crate) fn namespace<'a>(request: &AdmissionRequest<'a>) -> &'a str {
     let of_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
     if of_namespace { request.name } else { request.namespace }
 }

@@ -18,7 +18,7 @@ use super::counters::{Counters, Ended};
 use super::hooks::{self, Asked, Hook};
 use super::review::{self, Answer, Shown, Version};
 use crate::chain::{AdmissionRequest, Authorizer, Operation, View};
-use crate::policies::{self, CelAuthorizer};
+use crate::policies::{CelAuthorizer, attributes, described, namespace};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -28,6 +28,7 @@ pub(super) struct Dispatcher {
     /// `admit` or `validating`.
     ty: &'static str,
     client: Arc<HookClient>,
+    /// Whom conditions may ask.
     authorizer: Arc<dyn Authorizer>,
     world: WorldRef,
     /// As of the newest change of a configuration.
@@ -151,15 +152,14 @@ impl Dispatcher {
             return Ok(true);
         }
         let form = |object: Option<&Value>| invocation.form(request, object).unwrap_or_default();
-        let authorizer = CelAuthorizer { authorizer: &*self.authorizer, user: request.user };
         conditions.hold(&Input {
             object: &form(object),
             old: &form(request.old),
             namespace: &Value::Null,
-            request: &policies::described(request, &invocation.resource, &invocation.kind),
+            request: &described(request, &invocation.resource, &invocation.kind),
             params: &Value::Null,
-            authorizer: &authorizer,
-            resource: &policies::attributes(request),
+            authorizer: &CelAuthorizer { authorizer: &*self.authorizer, user: request.user },
+            resource: &attributes(request),
         })
     }
 
@@ -290,7 +290,7 @@ async fn namespace_fits(
     if of_namespaces && writes && request.subresource.is_empty() {
         return Ok(object.is_some_and(|object| selects(selector, object)));
     }
-    let name = review::namespace(request);
+    let name = namespace(request);
     Ok(selector.matches(&labels_of(request.view, name).await?))
 }
 

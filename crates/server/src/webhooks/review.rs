@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
-use crate::chain::{AdmissionRequest, Operation, User};
+use crate::chain::AdmissionRequest;
+use crate::policies::described;
 
 /// A version of AdmissionReview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,59 +42,13 @@ pub(super) struct Shown<'a> {
     pub(super) old: Option<&'a Value>,
 }
 
-fn kind(kind: &GroupVersionKind) -> Value {
-    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
-}
-
-fn resource(resource: &GroupVersionResource) -> Value {
-    json!({"group": resource.group, "version": resource.version, "resource": resource.resource})
-}
-
-fn user(user: &User) -> Value {
-    let mut info = Map::new();
-    let fields = [
-        ("username", json!(user.name), user.name.is_empty()),
-        ("uid", json!(user.uid), user.uid.is_empty()),
-        ("groups", json!(user.groups), user.groups.is_empty()),
-        ("extra", json!(user.extra), user.extra.is_empty()),
-    ];
-    info.extend(fields.into_iter().filter(|(.., empty)| !empty).map(|(name, value, _)| (name.to_owned(), value)));
-    Value::Object(info)
-}
-
 /// The `request` of a review.
 pub(super) fn request(uid: &str, request: &AdmissionRequest<'_>, shown: &Shown<'_>) -> Value {
-    let mut tree = json!({
-        "uid": uid,
-        "kind": kind(shown.kind),
-        "resource": resource(shown.resource),
-        "requestKind": kind(request.kind),
-        "requestResource": resource(request.resource),
-        "operation": request.operation.as_str(),
-        "userInfo": user(request.user),
-        "object": shown.object,
-        "oldObject": shown.old,
-        "dryRun": request.dry_run,
-        "options": request.options,
-    });
-    let namespace = namespace(request);
-    for (field, text) in [
-        ("subResource", request.subresource),
-        ("requestSubResource", request.subresource),
-        ("name", request.name),
-        ("namespace", namespace),
-    ] {
-        if !text.is_empty() {
-            tree[field] = json!(text);
-        }
-    }
+    let mut tree = described(request, shown.resource, shown.kind);
+    tree["uid"] = json!(uid);
+    tree["object"] = json!(shown.object);
+    tree["oldObject"] = json!(shown.old);
     tree
-}
-
-/// The namespace a request is about: of a namespace that is there, itself.
-pub(super) fn namespace<'a>(request: &AdmissionRequest<'a>) -> &'a str {
-    let of_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
-    if of_namespace && request.operation != Operation::Create { request.name } else { request.namespace }
 }
 
 /// The review as it is sent.

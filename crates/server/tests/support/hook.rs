@@ -1,5 +1,5 @@
 //! A webhook: a TLS server inside the test that judges as it is told to.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::sync::Arc;

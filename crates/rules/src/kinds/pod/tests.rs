@@ -194,6 +194,31 @@ fn creation_sets_the_status() {
 }
 
 #[test]
+fn creation_merges_label_keys_into_selectors() {
+    let keys = |selector: Value| json!({"labelSelector": selector, "topologyKey": "zone", "matchLabelKeys": ["rev", "none"], "mismatchLabelKeys": ["app"]});
+    let mut pod = pod(|pod| {
+        pod["metadata"]["labels"] = json!({"rev": "1", "app": "a"});
+        let given = json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]});
+        let preferred = json!([{"weight": 1, "podAffinityTerm": keys(Value::Null)}]);
+        pod["spec"]["affinity"] = json!({
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [keys(given)]},
+            "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}});
+        pod["spec"]["topologySpreadConstraints"] = json!([{"labelSelector": {}, "matchLabelKeys": ["rev"]}]);
+    });
+    POD.prepare_create(&mut pod);
+    let revision = json!({"key": "rev", "operator": "In", "values": ["1"]});
+    let other = json!({"key": "app", "operator": "NotIn", "values": ["a"]});
+    let at = |path: &str| pod.pointer(path).cloned().unwrap_or_default();
+    let required = at("/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/labelSelector");
+    let expected = json!([{"key": "x", "operator": "Exists"}, revision, other]);
+    assert_eq!(required["matchExpressions"], expected);
+    let preferred = "/spec/affinity/podAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
+    assert_eq!(at(&format!("{preferred}/labelSelector")), Value::Null, "nothing stays nothing");
+    let spread = at("/spec/topologySpreadConstraints/0/labelSelector");
+    assert_eq!(spread, json!({"matchExpressions": [revision]}));
+}
+
+#[test]
 fn updates() {
     let old = pod(|_| {});
     for (field, value, fault) in [
