@@ -72,7 +72,7 @@ async fn requests_are_written_down_as_the_policy_says() {
     );
     assert_eq!(event["responseStatus"], json!({"metadata": {}, "code": 201}));
     assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "allow");
-    assert!(!std::fs::read_to_string(&path).unwrap().contains(&"hush-hush"[..]));
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("hush-hush"));
     assert!(!std::fs::read_to_string(&path).unwrap().contains("aHVzaC1odXNo"));
 
     // Bodies, without what is to be left out.
