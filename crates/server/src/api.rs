@@ -125,8 +125,11 @@ impl Api {
             crate::write::services::adopt(&api).await?;
         }
         let publishing = crate::servers::start(&api).await?;
-        let started =
-            crate::definitions::start(&api).into_iter().chain(publishing).chain(crate::flow::keeper::start(&api));
+        let started = crate::definitions::start(&api)
+            .into_iter()
+            .chain(publishing)
+            .chain(crate::flow::keeper::start(&api))
+            .chain(crate::proxy::aggregate::keeper::start(&api));
         api.tasks.lock().extend(started.map(AbortOnDrop));
         Ok(api)
     }
@@ -269,9 +272,15 @@ impl Api {
         };
         let Some(target) = target else {
             self.allow_path(&user, &method, path, record.as_deref()).await?;
+            if let Some(extension) = self.chain.aggregator.find(path) {
+                return self.chain.aggregator.serve(&extension, &user, rejoined(parts, body)).await;
+            }
             return crate::paths::serve(self, &parts.method, path, &parts.headers, &query).await;
         };
         self.allow_target(&user, &target, &query, path, record.as_deref()).await?;
+        if let Some(extension) = self.chain.aggregator.find(path) {
+            return self.chain.aggregator.serve(&extension, &user, rejoined(parts, body)).await;
+        }
         if target.subresource == "why" && target.resource.resource == "pods" && target.resource.group.is_empty() {
             return self.why(&target).await;
         }
@@ -410,6 +419,16 @@ struct Asked<'a> {
     limit: Option<Duration>,
     identity: &'a Identity,
     trace: TraceContext,
+}
+
+/// The request as it came, for somebody else to answer.
+fn rejoined(parts: &mut http::request::Parts, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = std::mem::take(&mut parts.headers);
+    *request.extensions_mut() = std::mem::take(&mut parts.extensions);
+    request
 }
 
 fn audit_id(headers: &http::HeaderMap) -> Option<String> {

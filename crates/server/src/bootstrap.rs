@@ -60,7 +60,12 @@ async fn create(api: &Arc<Api>, object: Value) -> Result<(), ServerError> {
     let uri = format!("{start}/{version}{scope}/{}", served.resource.names.plural);
     if let Some(existing) = existing {
         let existing = existing.to_value().map_err(|e| fail(Status::internal(e)))?;
-        let Some(updated) = crate::auth::reconciled(&existing, &object) else { return Ok(()) };
+        let updated = match tree::text(&object, &["kind"]) {
+            // How to know our clients may have changed with our authorities.
+            "ConfigMap" => (existing["data"] != object["data"]).then(|| object.clone()),
+            _ => crate::auth::reconciled(&existing, &object),
+        };
+        let Some(updated) = updated else { return Ok(()) };
         let uri = format!("{uri}/{}", tree::text(&object, &["metadata", "name"]));
         return match send(api, Method::PUT, &uri, &updated).await {
             // Another server was faster, with the same.

@@ -17,6 +17,8 @@ use skiff_client::Body;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_store::{Compare, Revision, Write};
 
+use crate::proxy::aggregate::Aggregator;
+
 use crate::webhooks::Reinvocation;
 
 /// Somebody known by name.
@@ -421,6 +423,8 @@ pub struct Chain {
     pub questions: Arc<dyn Questions>,
     /// Logs, exec, proxies.
     pub connector: Arc<dyn Connector>,
+    /// Extension servers.
+    pub(crate) aggregator: Arc<Aggregator>,
     /// Objects that must exist from the first start on (RBAC defaults), with apiVersion and kind; created where
     /// missing, and brought up to date where they are roles or bindings, each by the named user's right of `system:masters`.
     pub defaults: Vec<Value>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::audit::AuditConfig;
+use crate::auth::AuthenticationConfig;
 use crate::chain::Explainer;
 use crate::encryption::Keyring;
 
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// What is written down of requests, if anything.
     pub audit: Option<AuditConfig>,
+    /// Whose tokens are believed beside the cluster's own.
+    pub authentication: Option<AuthenticationConfig>,
     /// Keys for what is encrypted in the store.
     pub encryption: Option<Arc<Keyring>>,
     /// How many seconds Events live.
@@ -63,6 +66,7 @@ impl Default for ServerConfig {
             priority_and_fairness: true,
             request_timeout: Duration::from_secs(60),
             audit: None,
+            authentication: None,
             encryption: None,
             event_ttl: 3_600,
             shared_store: false,

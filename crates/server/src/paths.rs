@@ -72,6 +72,7 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
     // A definition may have been acknowledged a moment ago.
     api.feed.catch_up().await.map_err(|e| error::catch_up(&e))?;
     let document = api.catalog.registry().document(path, aggregated, &address);
+    let document = api.chain.aggregator.discovery(path, aggregated, document);
     let Some(bytes) = document else { return Ok(None) };
     let (content_type, bytes) = if aggregated { (AGGREGATED_TYPE, bytes) } else { negotiated(headers, bytes)? };
     let mut response = respond::whole(200, content_type, bytes, gzip);

@@ -9,6 +9,7 @@ use skiff_client::config::Kubeconfig;
 use skiff_meta::WorldRef;
 use skiff_server::ServerConfig;
 use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
+use skiff_server::auth::{AuthenticationConfig, Oidc};
 use skiff_server::encryption::{EncryptionConfig, Keyring};
 
 use crate::error::StartError;
@@ -35,11 +36,67 @@ pub(crate) struct ApiFlags {
     /// Go on with that file when it changes
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     encryption_provider_config_automatic_reload: bool,
+    /// An AuthenticationConfiguration (apiserver.config.k8s.io/v1): whose tokens are believed
+    #[arg(long, value_name = "FILE", conflicts_with = "oidc_issuer_url")]
+    authentication_config: Option<PathBuf>,
+    /// An OpenID Connect issuer whose tokens are believed
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    oidc_issuer_url: Option<String>,
+    /// The audience its tokens must be for
+    #[arg(long, default_value = "")]
+    oidc_client_id: String,
+    /// The claim that names the user
+    #[arg(long, default_value = "sub")]
+    oidc_username_claim: String,
+    /// What is put before it (`-`: nothing) [default: the issuer's URL and `#`, nothing for `email`]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    oidc_username_prefix: String,
+    /// The claim that names the user's groups
+    #[arg(long, default_value = "")]
+    oidc_groups_claim: String,
+    /// What is put before them
+    #[arg(long, default_value = "")]
+    oidc_groups_prefix: String,
+    /// Who signs the issuer's certificate (PEM) [default: the system's authorities]
+    #[arg(long, value_name = "FILE")]
+    oidc_ca_file: Option<PathBuf>,
+    /// A claim that must have a value, KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    oidc_required_claim: Vec<String>,
     #[command(flatten)]
     audit: AuditFlags,
 }
 
 impl ApiFlags {
+    /// Whose tokens are believed.
+    fn authentication(&self) -> Result<Option<AuthenticationConfig>, StartError> {
+        let wrong =
+            |flag, value: &dyn std::fmt::Display, why: String| StartError::Flag { flag, value: value.to_string(), why };
+        if let Some(file) = &self.authentication_config {
+            let config = AuthenticationConfig::read(&read(file)?);
+            return config.map(Some).map_err(|e| wrong("authentication-config", &file.display(), e.to_string()));
+        }
+        let Some(issuer) = self.oidc_issuer_url.clone() else { return Ok(None) };
+        let pair = |text: &String| {
+            let (claim, value) = text.split_once('=')?;
+            Some((claim.to_owned(), value.to_owned()))
+        };
+        let required = self
+            .oidc_required_claim
+            .iter()
+            .map(|text| pair(text).ok_or_else(|| wrong("oidc-required-claim", text, "must be KEY=VALUE".to_owned())));
+        let oidc = Oidc {
+            client_id: self.oidc_client_id.clone(),
+            authority: self.oidc_ca_file.as_deref().map(read).transpose()?.unwrap_or_default(),
+            username: (self.oidc_username_claim.clone(), self.oidc_username_prefix.clone()),
+            groups: (self.oidc_groups_claim.clone(), self.oidc_groups_prefix.clone()),
+            required: required.collect::<Result<_, _>>()?,
+            issuer,
+        };
+        let shown = oidc.issuer.clone();
+        AuthenticationConfig::of_flags(oidc).map(Some).map_err(|e| wrong("oidc-issuer-url", &shown, e.to_string()))
+    }
+
     /// The keys for the store, which follow their file.
     pub(crate) fn keyring(&self, world: &WorldRef) -> Result<Option<Arc<Keyring>>, StartError> {
         let Some(file) = self.encryption_provider_config.clone() else { return Ok(None) };
@@ -179,6 +236,7 @@ impl ApiFlags {
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = time("request-timeout", &self.request_timeout)?;
         config.audit = self.audit.config()?;
+        config.authentication = self.authentication()?;
         if config.max_in_flight.0.checked_add(config.max_in_flight.1).is_none_or(|sum| sum == 0) {
             let value = format!("{} and {}", config.max_in_flight.0, config.max_in_flight.1);
             let why = "are together no number of requests a server can answer at once".to_owned();

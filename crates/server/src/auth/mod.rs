@@ -16,8 +16,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use skiff_meta::WorldRef;
 
-pub use authn::impersonate;
-use authn::{Accounts, Authenticators, Certificates};
+use authn::{Accounts, Authenticators, Certificates, FrontProxy};
+pub use authn::{AuthenticationConfig, AuthenticationError, Oidc, impersonate};
 use authz::Authorizers;
 pub use authz::forbidden;
 pub(crate) use authz::rbac::reconciled;
@@ -28,6 +28,7 @@ use crate::chain::{Admission, Chain, View};
 use crate::config::ServerConfig;
 use crate::pki::{Pki, PkiError};
 use crate::proxy::NodeConnector;
+use crate::proxy::aggregate::Aggregator;
 
 /// Everything that judges requests, over `view`, which may still be empty: nothing is read before the first request.
 ///
@@ -40,9 +41,15 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
     let accounts = Arc::new(Accounts::new(pki.account_key(), issuer, view.clone(), world.clone()));
     let certificates = Certificates::new(pki.client_verifier()?);
     let token = config.admin_token.as_deref();
-    let authenticators = Arc::new(Authenticators::new(certificates, accounts.clone(), token));
+    let front = FrontProxy::new(Certificates::new(pki.front_proxy_verifier()?));
+    let mut authenticators = Authenticators::new(certificates, accounts.clone(), token).behind(front);
+    if let Some(others) = config.authentication.clone() {
+        authenticators = authenticators.believing(others, &world);
+    }
+    let authenticators = Arc::new(authenticators);
     let mut admission = crate::admission::plugins(authorizers.clone(), world.clone());
     admission.push(Arc::new(Escalation::new(authorizers.rbac().clone(), authorizers.clone())) as Arc<dyn Admission>);
+    let aggregator = Aggregator::new(pki, view.clone(), world.clone())?;
     let connector = NodeConnector::new(pki, view, authorizers.clone(), world.clone())?;
     Ok(Chain {
         authenticator: authenticators.clone(),
@@ -51,6 +58,7 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
         tokens: accounts,
         questions: Arc::new(Reviews { authenticators, authorizers, world }),
         connector: Arc::new(connector),
+        aggregator,
         defaults: defaults(pki),
         documents,
     })
@@ -61,7 +69,15 @@ fn defaults(pki: &Pki) -> Vec<Value> {
     let clients = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": pki.ca_pem()},
+        "data": {
+            "client-ca-file": pki.ca_pem(),
+            "requestheader-client-ca-file": pki.front_proxy_ca_pem(),
+            "requestheader-allowed-names": json!([crate::pki::FRONT_PROXY]).to_string(),
+            "requestheader-username-headers": json!(["X-Remote-User"]).to_string(),
+            "requestheader-uid-headers": json!(["X-Remote-Uid"]).to_string(),
+            "requestheader-group-headers": json!(["X-Remote-Group"]).to_string(),
+            "requestheader-extra-headers-prefix": json!(["X-Remote-Extra-"]).to_string(),
+        },
     });
     default_objects().into_iter().chain([clients]).collect()
 }

@@ -54,10 +54,20 @@ pub(crate) async fn serve(
     let custom: Vec<CustomKind<'_>> = registry.resources().iter().flat_map(|r| custom_kinds(r)).collect();
     match path {
         "/openapi/v3" | "/openapi/v3/" => {
-            let bytes = respond::encode::json(&v3_index(&custom), false);
+            let mut index = v3_index(&custom);
+            api.chain.aggregator.openapi_index(&mut index);
+            let bytes = respond::encode::json(&index, false);
             return Ok(respond::whole(200, JSON, bytes, accepts_gzip(headers)));
         }
-        "/openapi/v2" => return tagged(&OLDER, headers, &hash_of_all(&custom), || Some(v2_document(&custom))),
+        "/openapi/v2" => {
+            let others = &api.chain.aggregator;
+            let whole = || {
+                let mut document = v2_document(&custom);
+                others.openapi_v2(&mut document);
+                Some(document)
+            };
+            return tagged(&OLDER, headers, &format!("{}{}", hash_of_all(&custom), others.openapi_mark()), whole);
+        }
         _ => {}
     }
     let rest = path.strip_prefix("/openapi/v3/").ok_or_else(Status::no_such_path)?;

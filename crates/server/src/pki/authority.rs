@@ -25,28 +25,29 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// The authority kept at `place`, new where there is none. The certificate follows from the key, so it is written
+    /// The authority called `name` that is kept at `place`, new where there is none. The certificate follows from the key, so it is written
     /// last and made anew when only the key is there.
-    pub(super) fn open(place: &Place, now: Timestamp) -> Result<Self, PkiError> {
-        let (key, certificate) = (place.read("ca.key")?, place.read("ca.crt")?);
+    pub(super) fn open(place: &Place, name: &str, now: Timestamp) -> Result<Self, PkiError> {
+        let (key_file, file) = (format!("{name}.key"), format!("{name}.crt"));
+        let (key, certificate) = (place.read(&key_file)?, place.read(&file)?);
         let key = match key {
-            Some(pem) => KeyPair::from_pem(&pem).map_err(|e| damaged(place, "ca.key", &e))?,
-            None if certificate.is_some() => return Err(PkiError::KeyMissing { path: place.path("ca.key") }),
+            Some(pem) => KeyPair::from_pem(&pem).map_err(|e| damaged(place, &key_file, &e))?,
+            None if certificate.is_some() => return Err(PkiError::KeyMissing { path: place.path(&key_file) }),
             None => {
                 let key = KeyPair::generate()?;
-                place.write_synced("ca.key", &key.serialize_pem())?;
+                place.write_synced(&key_file, &key.serialize_pem())?;
                 key
             }
         };
         let pem = match certificate {
             Some(pem) => pem,
             None => {
-                let pem = authority_params(now)?.self_signed(&key)?.pem();
-                place.write_synced("ca.crt", &pem)?;
+                let pem = authority_params(name, now)?.self_signed(&key)?.pem();
+                place.write_synced(&file, &pem)?;
                 pem
             }
         };
-        Self::from_parts(pem, key).map_err(|e| damaged(place, "ca.crt", &e))
+        Self::from_parts(pem, key).map_err(|e| damaged(place, &file, &e))
     }
 
     fn from_parts(pem: String, key: KeyPair) -> Result<Self, rcgen::Error> {
@@ -102,11 +103,11 @@ fn subject_key(certificate: &x509_parser::certificate::X509Certificate<'_>) -> O
     })
 }
 
-fn authority_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
+fn authority_params(name: &str, now: Timestamp) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     // The time tells the authorities of two data directories apart where people look at them.
-    params.distinguished_name.push(DnType::CommonName, format!("skiff-ca@{}", now.as_second()));
+    params.distinguished_name.push(DnType::CommonName, format!("skiff-{name}@{}", now.as_second()));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     set_validity(&mut params, now, AUTHORITY_DAYS);

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! DATA-DIR/pki/ca.key ca.crt          the authority
+//! DATA-DIR/pki/front-proxy-ca.*       the authority of the front proxy, which speaks for others
 //! DATA-DIR/pki/service-account.key    signs tokens
 //! DATA-DIR/pki/NAME.pem               a leaf: certificate and key in one file, so that they cannot disagree
 //! ```
@@ -33,6 +34,10 @@ pub use leaf::Pair;
 pub use names::ServingNames;
 pub use request::{KeyedRequest, fingerprint};
 pub use signing::{AccountKey, BadSignature};
+pub(crate) use tls::extension_tls;
+
+/// The name of the front proxy, and of its certificate.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
 /// What cannot be made anew: whoever restores a cluster elsewhere needs these to be trusted by those who knew it.
 pub const IRREPLACEABLE: [&str; 3] = ["ca.key", "ca.crt", "service-account.key"];
@@ -74,6 +79,7 @@ pub enum PkiError {
 pub struct Pki {
     place: Place,
     authority: Authority,
+    front: Authority,
     account_key: Arc<AccountKey>,
 }
 
@@ -96,12 +102,13 @@ impl Pki {
 
     fn at(place: Place, now: Timestamp) -> Result<Self, PkiError> {
         let complete = place.read("service-account.key")?.is_some();
-        let authority = Authority::open(&place, now)?;
+        let authority = Authority::open(&place, "ca", now)?;
+        let front = Authority::open(&place, "front-proxy-ca", now)?;
         let account_key = Arc::new(AccountKey::open(&place)?);
         if !complete {
             place.sync()?;
         }
-        Ok(Self { place, authority, account_key })
+        Ok(Self { place, authority, front, account_key })
     }
 
     /// PEM of the authority's certificate: what clients trust, and what `kube-root-ca.crt` holds.
@@ -112,6 +119,19 @@ impl Pki {
     /// PEM of the authority's key, for whoever signs certificate requests.
     pub fn ca_key_pem(&self) -> String {
         self.authority.key_pem()
+    }
+
+    /// PEM of the certificate of the front proxy's authority: by it extension servers know us.
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        self.front.pem()
+    }
+
+    /// The certificate with which the API server speaks for its users to extension servers, kept over restarts.
+    ///
+    /// # Errors
+    /// When files cannot be read or written.
+    pub fn front_proxy_client(&self, now: Timestamp) -> Result<Pair, PkiError> {
+        self.kept_by(&self.front, FRONT_PROXY, &leaf::Wanted::client(FRONT_PROXY, ""), now)
     }
 
     /// The key that signs service account tokens.
@@ -154,14 +174,24 @@ impl Pki {
 
     /// A leaf kept in file `NAME.pem`, renewed where it no longer fits.
     fn kept(&self, name: &str, wanted: &leaf::Wanted, now: Timestamp) -> Result<Pair, PkiError> {
+        self.kept_by(&self.authority, name, wanted, now)
+    }
+
+    fn kept_by(
+        &self,
+        authority: &Authority,
+        name: &str,
+        wanted: &leaf::Wanted,
+        now: Timestamp,
+    ) -> Result<Pair, PkiError> {
         let file = format!("{name}.pem");
         let found = self.place.read(&file)?.and_then(|pem| Pair::from_pem(&pem));
         if let Some(pair) = found
-            && self.authority.still_good(&pair, wanted, now)
+            && authority.still_good(&pair, wanted, now)
         {
             return Ok(pair);
         }
-        let pair = self.authority.issue(wanted, now)?;
+        let pair = authority.issue(wanted, now)?;
         self.place.write(&file, &format!("{}{}", pair.certificate, pair.key))?;
         Ok(pair)
     }

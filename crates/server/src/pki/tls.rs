@@ -56,16 +56,54 @@ impl Pki {
     /// # Errors
     /// Never for an authority that could be opened.
     pub fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
-        WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
-            .build()
-            .map_err(|e| PkiError::Tls(Error::General(e.to_string())))
+        verifier(self.roots()?)
+    }
+
+    /// Checks the certificates of front proxies.
+    ///
+    /// # Errors
+    /// Never for an authority that could be opened.
+    pub fn front_proxy_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+        verifier(roots(self.front_proxy_ca_pem().as_bytes())?)
     }
 
     fn roots(&self) -> Result<RootCertStore, PkiError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca_pem().as_bytes()).map_err(unreadable)?)?;
-        Ok(roots)
+        roots(self.ca_pem().as_bytes())
     }
+}
+
+/// Where distributions keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// With what the API server calls an extension server: showing `identity`, trusting the authorities of `bundle` (PEM), or
+/// the system's where there are none, or anybody.
+pub(crate) fn extension_tls(identity: &Pair, bundle: &[u8], insecure: bool) -> Result<Arc<ClientConfig>, PkiError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = if insecure {
+        builder.dangerous().with_custom_certificate_verifier(crate::proxy::anybody(provider()))
+    } else if bundle.is_empty() {
+        let system = SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+        builder.with_root_certificates(roots(&system)?)
+    } else {
+        builder.with_root_certificates(roots(bundle)?)
+    };
+    let (chain, key) = self::identity(identity)?;
+    Ok(Arc::new(builder.with_client_auth_cert(chain, key)?))
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    Ok(roots)
+}
+
+fn verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|e| PkiError::Tls(Error::General(e.to_string())))
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -49,20 +49,44 @@ impl Dialer {
         }
     }
 
+    /// The same, to a server that proves to be `name` by what `tls` trusts.
+    pub(super) async fn send_checked(
+        &self,
+        location: &Location,
+        tls: &Arc<ClientConfig>,
+        name: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, ProxyError> {
+        let connecting = async {
+            let stream = self.dial(location).await?;
+            let mut sender = self.speak(self.secure(tls, location, name, stream).await?).await?;
+            Ok(async move { sender.send_request(request).await })
+        };
+        match self.world.timeout(PATIENCE, connecting).await {
+            Some(Ok(answer)) => answer.await.map_err(ProxyError::Request),
+            Some(Err(error)) => Err(error),
+            None => Err(ProxyError::Patience(format!("{}:{}", location.host, location.port))),
+        }
+    }
+
+    async fn dial(&self, location: &Location) -> Result<TcpStream, ProxyError> {
+        let dial = |source| ProxyError::Dial { host: location.host.clone(), port: location.port, source };
+        let stream = TcpStream::connect((location.host.as_str(), location.port)).await.map_err(dial)?;
+        // Keystrokes travel one by one.
+        stream.set_nodelay(true).map_err(dial)?;
+        Ok(stream)
+    }
+
     async fn connect(
         &self,
         location: &Location,
         request: Request<Body>,
     ) -> Result<impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<>, ProxyError> {
-        let address = (location.host.as_str(), location.port);
-        let dial = |source| ProxyError::Dial { host: location.host.clone(), port: location.port, source };
-        let stream = TcpStream::connect(address).await.map_err(dial)?;
-        // Keystrokes travel one by one.
-        stream.set_nodelay(true).map_err(dial)?;
+        let (stream, host) = (self.dial(location).await?, location.host.as_str());
         let mut sender = match location.transport {
             Transport::Plain => self.speak(stream).await?,
-            Transport::Kubelet => self.speak(self.secure(&self.kubelet, location, stream).await?).await?,
-            Transport::Unchecked => self.speak(self.secure(&self.unchecked, location, stream).await?).await?,
+            Transport::Kubelet => self.speak(self.secure(&self.kubelet, location, host, stream).await?).await?,
+            Transport::Unchecked => self.speak(self.secure(&self.unchecked, location, host, stream).await?).await?,
         };
         // The answer may take its time (a slow start of an exec); only the way to it is hurried.
         Ok(async move { sender.send_request(request).await })
@@ -72,10 +96,10 @@ impl Dialer {
         &self,
         config: &Arc<ClientConfig>,
         location: &Location,
+        name: &str,
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ProxyError> {
-        let name = ServerName::try_from(location.host.clone())
-            .map_err(|_| ProxyError::Name { host: location.host.clone() })?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| ProxyError::Name { host: name.to_owned() })?;
         let dial = |source| ProxyError::Dial { host: location.host.clone(), port: location.port, source };
         TlsConnector::from(config.clone()).connect(name, stream).await.map_err(dial)
     }

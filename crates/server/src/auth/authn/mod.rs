@@ -4,18 +4,22 @@ mod accounts;
 mod bootstrap;
 mod certificate;
 mod claims;
+mod front_proxy;
 mod impersonate;
 mod issue;
+pub(crate) mod jwt;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderMap, header};
-use skiff_meta::Status;
+use skiff_meta::{Status, WorldRef};
 
 pub(crate) use accounts::{Accounts, Bearer, TokenError};
 pub(crate) use certificate::Certificates;
+pub(crate) use front_proxy::FrontProxy;
 pub use impersonate::impersonate;
+pub use jwt::{AuthenticationConfig, AuthenticationError, Oidc};
 
 use super::names::{AUTHENTICATED, MASTERS};
 use crate::chain::{Authenticator, Peer, User};
@@ -25,7 +29,10 @@ pub(crate) struct Authenticators {
     certificates: Certificates,
     accounts: Arc<Accounts>,
     admin: Option<StaticToken>,
-    anonymous: Arc<User>,
+    front: Option<FrontProxy>,
+    issuers: Vec<jwt::Issuer>,
+    /// `None`: requests without credentials are refused.
+    anonymous: Option<Arc<User>>,
 }
 
 /// A token given on the command line, and who bears it.
@@ -39,7 +46,26 @@ impl Authenticators {
         let admin = User::new("skiff-admin", &[MASTERS, AUTHENTICATED]);
         let admin_token = admin_token.filter(|token| !token.is_empty());
         let admin = admin_token.map(|token| StaticToken { token: token.to_owned(), user: Arc::new(admin) });
-        Self { certificates, accounts, admin, anonymous: Arc::new(User::anonymous()) }
+        Self {
+            certificates,
+            accounts,
+            admin,
+            front: None,
+            issuers: Vec::new(),
+            anonymous: Some(Arc::new(User::anonymous())),
+        }
+    }
+
+    /// Also believes what front proxies tell.
+    pub(crate) fn behind(self, front: FrontProxy) -> Self {
+        Self { front: Some(front), ..self }
+    }
+
+    /// Also believes other issuers' tokens, and perhaps nobody without credentials.
+    pub(crate) fn believing(self, config: AuthenticationConfig, world: &WorldRef) -> Self {
+        let anonymous = self.anonymous.filter(|_| config.anonymous.is_none_or(|anonymous| anonymous.enabled));
+        let issuers = config.jwt.into_iter().map(|jwt| jwt::Issuer::new(jwt, world.clone())).collect();
+        Self { issuers, anonymous, ..self }
     }
 
     /// Who bears `token`, when it is good for one of `audiences` (none: the API server's own).
@@ -62,6 +88,13 @@ impl Authenticators {
             let user = bootstrap::check(self.accounts.view(), parts, self.accounts.now()).await?;
             return Ok(Bearer { user, audiences });
         }
+        if let Some(issuer) = self.issuers.iter().find(|issuer| issuer.made(token)) {
+            let audiences: Vec<String> = audiences.iter().filter(|a| **a == own[0]).cloned().collect();
+            if audiences.is_empty() {
+                return Err(TokenError::Unknown);
+            }
+            return Ok(Bearer { user: issuer.check(token).await?, audiences });
+        }
         self.accounts.check(token, audiences).await
     }
 }
@@ -75,7 +108,11 @@ fn refuse<T>(why: &dyn std::fmt::Display) -> Result<T, Status> {
 #[async_trait]
 impl Authenticator for Authenticators {
     async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status> {
-        let certificate = self.certificates.check(&peer.certificates, self.accounts.now());
+        let now = self.accounts.now();
+        if let Some(user) = self.front.as_ref().and_then(|front| front.user(headers, peer, now)) {
+            return Ok(user);
+        }
+        let certificate = self.certificates.check(&peer.certificates, now);
         if let Ok(Some(user)) = &certificate {
             return Ok(user.clone());
         }
@@ -86,7 +123,10 @@ impl Authenticator for Authenticators {
             };
         }
         match certificate {
-            Ok(_) => Ok(self.anonymous.clone()),
+            Ok(_) => match &self.anonymous {
+                Some(anonymous) => Ok(anonymous.clone()),
+                None => refuse(&"no credentials"),
+            },
             Err(error) => refuse(&error),
         }
     }

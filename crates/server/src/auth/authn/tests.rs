@@ -63,6 +63,40 @@ impl Setup {
 }
 
 #[test]
+fn only_front_proxies_speak_for_others() {
+    let setup = Setup::new();
+    let front = FrontProxy::new(Certificates::new(setup.pki.front_proxy_verifier().unwrap()));
+    let authenticators =
+        Authenticators::new(Certificates::new(setup.pki.client_verifier().unwrap()), setup.accounts.clone(), None)
+            .behind(front);
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("x-remote-user", "bob"),
+        ("x-remote-group", "devs"),
+        ("x-remote-uid", "7"),
+        ("x-remote-extra-example.com%2fscope", "all"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let who = |headers: &HeaderMap, pair: Option<crate::pki::Pair>| {
+        let certificates = pair.map(|pair| pair.certificate_der().unwrap()).into_iter().collect();
+        let peer = Peer { certificates, ..Peer::default() };
+        block_on(authenticators.authenticate(headers, &peer)).map_err(|status| status.code)
+    };
+    let now = setup.world.now();
+    let proxy = || setup.pki.front_proxy_client(now).unwrap();
+    let bob = who(&headers, Some(proxy())).unwrap();
+    assert_eq!((&*bob.name, &*bob.uid, bob.groups.clone()), ("bob", "7", vec!["devs".into(), AUTHENTICATED.into()]));
+    assert_eq!(bob.extra["example.com/scope"], ["all"]);
+    // Nobody else: neither without a certificate, nor with one of the cluster's own, whatever its name.
+    assert_eq!(who(&headers, None).unwrap().name, "system:anonymous");
+    let forged = setup.pki.issue_client("front-proxy-client", "", now).unwrap();
+    assert_eq!(who(&headers, Some(forged)).unwrap().name, "front-proxy-client");
+    // And a front proxy is nobody by itself.
+    assert_eq!(who(&HeaderMap::new(), Some(proxy())).map(|user| user.name.clone()), Err(401));
+}
+
+#[test]
 fn a_pods_token_tells_whose_it_is() {
     let setup = Setup::new();
     let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": "web-1"});
