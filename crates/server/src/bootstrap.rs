@@ -139,27 +139,64 @@ fn priority_classes() -> Vec<Value> {
     ]
 }
 
-/// The group versions this server serves itself, as APIService objects.
+/// Which group comes first where several know a name (upstream: `pkg/controlplane/apiserver/aggregator.go` and
+/// `cmd/kube-apiserver/app/aggregator.go`). The group of APIServices has none itself.
+const GROUPS: &[(&str, i64)] = &[
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("apiextensions.k8s.io", 16_700),
+    ("admissionregistration.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+    ("resource.k8s.io", 16_200),
+    // Elsewhere the group of an extension server; this is what that one asks for.
+    ("metrics.k8s.io", 100),
+];
+
+/// Which version of a group comes first, where it is not 15.
+fn version_priority(group: &str, version: &str) -> i64 {
+    match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("flowcontrol.apiserver.k8s.io" | "resource.k8s.io", _) => 21,
+        ("metrics.k8s.io", _) => 100,
+        _ => 15,
+    }
+}
+
+/// The group versions this server serves itself, as APIService objects; those of custom kinds come with their definitions.
 fn api_services(registry: &Registry) -> Vec<Value> {
-    let mut services = Vec::new();
-    for group in registry.groups() {
-        for (place, version) in group.versions.iter().enumerate() {
-            let name = format!("{version}.{}", group.name);
-            let minimum = if group.name.is_empty() { 18_000 } else { 17_000 };
-            services.push(json!({
+    let own = |name: &str| GROUPS.iter().find(|(group, _)| *group == name);
+    let groups = registry.groups().iter().filter_map(|group| Some((group, own(&group.name)?.1)));
+    let versions = groups.flat_map(|(group, minimum)| group.versions.iter().map(move |v| (&*group.name, v, minimum)));
+    versions
+        .map(|(group, version, minimum)| {
+            json!({
                 "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
                 "metadata": {
-                    "name": name,
+                    "name": format!("{version}.{group}"),
                     "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
                 },
                 "spec": {
-                    "group": group.name, "version": version, "groupPriorityMinimum": minimum,
-                    "versionPriority": 15 - i64::try_from(place).unwrap_or(0).min(14),
+                    "group": group, "version": version, "groupPriorityMinimum": minimum,
+                    "versionPriority": version_priority(group, version),
                 },
-            }));
-        }
-    }
-    services
+            })
+        })
+        .collect()
 }
 
 fn service_cidr(api: &Api) -> Value {
