@@ -10,10 +10,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use skiff_meta::WorldRef;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -28,6 +31,10 @@ const SHIM: &str = "containerd-shim-runc-v2";
 const INTERFACE: &str = "eth0";
 /// The first version of the CNI specification in which a plugin can be told what is still in use.
 const COLLECTING: &str = "1.1.0";
+
+/// How often the shims of before are looked at again, and how long it is until each time.
+const LOOKS: u32 = 30;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 
 /// What is there before containerd starts.
 #[derive(Debug, Default)]
@@ -57,16 +64,13 @@ impl Leftovers {
         Self { shims: shims.collect(), namespaces: namespaces.map(|entry| entry.path()).collect() }
     }
 
-    /// Ends and removes what of it `runtime`, which answers by now, does not know.
+    /// Ends and removes what of it `runtime`, which answers by now, does not know; what is left are the shims it does know.
     ///
     /// # Errors
     /// When the runtime does not say what it knows; then everything stays as it is.
-    pub(super) async fn clear(self, runtime: &GrpcRuntime, paths: &Paths) -> Result<(), RuntimeError> {
+    pub(super) async fn clear(&mut self, runtime: &GrpcRuntime, paths: &Paths) -> Result<(), RuntimeError> {
         let known = runtime.known().await?;
-        for shim in self.shims.iter().filter(|shim| !known.ids.contains(&shim.id)) {
-            tracing::warn!(sandbox = shim.id, pid = shim.pid, "ends the processes of a sandbox that containerd forgot");
-            end(shim, &paths.socket);
-        }
+        self.end_unknown(&known, &paths.socket);
         for namespace in self.namespaces.iter().filter(|path| !known.namespaces.contains(*path)) {
             tracing::info!(namespace = %namespace.display(), "removes a network namespace that no sandbox has");
             // Not mounted any more after a reboot, or half-made: an ordinary file.
@@ -79,6 +83,29 @@ impl Leftovers {
             collect(paths, &known.sandboxes).await;
         }
         Ok(())
+    }
+
+    /// A shim that the new containerd failed to reach stays when its sandbox is removed: looks again for a while, until no
+    /// shim of before is left. The runtime tells nobody when it forgets a sandbox, so it is asked.
+    pub(super) async fn watch(mut self, runtime: Arc<GrpcRuntime>, paths: Paths, world: WorldRef) {
+        for _ in 0..LOOKS {
+            if self.shims.is_empty() {
+                return;
+            }
+            world.sleep(BETWEEN_LOOKS).await;
+            // One that does not answer is being started anew, and then all is looked for again.
+            if let Ok(known) = runtime.known().await {
+                self.end_unknown(&known, &paths.socket);
+            }
+        }
+    }
+
+    fn end_unknown(&mut self, known: &Known, socket: &Path) {
+        let (kept, unknown) = std::mem::take(&mut self.shims).into_iter().partition(|s| known.ids.contains(&s.id));
+        self.shims = kept;
+        for shim in unknown {
+            end(&shim, socket);
+        }
     }
 }
 
@@ -109,6 +136,7 @@ fn end(shim: &Shim, socket: &Path) {
     if shim_of(&line, socket).as_ref() != Some(&shim.id) {
         return;
     }
+    tracing::warn!(sandbox = shim.id, pid = shim.pid, "ends the processes of a sandbox that containerd forgot");
     let parents = parents();
     let mut family = vec![shim.pid];
     let mut at = 0;

@@ -229,7 +229,7 @@ impl Keeper {
             let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
         }
         let _making = self.runtime.pause_making().await;
-        let leftovers = Leftovers::find(&self.paths);
+        let mut leftovers = Leftovers::find(&self.paths);
         let program = &self.programs.containerd;
         let mut process = Process::start(program, &self.config, &self.log, self.world.clone())
             .map_err(io(format!("running {}", program.display())))?;
@@ -239,6 +239,8 @@ impl Keeper {
                 if let Err(error) = leftovers.clear(&self.runtime, &self.paths).await {
                     tracing::warn!("what the last containerd left half-made was not looked for: {error}");
                 }
+                let watch = leftovers.watch(self.runtime.clone(), self.paths.clone(), self.world.clone());
+                self.world.spawn("leftovers", Box::pin(watch));
                 Ok(process)
             }
             Err(error) => {
