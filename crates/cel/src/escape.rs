@@ -1,28 +1,9 @@
 //! Names of fields that are no identifiers of the language, written as ones.
 
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parser::RESERVED;
+
+/// Words of the language that are no names either.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// The name as expressions write it: `__`, `.`, `-`, `/` are spelled out, reserved words are put between underscores. `None`
 /// for names that cannot be written.
@@ -30,7 +11,7 @@ pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if LITERALS.contains(&name) || RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());

@@ -15,7 +15,8 @@ const MAX_SIZE: usize = 100_000;
 /// How many nodes a tree may have: macros that name their receiver twice double it each time.
 const MAX_NODES: u32 = 200_000;
 
-const RESERVED: &[&str] = &[
+/// Words that are kept for languages like this one and name nothing.
+pub(crate) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",

@@ -1,11 +1,13 @@
 //! Every verb of the real kubectl that needs no node, line by line: against the API of `CONFORMANCE_KUBECONFIG`, or
 //! against a server that is started for it. The same lines pass on upstream.
 
+mod support;
+
 use std::path::PathBuf;
 use std::process::Command;
 
 use skiff_testkit::cases::{self, Case};
-use skiff_testkit::process::{Process, Setup};
+use skiff_testkit::process::Process;
 
 struct Run {
     program: PathBuf,
@@ -182,29 +184,12 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 fn main() {
-    let code = match start() {
-        Ok(mut run) => cases::run(&mut run, CASES),
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            1
-        }
-    };
-    std::process::exit(code);
+    std::process::exit(cases::run_with(start(), CASES));
 }
 
 fn start() -> Result<Run, String> {
     let clients = std::env::var_os("SKIFF_CLIENTS").ok_or("SKIFF_CLIENTS is not set; run `cargo xtask test api`")?;
-    let given = std::env::var_os("CONFORMANCE_KUBECONFIG").map(PathBuf::from);
-    let server = match &given {
-        Some(_) => None,
-        None => {
-            let flags = ["--ephemeral", "--disable", "agent,scheduler,proxy,dns,controller-manager"];
-            Some(Process::start(&Setup { number: 72, flags: flags.map(str::to_owned).to_vec(), images: Vec::new() })?)
-        }
-    };
-    let kubeconfig = given.or_else(|| server.as_ref().map(Process::kubeconfig)).unwrap_or_default();
+    let (kubeconfig, server) = support::api(72, "agent,scheduler,proxy,dns,controller-manager")?;
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     for (name, text) in FILES {
         std::fs::write(home.path().join(name), text).map_err(|e| format!("{name}: {e}"))?;

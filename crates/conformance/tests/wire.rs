@@ -1,34 +1,20 @@
 //! Bad input, on the wire: against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started for it.
 
-use std::path::PathBuf;
+mod support;
 
 use http::Method;
 use serde_json::{Value, json};
-use skiff_conformance::{Answer, Credentials, REFUSALS, Refusal, Wire, Words};
+use skiff_conformance::{Answer, Credentials, REFUSALS, Refusal, Words};
 use skiff_testkit::cases::{self, Case};
-use skiff_testkit::process::{Process, Setup};
+use support::{Api, expect};
 
 struct Run {
-    wire: Wire,
+    api: Api,
     namespace: String,
-    runtime: tokio::runtime::Runtime,
 }
 
 fn main() {
-    let code = match start() {
-        Ok((mut run, process)) => {
-            let code = cases::run(&mut run, CASES);
-            drop(process);
-            code
-        }
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            1
-        }
-    };
-    std::process::exit(code);
+    std::process::exit(cases::run_with(start(), CASES));
 }
 
 const CASES: &[Case<Run>] = &[
@@ -42,37 +28,16 @@ const CASES: &[Case<Run>] = &[
     ("a_dry_run_changes_nothing", dry_run),
 ];
 
-fn start() -> Result<(Run, Option<Process>), String> {
-    let given = std::env::var_os("CONFORMANCE_KUBECONFIG").map(PathBuf::from);
-    let process = match &given {
-        Some(_) => None,
-        None => {
-            let flags = ["--ephemeral", "--disable", "agent,scheduler,proxy,dns"];
-            let flags = flags.map(str::to_owned).to_vec();
-            Some(Process::start(&Setup { number: 70, flags, images: Vec::new() })?)
-        }
-    };
-    let kubeconfig = given.or_else(|| process.as_ref().map(Process::kubeconfig)).unwrap_or_default();
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    let wire = {
-        let _inside = runtime.enter();
-        Wire::new(&kubeconfig)?
-    };
-    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "conformance-"}});
-    let made = runtime.block_on(wire.json(Method::POST, "/api/v1/namespaces", &body))?;
-    let namespace = made.tree().pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    expect(!namespace.is_empty(), &made)?;
-    let run = Run { wire, namespace, runtime };
+fn start() -> Result<Run, String> {
+    let mut api = Api::start(70)?;
+    let path = api.namespace(json!({}))?;
+    let run = Run { api, namespace: path.rsplit('/').next().unwrap_or_default().to_owned() };
     expect_code(201, &run.json(Method::POST, "configmaps", &config_map("kept", json!({"a": "b"})))?)?;
-    Ok((run, process))
+    Ok(run)
 }
 
 fn config_map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
-}
-
-fn expect(holds: bool, answer: &Answer) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(format!("{} {}", answer.code, String::from_utf8_lossy(&answer.bytes))) }
 }
 
 fn expect_code(code: u16, answer: &Answer) -> Result<(), String> {
@@ -82,18 +47,18 @@ fn expect_code(code: u16, answer: &Answer) -> Result<(), String> {
 impl Run {
     fn json(&self, method: Method, rest: &str, body: &Value) -> Result<Answer, String> {
         let path = format!("/api/v1/namespaces/{}/{rest}", self.namespace);
-        self.runtime.block_on(self.wire.json(method, &path, body))
+        self.api.json(method, &path, body)
     }
 
     fn get(&self, who: Credentials, path: &str) -> Result<Answer, String> {
-        self.runtime.block_on(self.wire.send(who, &Method::GET, path, ("", ""), ""))
+        self.api.runtime.block_on(self.api.wire.send(who, &Method::GET, path, ("", ""), ""))
     }
 
     fn refused(&self, refusal: &Refusal) -> Result<(), String> {
         let method: Method = refusal.method.parse().map_err(|e| format!("{e}"))?;
         let path = refusal.path.replace("NS", &self.namespace);
         let types = (refusal.media, refusal.accept);
-        let answer = self.runtime.block_on(self.wire.send(refusal.who, &method, &path, types, refusal.body))?;
+        let answer = self.api.runtime.block_on(self.api.wire.send(refusal.who, &method, &path, types, refusal.body))?;
         let causes: Vec<(String, String)> =
             refusal.causes.iter().map(|(reason, field)| ((*reason).to_owned(), (*field).to_owned())).collect();
         let message = answer.text("message");

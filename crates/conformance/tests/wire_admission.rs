@@ -3,39 +3,18 @@
 
 #[path = "../../server/tests/support/hook.rs"]
 mod hook;
-
-use std::path::PathBuf;
+mod support;
 
 use futures::future::join_all;
 use hook::{Hook, allow, at_once, patch};
 use http::Method;
 use serde_json::{Value, json};
-use skiff_conformance::{Answer, Wire};
+use skiff_conformance::Answer;
 use skiff_testkit::cases::{self, Case};
-use skiff_testkit::process::{Process, Setup};
-
-struct Run {
-    wire: Wire,
-    runtime: tokio::runtime::Runtime,
-    made: Vec<String>,
-}
+use support::{Api as Run, accepted, expect};
 
 fn main() {
-    let code = match start() {
-        Ok((mut run, process)) => {
-            let code = cases::run(&mut run, CASES);
-            run.clean();
-            drop(process);
-            code
-        }
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            1
-        }
-    };
-    std::process::exit(code);
+    std::process::exit(cases::run_with(Run::start(71), CASES));
 }
 
 const CASES: &[Case<Run>] = &[
@@ -50,33 +29,6 @@ const CASES: &[Case<Run>] = &[
     ("webhooks_choose_by_labels_and_conditions", webhooks_choose),
 ];
 
-fn start() -> Result<(Run, Option<Process>), String> {
-    let given = std::env::var_os("CONFORMANCE_KUBECONFIG").map(PathBuf::from);
-    let process = match &given {
-        Some(_) => None,
-        None => {
-            let flags = ["--ephemeral", "--disable", "agent,scheduler,proxy,dns"];
-            let flags = flags.map(str::to_owned).to_vec();
-            Some(Process::start(&Setup { number: 71, flags, images: Vec::new() })?)
-        }
-    };
-    let kubeconfig = given.or_else(|| process.as_ref().map(Process::kubeconfig)).unwrap_or_default();
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    let wire = {
-        let _inside = runtime.enter();
-        Wire::new(&kubeconfig)?
-    };
-    Ok((Run { wire, runtime, made: Vec::new() }, process))
-}
-
-fn expect(holds: bool, answer: &Answer) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(format!("{} {}", answer.code, String::from_utf8_lossy(&answer.bytes))) }
-}
-
-fn accepted(answer: &Answer) -> Result<(), String> {
-    expect(answer.code < 300, answer)
-}
-
 fn refused(answer: &Answer, code: u16, message: &str) -> Result<(), String> {
     expect(answer.code == code && answer.text("message") == message, answer)
         .map_err(|got| format!("wanted {code} {message}\ngot {got}"))
@@ -85,29 +37,9 @@ fn refused(answer: &Answer, code: u16, message: &str) -> Result<(), String> {
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/";
 
 impl Run {
-    fn json(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {
-        self.runtime.block_on(self.wire.json(method, path, body))
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Answer, String> {
-        self.json(Method::POST, path, body)
-    }
-
-    fn merge(&self, path: &str, body: &Value) -> Result<Answer, String> {
-        let types = ("application/merge-patch+json", "application/json");
-        let own = skiff_conformance::Credentials::Own;
-        self.runtime.block_on(self.wire.send(own, &Method::PATCH, path, types, body.to_string()))
-    }
-
     /// A namespace with an account for pods; the path of what is in it.
-    fn namespace(&mut self, labels: Value) -> Result<String, String> {
-        let metadata = json!({"generateName": "conformance-", "labels": labels});
-        let tree = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
-        let made = self.post("/api/v1/namespaces", &tree)?;
-        accepted(&made)?;
-        let name = made.tree()["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let path = format!("/api/v1/namespaces/{name}");
-        self.made.push(path.clone());
+    fn home(&mut self, labels: Value) -> Result<String, String> {
+        let path = self.namespace(labels)?;
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
         let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
         expect(made.code == 201 || made.code == 409, &made)?;
@@ -144,35 +76,7 @@ impl Run {
         let metadata = json!({"generateName": "conformance-"});
         let api = "admissionregistration.k8s.io/v1";
         let tree = json!({"apiVersion": api, "kind": kind, "metadata": metadata, "webhooks": hooks});
-        let made = self.post(&collection, &tree)?;
-        accepted(&made)?;
-        let name = made.tree()["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        self.made.push(format!("{collection}/{name}"));
-        Ok(format!("{collection}/{name}"))
-    }
-
-    /// Asks until the answer is as it shall be: servers hear of configurations a moment later.
-    fn until(
-        &self,
-        ask: impl Fn() -> Result<Answer, String>,
-        holds: impl Fn(&Answer) -> bool,
-    ) -> Result<Answer, String> {
-        let mut last = ask()?;
-        for _ in 0..2_000 {
-            if holds(&last) {
-                return Ok(last);
-            }
-            last = ask()?;
-        }
-        expect(false, &last).map(|()| last)
-    }
-
-    fn clean(&self) {
-        for path in self.made.iter().rev() {
-            if let Err(error) = self.json(Method::DELETE, path, &Value::Null) {
-                println!("{path}: {error}");
-            }
-        }
+        self.make(&collection, &tree)
     }
 }
 
@@ -190,7 +94,7 @@ fn pod(name: &str, spec: Value) -> Value {
 }
 
 fn quota_of_counts(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     run.quota(&path, "q", &json!({"count/secrets": "5", "secrets": "9"}), json!({}))?;
     let secret = |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     let secrets = format!("{path}/secrets");
@@ -235,7 +139,7 @@ fn refused_at_last(run: &Run, path: &str, body: &Value, message: &str) -> Result
 }
 
 fn quota_of_compute(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     run.quota(&path, "q", &json!({"requests.cpu": "1", "limits.memory": "1Gi", "pods": "5"}), json!({}))?;
     let pods = format!("{path}/pods");
     let silent = "pods \"p\" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c";
@@ -254,7 +158,7 @@ fn quota_of_compute(run: &mut Run) -> Result<(), String> {
 }
 
 fn quota_of_services(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     run.quota(&path, "q", &json!({"services.nodeports": "1", "services": "2"}), json!({}))?;
     let service = |name: &str, ty: &str, ports: usize| {
         let ports: Vec<Value> = (0..ports).map(|i| json!({"name": format!("p{i}"), "port": 80 + i})).collect();
@@ -270,7 +174,7 @@ fn quota_of_services(run: &mut Run) -> Result<(), String> {
 }
 
 fn quota_scopes(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     run.quota(&path, "ends", &json!({"pods": "0"}), json!({"scopes": ["Terminating"]}))?;
     let elsewhere = json!({"matchExpressions": [{"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]});
     run.quota(&path, "elsewhere", &json!({"pods": "0"}), json!({"scopeSelector": elsewhere}))?;
@@ -287,7 +191,7 @@ fn quota_scopes(run: &mut Run) -> Result<(), String> {
 
 fn pod_security(run: &mut Run) -> Result<(), String> {
     let label = "pod-security.kubernetes.io/enforce";
-    let path = run.namespace(json!({label: "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}))?;
+    let path = run.home(json!({label: "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}))?;
     let pods = format!("{path}/pods");
     let loud = pod(
         "p",
@@ -331,7 +235,7 @@ fn pod_security(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_change(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     let first = run.hook(at_once(|request| {
         let seen = request["object"]["data"]["second"].as_str().unwrap_or("nothing").to_owned();
         patch(&json!([{"op": "add", "path": "/data/first", "value": seen}]))
@@ -371,7 +275,7 @@ fn webhooks_change(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_refuse(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     let hook = run.hook(at_once(|request| {
         let mut answer = allow();
         if request["operation"] == "CONNECT"
@@ -417,7 +321,7 @@ fn webhooks_fail(run: &mut Run) -> Result<(), String> {
         (nowhere, "Post \"https://nowhere.default.svc:443/x?timeout=5s\": service \"nowhere\" not found"),
         (stranger, "tls: failed to verify certificate: x509: certificate signed by unknown authority"),
     ] {
-        let path = run.namespace(json!({}))?;
+        let path = run.home(json!({}))?;
         let made =
             run.configure("ValidatingWebhookConfiguration", &path, json!([hook.entry("h.example.com", other)]))?;
         let dry = format!("{path}/configmaps?dryRun=All");
@@ -435,7 +339,7 @@ fn webhooks_fail(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_choose(run: &mut Run) -> Result<(), String> {
-    let path = run.namespace(json!({}))?;
+    let path = run.home(json!({}))?;
     let hook = run.hook(at_once(|_| json!({"allowed": false})));
     let named =
         json!([{"name": "named", "expression": "object.metadata.name == 'named' && request.operation == 'CREATE'"}]);

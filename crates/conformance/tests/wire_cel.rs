@@ -1,20 +1,13 @@
 //! What expressions decide: rules of custom kinds and policies of admission, against the API of `CONFORMANCE_KUBECONFIG`,
 //! or against a server that is started for it.
 
-use std::path::PathBuf;
+mod support;
 
 use http::Method;
 use serde_json::{Value, json};
-use skiff_conformance::{Answer, Wire};
+use skiff_conformance::Answer;
 use skiff_testkit::cases::{self, Case};
-use skiff_testkit::process::{Process, Setup};
-
-struct Run {
-    wire: Wire,
-    runtime: tokio::runtime::Runtime,
-    made: Vec<String>,
-    number: usize,
-}
+use support::{Api as Run, Outcome, accepted, expect};
 
 const CASES: &[Case<Run>] = &[
     ("a_definition_is_refused_for_rules_that_do_not_fit", definitions_are_refused),
@@ -28,54 +21,11 @@ const CASES: &[Case<Run>] = &[
 ];
 
 fn main() {
-    let code = match start() {
-        Ok((mut run, process)) => {
-            let code = cases::run(&mut run, CASES);
-            run.clean();
-            drop(process);
-            code
-        }
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            1
-        }
-    };
-    std::process::exit(code);
+    std::process::exit(cases::run_with(Run::start(73), CASES));
 }
-
-fn start() -> Result<(Run, Option<Process>), String> {
-    let given = std::env::var_os("CONFORMANCE_KUBECONFIG").map(PathBuf::from);
-    let process = match &given {
-        Some(_) => None,
-        None => {
-            let flags = ["--ephemeral", "--disable", "agent,scheduler,proxy,dns"];
-            let flags = flags.map(str::to_owned).to_vec();
-            Some(Process::start(&Setup { number: 73, flags, images: Vec::new() })?)
-        }
-    };
-    let kubeconfig = given.or_else(|| process.as_ref().map(Process::kubeconfig)).unwrap_or_default();
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    let wire = {
-        let _inside = runtime.enter();
-        Wire::new(&kubeconfig)?
-    };
-    Ok((Run { wire, runtime, made: Vec::new(), number: 0 }, process))
-}
-
-type Outcome = Result<(), String>;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
-
-fn expect(holds: bool, answer: &Answer) -> Outcome {
-    if holds { Ok(()) } else { Err(format!("{} {}", answer.code, String::from_utf8_lossy(&answer.bytes))) }
-}
-
-fn accepted(answer: &Answer) -> Outcome {
-    expect(answer.code < 300, answer)
-}
 
 /// Refused with a message that ends so.
 fn refused(answer: &Answer, code: u16, end: &str) -> Outcome {
@@ -84,69 +34,18 @@ fn refused(answer: &Answer, code: u16, end: &str) -> Outcome {
 }
 
 impl Run {
-    fn json(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {
-        self.runtime.block_on(self.wire.json(method, path, body))
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Answer, String> {
-        self.json(Method::POST, path, body)
-    }
-
-    fn merge(&self, path: &str, body: &Value) -> Result<Answer, String> {
-        let types = ("application/merge-patch+json", "application/json");
-        let own = skiff_conformance::Credentials::Own;
-        self.runtime.block_on(self.wire.send(own, &Method::PATCH, path, types, body.to_string()))
-    }
-
-    fn clean(&self) {
-        for path in self.made.iter().rev() {
-            if let Err(error) = self.json(Method::DELETE, path, &Value::Null) {
-                println!("{path}: {error}");
-            }
-        }
-    }
-
-    /// Asks until the answer is as it shall be: servers hear of definitions and policies a moment later.
-    fn until(
-        &self,
-        ask: impl Fn() -> Result<Answer, String>,
-        holds: impl Fn(&Answer) -> bool,
-    ) -> Result<Answer, String> {
-        let mut last = ask()?;
-        for _ in 0..3_000 {
-            if holds(&last) {
-                return Ok(last);
-            }
-            last = ask()?;
-        }
-        expect(false, &last).map(|()| last)
-    }
-
     /// A definition whose `spec` has this schema, and the path of its objects once they are served.
     fn define(&mut self, spec: Value) -> Result<String, String> {
-        self.number += 1;
-        let plural = format!("cels{}{}", std::process::id(), self.number);
-        let (path, definition) = (format!("{DEFINITIONS}/{plural}.cel.example.com"), definition(&plural, spec));
-        accepted(&self.post(DEFINITIONS, &definition)?)?;
-        self.made.push(path);
+        let plural = format!("cels{}{}", std::process::id(), self.number());
+        self.make(DEFINITIONS, &definition(&plural, spec))?;
         let objects = format!("/apis/cel.example.com/v1/namespaces/default/{plural}");
         self.until(|| self.json(Method::GET, &objects, &Value::Null), |answer| answer.code == 200)?;
         Ok(objects)
     }
 
-    fn namespace(&mut self) -> Result<String, String> {
-        let tree = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "conformance-"}});
-        let made = self.post("/api/v1/namespaces", &tree)?;
-        accepted(&made)?;
-        let path = format!("/api/v1/namespaces/{}", made.tree()["metadata"]["name"].as_str().unwrap_or_default());
-        self.made.push(path.clone());
-        Ok(path)
-    }
-
     /// A policy about a namespace's config maps, with its binding; the policy's name.
     fn policy(&mut self, kind: &str, path: &str, mut spec: Value, mut binding: Value) -> Result<String, String> {
-        self.number += 1;
-        let name = format!("cel-{}-{}", std::process::id(), self.number);
+        let name = format!("cel-{}-{}", std::process::id(), self.number());
         spec["matchConstraints"] = constraints();
         let namespace = path.rsplit('/').next().unwrap_or_default();
         let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
@@ -159,8 +58,7 @@ impl Run {
             let collection = format!("{POLICIES}/{}", plural.to_ascii_lowercase());
             let api = "admissionregistration.k8s.io/v1";
             let tree = json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec});
-            accepted(&self.post(&collection, &tree)?)?;
-            self.made.push(format!("{collection}/{name}"));
+            self.make(&collection, &tree)?;
         }
         Ok(name)
     }
@@ -354,7 +252,7 @@ fn policies_are_refused(run: &mut Run) -> Outcome {
 }
 
 fn policies_refuse(run: &mut Run) -> Outcome {
-    let path = run.namespace()?;
+    let path = run.namespace(json!({}))?;
     let spec = json!({
         "variables": [{"name": "k", "expression": "object.data.k"}],
         "matchConditions": [{"name": "c", "expression": "!object.metadata.name.startsWith('free')"}],
@@ -382,7 +280,7 @@ fn policies_refuse(run: &mut Run) -> Outcome {
 }
 
 fn policies_have_parameters(run: &mut Run) -> Outcome {
-    let path = run.namespace()?;
+    let path = run.namespace(json!({}))?;
     let collection = format!("{path}/configmaps");
     accepted(&run.post(&collection, &config_map("limit", "5"))?)?;
     let spec = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
@@ -406,7 +304,7 @@ fn policies_have_parameters(run: &mut Run) -> Outcome {
 }
 
 fn policies_warn(run: &mut Run) -> Outcome {
-    let path = run.namespace()?;
+    let path = run.namespace(json!({}))?;
     let spec = json!({"validations": [{"expression": "object.data.k != 'bad'", "message": "careful"}]});
     let name = run.policy("ValidatingAdmission", &path, spec, json!({"validationActions": ["Warn"]}))?;
     let dry = format!("{path}/configmaps?dryRun=All");
@@ -416,7 +314,7 @@ fn policies_warn(run: &mut Run) -> Outcome {
 }
 
 fn policies_change(run: &mut Run) -> Outcome {
-    let path = run.namespace()?;
+    let path = run.namespace(json!({}))?;
     let spec = json!({"reinvocationPolicy": "Never", "mutations": [
         {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
             "Object{metadata: Object.metadata{labels: {'by': request.operation}}}"}},

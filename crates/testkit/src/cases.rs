@@ -34,6 +34,19 @@ pub fn run<C>(context: &mut C, cases: &[Case<C>]) -> i32 {
     i32::from(!failures.is_empty())
 }
 
+/// Runs the cases against what `start` gave, and ends that; the exit code. What did not start counts as one failure.
+pub fn run_with<C>(start: Result<C, String>, cases: &[Case<C>]) -> i32 {
+    match start {
+        Ok(mut context) => run(&mut context, cases),
+        Err(error) => {
+            println!(
+                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
+            1
+        }
+    }
+}
+
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());

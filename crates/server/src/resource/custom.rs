@@ -32,11 +32,15 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
     let stored = all.iter().find(|v| flag(v, "storage"))?;
     let storage = GroupVersionKind::new(group, tree::text(stored, &["name"]), tree::text(spec, &["names", "kind"]));
     let terminating = definition.meta().deletion_timestamp.is_some();
+    // Compiling them is most of what a definition costs.
+    let rules = Arc::new(CustomRules::new(stored));
+    let rules_of = |v: &Value| if std::ptr::eq(v, stored) { rules.clone() } else { Arc::new(CustomRules::new(v)) };
+    let served = all.iter().filter(|v| flag(v, "served"));
     let mut versions: Vec<Arc<Version>> =
-        all.iter().filter(|v| flag(v, "served")).map(|v| Arc::new(version(v, &storage, terminating))).collect();
+        served.map(|v| Arc::new(version(v, rules_of(v), &storage, terminating))).collect();
     versions.sort_by(|a, b| compare_versions(&b.gvk.version, &a.gvk.version));
-    let reader = field_reader(stored);
-    let fields: Vec<String> = CustomRules::new(stored).selectable().map(str::to_owned).collect();
+    let reader = field_reader(rules.clone());
+    let fields: Vec<String> = rules.selectable().map(str::to_owned).collect();
     // A cache whose objects were read with other selectable fields is filled anew.
     let same = |old: &Arc<Resource>| old.storage == storage && old.selectable == fields;
     let cache = old.filter(same).and_then(|o| o.cache.clone());
@@ -76,11 +80,10 @@ fn names(spec: &Value) -> Names {
     }
 }
 
-fn version(version: &Value, storage: &GroupVersionKind, terminating: bool) -> Version {
+fn version(version: &Value, rules: Arc<CustomRules>, storage: &GroupVersionKind, terminating: bool) -> Version {
     let gvk = GroupVersionKind::new(&*storage.group, tree::text(version, &["name"]), &*storage.kind);
     let (served, stored) = (gvk.api_version(), storage.api_version());
     let conversion = if served == stored { Conversion::Same } else { Conversion::Renamed { served, stored } };
-    let rules = CustomRules::new(version);
     let selectable = rules.selectable().map(str::to_owned).collect();
     let schema = kind_schema(version.pointer("/schema/openAPIV3Schema"));
     Version {
@@ -126,8 +129,7 @@ fn subresources(version: &Value, gvk: &GroupVersionKind) -> Vec<Subresource> {
     all
 }
 
-fn field_reader(stored: &Value) -> FieldReader {
-    let rules = CustomRules::new(stored);
+fn field_reader(rules: Arc<CustomRules>) -> FieldReader {
     Arc::new(move |object: &Object| match object.to_value() {
         Ok(value) => rules.selected(&value).into(),
         Err(_) => Box::default(),
@@ -136,13 +138,13 @@ fn field_reader(stored: &Value) -> FieldReader {
 
 /// A custom kind at one version: rules and types from its definition.
 struct ByDefinition {
-    rules: CustomRules,
+    rules: Arc<CustomRules>,
     schema: KindSchema,
 }
 
 impl Core for ByDefinition {
     fn rules(&self) -> &dyn Rules {
-        &self.rules
+        &*self.rules
     }
     fn schema(&self) -> Option<&KindSchema> {
         Some(&self.schema)

@@ -13,17 +13,8 @@ use skiff_testkit::cases;
 use support::Cluster;
 
 fn main() {
-    let mut cluster = match Cluster::start() {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            std::process::exit(1);
-        }
-    };
-    let code = cases::run(
-        &mut cluster,
+    let code = cases::run_with(
+        Cluster::start(),
         &[
             ("the_example_is_reached_by_address_port_and_name", network::example_is_reached),
             ("logs_and_exec_reach_a_container", node::logs_and_exec),
@@ -46,6 +37,5 @@ fn main() {
             ("a_deleted_deployment_leaves_nothing", rollout::nothing_is_left),
         ],
     );
-    drop(cluster);
     std::process::exit(code);
 }

@@ -41,15 +41,7 @@ fn main() {
 
 fn run(mode: &str, cases: &[cases::Case<Nodes>]) -> i32 {
     println!("--- --network {mode} ---");
-    match start(mode) {
-        Ok(mut nodes) => cases::run(&mut nodes, cases),
-        Err(error) => {
-            println!(
-                "---- start ----\n{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            1
-        }
-    }
+    cases::run_with(start(mode), cases)
 }
 
 fn start(mode: &str) -> Result<Nodes, String> {

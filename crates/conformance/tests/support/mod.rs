@@ -1,0 +1,109 @@
+//! What the suites share: the API they ask, and how.
+#![allow(dead_code, reason = "each suite uses its part")]
+
+use std::path::PathBuf;
+
+use http::Method;
+use serde_json::{Value, json};
+use skiff_conformance::{Answer, Credentials, Wire};
+use skiff_testkit::process::{Process, Setup};
+
+pub(crate) type Outcome = Result<(), String>;
+
+/// The kubeconfig of the API under test: that of `CONFORMANCE_KUBECONFIG`, or of a server that is started for it without
+/// the parts named in `disable`. `number` sets the servers of different suites apart.
+pub(crate) fn api(number: u8, disable: &str) -> Result<(PathBuf, Option<Process>), String> {
+    if let Some(given) = std::env::var_os("CONFORMANCE_KUBECONFIG") {
+        return Ok((given.into(), None));
+    }
+    let flags = ["--ephemeral", "--disable", disable].map(str::to_owned).to_vec();
+    let process = Process::start(&Setup { number, flags, images: Vec::new() })?;
+    Ok((process.kubeconfig(), Some(process)))
+}
+
+/// An API over the wire, and what was made on it, which goes with this value.
+pub(crate) struct Api {
+    pub(crate) wire: Wire,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    made: Vec<String>,
+    _server: Option<Process>,
+}
+
+impl Api {
+    pub(crate) fn start(number: u8) -> Result<Self, String> {
+        let (kubeconfig, server) = api(number, "agent,scheduler,proxy,dns")?;
+        let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+        let wire = {
+            let _inside = runtime.enter();
+            Wire::new(&kubeconfig)?
+        };
+        Ok(Self { wire, runtime, made: Vec::new(), _server: server })
+    }
+
+    pub(crate) fn json(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {
+        self.runtime.block_on(self.wire.json(method, path, body))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        self.json(Method::POST, path, body)
+    }
+
+    pub(crate) fn merge(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let types = ("application/merge-patch+json", "application/json");
+        self.runtime.block_on(self.wire.send(Credentials::Own, &Method::PATCH, path, types, body.to_string()))
+    }
+
+    /// Creates what goes in the end; its path.
+    pub(crate) fn make(&mut self, collection: &str, tree: &Value) -> Result<String, String> {
+        let made = self.post(collection, tree)?;
+        accepted(&made)?;
+        let path = format!("{collection}/{}", made.tree()["metadata"]["name"].as_str().unwrap_or_default());
+        self.made.push(path.clone());
+        Ok(path)
+    }
+
+    /// A number that no name made so far has.
+    pub(crate) fn number(&self) -> usize {
+        self.made.len()
+    }
+
+    /// A namespace; the path of what is in it.
+    pub(crate) fn namespace(&mut self, labels: Value) -> Result<String, String> {
+        let metadata = json!({"generateName": "conformance-", "labels": labels});
+        self.make("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+    }
+
+    /// Asks until the answer is as it shall be: servers hear of definitions, policies and webhooks a moment later.
+    pub(crate) fn until(
+        &self,
+        ask: impl Fn() -> Result<Answer, String>,
+        holds: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, String> {
+        let mut last = ask()?;
+        for _ in 0..3_000 {
+            if holds(&last) {
+                return Ok(last);
+            }
+            last = ask()?;
+        }
+        expect(false, &last).map(|()| last)
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        for path in std::mem::take(&mut self.made).iter().rev() {
+            if let Err(error) = self.json(Method::DELETE, path, &Value::Null) {
+                println!("{path}: {error}");
+            }
+        }
+    }
+}
+
+pub(crate) fn expect(holds: bool, answer: &Answer) -> Outcome {
+    if holds { Ok(()) } else { Err(format!("{} {}", answer.code, String::from_utf8_lossy(&answer.bytes))) }
+}
+
+pub(crate) fn accepted(answer: &Answer) -> Outcome {
+    expect(answer.code < 300, answer)
+}
