@@ -5,6 +5,8 @@ mod support;
 
 use http::Method;
 use serde_json::json;
+use skiff_meta::GroupVersionKind;
+use skiff_meta::codec::protobuf;
 use support::{CONFIG_MAPS, config_map, start};
 
 #[tokio::test]
@@ -209,6 +211,16 @@ async fn delete_with_preconditions_and_finalizers() {
     let gone =
         server.send(Method::DELETE, &uri, &[("content-type", "application/json")], options.to_string()).await.ok();
     assert_eq!((&gone["status"], &gone["details"]["uid"]), (&json!("Success"), &made["metadata"]["uid"]));
+    for group in ["v1", "apps/v1", "meta.k8s.io/v1"] {
+        server.post(CONFIG_MAPS, &config_map("a", "x")).await.ok();
+        let gvk = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
+        let schema = skiff_api::facts::schema(&gvk).unwrap();
+        let said = group.split_once('/').unwrap_or(("", group));
+        let said = GroupVersionKind::new(said.0, said.1, "DeleteOptions");
+        let body = protobuf::encode(&json!({"gracePeriodSeconds": 0}), &said, schema.root()).unwrap();
+        let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
+        assert_eq!(server.send(Method::DELETE, &uri, &headers, body).await.ok()["status"], "Success", "{group}");
+    }
 
     let mut held = config_map("a", "x");
     held["metadata"]["finalizers"] = json!(["a.b/c"]);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use skiff_meta::codec::{self, Decoded};
-use skiff_meta::schema::TypeRef;
+use skiff_meta::schema::{KindSchema, TypeRef};
 use skiff_meta::{GroupVersionKind, Status, check};
 
 use super::Encoding;
@@ -37,21 +37,38 @@ pub(crate) fn object(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let as_kind = &expected.gvk.kind;
-    let unreadable = |why: String| check::unrecognized(as_kind, &why, &payload.bytes);
-    let encoding = match payload.media.as_str() {
-        "" => Encoding::Json,
-        media => Encoding::of(media).ok_or_else(|| unknown_format(expected))?,
-    };
-    let decoded = match encoding {
+    let unreadable = |why: String| check::unrecognized(&expected.gvk.kind, &why, &payload.bytes);
+    let decoded = any(payload, expected, skiff_api::facts::schema, unreadable)?;
+    let json = encoding(payload, expected)? == Encoding::Json;
+    fit(decoded, expected, validation, warnings, if json { &payload.bytes } else { b"" })
+}
+
+fn encoding(payload: &Payload, expected: Expected<'_>) -> Result<Encoding, Status> {
+    match payload.media.as_str() {
+        "" => Ok(Encoding::Json),
+        media => Encoding::of(media)
+            .filter(|&encoding| encoding != Encoding::Protobuf || expected.protobuf)
+            .ok_or_else(|| unknown_format(expected)),
+    }
+}
+
+/// Decodes a body in any encoding; what it says it is must be known to `lookup` where it is protobuf, and is judged
+/// after. `unreadable` has the words for what is no document.
+pub(crate) fn any(
+    payload: &Payload,
+    expected: Expected<'_>,
+    lookup: impl FnOnce(&GroupVersionKind) -> Option<KindSchema>,
+    unreadable: impl Fn(String) -> Status,
+) -> Result<Decoded, Status> {
+    match encoding(payload, expected)? {
         Encoding::Json => codec::json::decode(&payload.bytes)
-            .map_err(|e| unreadable(format!("couldn't get version/kind; json parse error: {e}")))?,
-        Encoding::Yaml => codec::yaml::decode(&payload.bytes).map_err(|e| unreadable(e.to_string()))?,
-        Encoding::Protobuf if expected.protobuf => super::protobuf::decode(&payload.bytes, expected)?,
-        Encoding::Protobuf => return Err(unknown_format(expected)),
-    };
-    let document = if encoding == Encoding::Json { &payload.bytes[..] } else { b"" };
-    fit(decoded, expected, validation, warnings, document)
+            .map_err(|e| unreadable(format!("couldn't get version/kind; json parse error: {e}"))),
+        Encoding::Yaml => codec::yaml::decode(&payload.bytes).map_err(|e| unreadable(e.to_string())),
+        Encoding::Protobuf => match codec::protobuf::decode(&payload.bytes, Some(expected.gvk), lookup) {
+            Ok((_, value)) => Ok(Decoded { value, duplicates: Vec::new() }),
+            Err(error) => Err(unreadable(error.to_string())),
+        },
+    }
 }
 
 /// Why a tree does not fit its kind.

@@ -4,7 +4,6 @@ pub(crate) mod body;
 pub(crate) mod decode;
 pub(crate) mod go_words;
 pub(crate) mod media;
-pub(crate) mod protobuf;
 pub(crate) mod query;
 pub(crate) mod target;
 

@@ -1,14 +1,13 @@
 //! DELETE of one object.
 
 use serde_json::{Value, json};
-use skiff_meta::codec;
 use skiff_meta::status::Details;
 use skiff_meta::{GroupVersionKind, Status};
 
 use crate::call::{Answer, Call, Payload};
+use crate::request::Query;
 use crate::request::decode::{self, Expected};
 use crate::request::query::FieldValidation;
-use crate::request::{Encoding, Query};
 use crate::resource::habits;
 use crate::write::remove::{DeleteOptions, Gone, remove};
 
@@ -45,30 +44,21 @@ pub(crate) fn options(call: &mut Call, payload: &Payload) -> Result<DeleteOption
     let gvk = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
     let schema = skiff_api::facts::schema(&gvk);
     let root = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |s| s.root());
-    let encoding = if payload.media.is_empty() { Some(Encoding::Json) } else { Encoding::of(&payload.media) };
     let expected = Expected { gvk: &gvk, root, protobuf: true };
     // Options may say any group they like to belong to; what counts is what they say.
-    let tree = match encoding {
-        Some(Encoding::Json | Encoding::Yaml) => {
-            let decoded = if encoding == Some(Encoding::Yaml) {
-                codec::yaml::decode(&payload.bytes)
-            } else {
-                codec::json::decode(&payload.bytes)
-            };
-            let mut tree = decoded.map_err(|e| Status::bad_request(e.to_string()))?.value;
-            if let Some(kind) = tree.get("kind").and_then(Value::as_str).filter(|k| *k != "DeleteOptions") {
-                let why = format!("no kind {kind:?} is registered that is a DeleteOptions");
-                return Err(Status::bad_request(why));
-            }
-            if let Some(map) = tree.as_object_mut() {
-                map.remove("apiVersion");
-                map.remove("kind");
-            }
-            let decoded = codec::Decoded { value: tree, duplicates: Vec::new() };
-            decode::fit(decoded, expected, FieldValidation::Ignore, &mut call.warnings, b"")?
-        }
-        _ => decode::object(payload, expected, FieldValidation::Ignore, &mut call.warnings)?,
+    let lookup = |said: &GroupVersionKind| match said.kind.as_str() {
+        "DeleteOptions" => skiff_api::facts::schema(&gvk),
+        _ => skiff_api::facts::schema(said),
     };
+    let mut decoded = decode::any(payload, expected, lookup, Status::bad_request)?;
+    if let Some(map) = decoded.value.as_object_mut() {
+        if let Some(kind) = map.get("kind").and_then(Value::as_str).filter(|k| *k != "DeleteOptions") {
+            return Err(Status::bad_request(format!("no kind {kind:?} is registered that is a DeleteOptions")));
+        }
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    let tree = decode::fit(decoded, expected, FieldValidation::Ignore, &mut call.warnings, b"")?;
     DeleteOptions::from_tree(tree)
 }
 
