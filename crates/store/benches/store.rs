@@ -1,4 +1,4 @@
-//! The store's promises as numbers: `cargo bench -p skiff-store [-- puts|etcd|reads|watchers|million]`.
+//! The store's promises as numbers: `cargo bench -p skiff-store [-- puts|etcd|turns|reads|watchers|million]`.
 //!
 //! Each part prints what it measured beside what the machine itself can do in the same run. Files go below `TMPDIR`.
 #![allow(clippy::expect_used, missing_docs, reason = "a bench may stop at the first surprise")]
@@ -22,8 +22,14 @@ use skiff_store::{
 };
 use tonic::transport::Channel;
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long one figure of throughput is measured.
 const SPAN: Duration = Duration::from_secs(3);
+/// How often etcd and we take turns.
+const TURNS: usize = 5;
 const MILLION: u64 = 1_000_000;
 
 fn main() {
@@ -37,6 +43,9 @@ fn main() {
         }
         if is_wanted("etcd") {
             beside_etcd(&world).await;
+        }
+        if is_wanted("turns") {
+            in_turns(&world).await;
         }
         if is_wanted("reads") {
             reads(&world).await;
@@ -96,17 +105,41 @@ async fn puts(world: &WorldRef) {
         say(format!("bare write and fdatasync of {} KiB", size >> 10), percentiles(times));
     }
     for writers in [1, 32, 128, 1000] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = open(dir.path(), world);
-        let (rate, times) = put_for_a_while(world, store.clone(), writers).await;
+        // All stay until the end: a file system that is taking back a gigabyte is another disk.
+        let dir = tempfile::tempdir_in(dir.path()).expect("a directory").keep();
+        let (rate, times) = put_into_embedded(world, &dir, writers).await;
         say(format!("embedded: puts of 1 KiB, {writers} writers: {rate:.0}/s"), percentiles(times));
-        store.close().await.expect("a working disk");
     }
     for writers in [1, 128] {
         let store = Arc::new(MemoryStore::new(world.clone()));
         let (rate, times) = put_for_a_while(world, store, writers).await;
         say(format!("memory: puts of 1 KiB, {writers} writers: {rate:.0}/s"), percentiles(times));
     }
+}
+
+async fn put_into_embedded(world: &WorldRef, dir: &Path, writers: u64) -> (f64, Vec<Duration>) {
+    let store = open(dir, world);
+    let measured = put_for_a_while(world, store.clone(), writers).await;
+    store.close().await.expect("a working disk");
+    measured
+}
+
+/// etcd and the embedded store in turns, so that a disk that changes its mind meets both.
+async fn in_turns(world: &WorldRef) {
+    let Some(etcd) = Etcd::start(world).await else {
+        return say("etcd", "not installed".to_owned());
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ratios = Vec::new();
+    for _ in 0..TURNS {
+        let (theirs, _) = put_by_grpc(world, &etcd.url, 128).await;
+        let own = tempfile::tempdir_in(dir.path()).expect("a directory").keep();
+        let (ours, _) = put_into_embedded(world, &own, 128).await;
+        say(format!("128 writers: etcd {theirs:.0}/s, embedded {ours:.0}/s"), format!("{:.1} times", ours / theirs));
+        ratios.push(ours / theirs);
+    }
+    ratios.sort_by(f64::total_cmp);
+    say("128 writers, embedded to etcd, median of the turns", format!("{:.1} times", ratios[TURNS / 2]));
 }
 
 async fn put_for_a_while(world: &WorldRef, store: Arc<dyn Store>, writers: u64) -> (f64, Vec<Duration>) {

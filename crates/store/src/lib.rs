@@ -19,6 +19,7 @@ mod history;
 mod index;
 mod lease;
 mod log;
+mod promise;
 pub mod proto;
 mod slot;
 pub mod snapshot;

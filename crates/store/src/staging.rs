@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::Thread;
 
-use tokio::sync::oneshot;
-
 use crate::contract::{Revision, StoreError};
 use crate::entry::Entry;
 use crate::log::Files;
 use crate::log::frame;
+use crate::promise::{Promise, Waiter};
 use crate::state::{Clock, Core, Undo};
 
 /// A batch takes no more entries once it has this many bytes.
@@ -35,11 +34,9 @@ pub(crate) struct Staging {
     /// The writer has ended.
     stopped: bool,
     /// Who waits for the writer's end.
-    closers: Vec<Waiter>,
+    closers: Promise,
     files: Arc<Files>,
 }
-
-type Waiter = oneshot::Sender<Result<(), StoreError>>;
 
 /// Mutations that become durable together.
 pub(crate) struct Batch {
@@ -49,12 +46,12 @@ pub(crate) struct Batch {
     /// The newest revision once this batch is durable.
     pub(crate) head: Revision,
     undo: Vec<Undo>,
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) promise: Promise,
 }
 
-/// The promise of an answer.
+/// A place in the row of those who wait.
 pub(crate) struct Ticket {
-    answer: Option<oneshot::Receiver<Result<(), StoreError>>>,
+    answer: Option<Waiter>,
     writer: Option<Thread>,
 }
 
@@ -68,7 +65,7 @@ impl Ticket {
 
     pub(crate) async fn redeem(self) -> Result<(), StoreError> {
         match self.answer {
-            Some(answer) => answer.await.unwrap_or(Err(StoreError::Closed)),
+            Some(answer) => answer.await,
             None => Ok(()),
         }
     }
@@ -85,7 +82,7 @@ impl Staging {
             spare: Vec::new(),
             writer: None,
             stopped: false,
-            closers: Vec::new(),
+            closers: Promise::default(),
             files,
         }
     }
@@ -102,7 +99,7 @@ impl Staging {
         if self.batches.back().is_none_or(|batch| batch.frame.len() >= FULL) {
             self.batches.push_back(Batch::new(std::mem::take(&mut self.spare)));
         }
-        let (sender, answer) = oneshot::channel();
+        let mut answer = None;
         if let Some(batch) = self.batches.back_mut() {
             for entry in entries {
                 entry.encode(&mut batch.frame);
@@ -110,11 +107,11 @@ impl Staging {
                 batch.undo.extend(core.apply(entry, clock));
             }
             batch.head = core.head();
-            batch.waiters.push(sender);
+            answer = Some(batch.promise.waiter());
         }
         self.waiting += 1;
         let wakes = !self.in_flight && self.waiting == self.wake_at;
-        Ok(Ticket { answer: Some(answer), writer: self.writer.clone().filter(|_| wakes) })
+        Ok(Ticket { answer, writer: self.writer.clone().filter(|_| wakes) })
     }
 
     /// The writer introduces itself.
@@ -126,7 +123,7 @@ impl Staging {
     pub(crate) fn take(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
         self.in_flight = true;
-        self.waiting -= batch.waiters.len();
+        self.waiting -= batch.promise.waiters();
         Some(batch)
     }
 
@@ -146,23 +143,23 @@ impl Staging {
         if batch.frame.capacity() <= 2 * FULL {
             self.spare = batch.frame;
         }
-        Answers { waiters: batch.waiters, answer: Ok(()) }
+        Answers { promises: vec![batch.promise], answer: Ok(()) }
     }
 
     /// A batch could not be written: it and all that was decided after it never happened.
     pub(crate) fn fail(&mut self, core: &mut Core, batch: Batch, error: StoreError, is_final: bool) -> Answers {
         self.in_flight = false;
-        let (mut undo, mut waiters) = (batch.undo, batch.waiters);
+        let (mut undo, mut promises) = (batch.undo, vec![batch.promise]);
         for batch in self.batches.drain(..) {
             undo.extend(batch.undo);
-            waiters.extend(batch.waiters);
+            promises.push(batch.promise);
         }
         self.waiting = 0;
         core.take_back(undo);
         if is_final {
             self.failed = Some(error.clone());
         }
-        Answers { waiters, answer: Err(error) }
+        Answers { promises, answer: Err(error) }
     }
 
     /// Asks for word of the writer's end.
@@ -170,9 +167,7 @@ impl Staging {
         if self.stopped {
             return Ticket { answer: None, writer: None };
         }
-        let (sender, answer) = oneshot::channel();
-        self.closers.push(sender);
-        Ticket { answer: Some(answer), writer: self.writer.clone() }
+        Ticket { answer: Some(self.closers.waiter()), writer: self.writer.clone() }
     }
 
     /// The writer has ended and will take nothing more; whoever still waits learns that the store is closed.
@@ -180,7 +175,7 @@ impl Staging {
         self.stopped = true;
         self.batches.clear();
         self.waiting = 0;
-        Answers { waiters: std::mem::take(&mut self.closers), answer: Ok(()) }
+        Answers { promises: vec![std::mem::take(&mut self.closers)], answer: Ok(()) }
     }
 
     /// The files on the disk.
@@ -197,22 +192,21 @@ impl Staging {
 impl Batch {
     fn new(mut frame: Vec<u8>) -> Self {
         frame::begin(&mut frame);
-        Self { frame, entries: 0, head: 0, undo: Vec::new(), waiters: Vec::new() }
+        Self { frame, entries: 0, head: 0, undo: Vec::new(), promise: Promise::default() }
     }
 }
 
 /// Answers to be given once the lock is released.
 #[must_use]
 pub(crate) struct Answers {
-    waiters: Vec<Waiter>,
+    promises: Vec<Promise>,
     answer: Result<(), StoreError>,
 }
 
 impl Answers {
     pub(crate) fn give(self) {
-        for waiter in self.waiters {
-            // Whoever has stopped waiting does not mind.
-            let _ = waiter.send(self.answer.clone());
+        for promise in self.promises {
+            promise.keep(self.answer.clone());
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Flat names, positional reads and writes, explicit syncs. [`RealDisk`] is a directory; [`FakeDisk`] lives in memory,
 //! fills up, breaks and loses power on demand.
 
+mod bulk;
 mod fake;
 mod real;
 
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use bulk::Bulk;
 pub use fake::FakeDisk;
 pub use real::RealDisk;
 
@@ -40,7 +42,8 @@ pub trait DiskFile: Send {
     fn size(&self) -> io::Result<u64>;
     /// Fills `into` from byte `at` on; `UnexpectedEof` when the file ends before.
     fn read(&self, into: &mut [u8], at: u64) -> io::Result<()>;
-    /// Writes all of `data` at byte `at`.
+    /// Writes all of `data` at byte `at`. Where address, length and place are multiples of 4,096 and the length is at
+    /// least 64 KiB, it may go around the page cache.
     fn write(&self, data: &[u8], at: u64) -> io::Result<()>;
     /// Sets the size and takes the room for it; new bytes are zero.
     fn allocate(&self, size: u64) -> io::Result<()>;

@@ -4,11 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate};
 
+use super::bulk::ALIGNED;
 use super::{Disk, DiskFile};
+
+/// Less than this goes through the page cache.
+const BULK: usize = 64 << 10;
 
 /// A directory of the operating system. Secrets lie in it, so only its owner may look.
 pub struct RealDisk {
@@ -32,6 +37,10 @@ impl RealDisk {
     fn file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
         options.read(true).write(true).mode(0o600).open(self.dir.join(name))
     }
+
+    fn real(&self, name: &str, options: &mut OpenOptions) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile { file: self.file(name, options)?, path: self.dir.join(name), direct: OnceLock::new() }))
+    }
 }
 
 impl Disk for RealDisk {
@@ -53,11 +62,11 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(self.file(name, OpenOptions::new().create(true).truncate(true))?))
+        self.real(name, OpenOptions::new().create(true).truncate(true))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(self.file(name, &mut OpenOptions::new())?))
+        self.real(name, &mut OpenOptions::new())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -73,6 +82,51 @@ impl Disk for RealDisk {
     }
 }
 
+/// A file of the directory.
+struct RealFile {
+    file: File,
+    /// Its name while it is made, which is when much is written at once.
+    path: PathBuf,
+    /// The same file around the page cache, where its file system can do that.
+    direct: OnceLock<Option<File>>,
+}
+
+impl RealFile {
+    /// Whether it was written around the page cache; whatever went wrong, the ordinary way will tell.
+    fn write_direct(&self, data: &[u8], at: u64) -> bool {
+        let is_aligned = |number: usize| number.is_multiple_of(ALIGNED);
+        let fits = is_aligned(data.as_ptr().addr()) && is_aligned(data.len()) && is_aligned(at as usize);
+        if data.len() < BULK || !fits {
+            return false;
+        }
+        let open = || OpenOptions::new().write(true).custom_flags(OFlag::O_DIRECT.bits()).open(&self.path).ok();
+        self.direct.get_or_init(open).as_ref().is_some_and(|direct| direct.write_all_at(data, at).is_ok())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        DiskFile::read(&self.file, into, at)
+    }
+
+    fn write(&self, data: &[u8], at: u64) -> io::Result<()> {
+        if self.write_direct(data, at) { Ok(()) } else { DiskFile::write(&self.file, data, at) }
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        DiskFile::allocate(&self.file, size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// Files elsewhere, such as snapshots.
 impl DiskFile for File {
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())

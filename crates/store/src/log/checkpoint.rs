@@ -10,15 +10,13 @@ use super::blocks::{Blocks, Input, Piece};
 use super::files::Base;
 use super::{Files, Log, checkpoint_name, header};
 use crate::contract::{KeyRange, KeyValue, Revision, StoreError};
-use crate::disk::{Disk, DiskFile, store_error};
+use crate::disk::{Bulk, Disk, store_error};
 use crate::engine::{Shared, State, successor};
 use crate::entry::Entry;
 use crate::state::{Clock, Core, Undo};
 
-/// Synced every so many bytes, so that the log's syncs never wait for a large backlog.
-const SYNC: u64 = 8 << 20;
 /// Most keys read under one lock, and about how many bytes.
-const PIECE: (usize, usize) = (1024, 4 << 20);
+const PIECE: (usize, usize) = (256, 1 << 20);
 
 /// What a checkpoint is to hold, beside the values.
 pub(crate) struct Plan {
@@ -114,7 +112,8 @@ pub(crate) fn run(shared: &Shared, files: &Files, plan: &Plan) {
 
 /// `Interrupted` when the store closes in between.
 fn write(shared: &Shared, disk: &dyn Disk, name: &str, plan: &Plan) -> io::Result<u64> {
-    let mut out = Output { file: disk.create(name)?, at: 0, synced: 0 };
+    let file = disk.create(name)?;
+    let mut out = Bulk::new(&*file, 0);
     let mut blocks = Blocks::new();
     let fields = [plan.sequence, plan.segment, plan.revision, plan.second as u64, 0, 0];
     out.write(&header::encode(header::CHECKPOINT, fields))?;
@@ -133,26 +132,7 @@ fn write(shared: &Shared, disk: &dyn Disk, name: &str, plan: &Plan) -> io::Resul
         }
     }
     out.write(blocks.end(total))?;
-    out.file.sync()?;
-    Ok(out.at)
-}
-
-struct Output {
-    file: Box<dyn DiskFile>,
-    at: u64,
-    synced: u64,
-}
-
-impl Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write(bytes, self.at)?;
-        self.at += bytes.len() as u64;
-        if self.at - self.synced >= SYNC {
-            self.file.sync()?;
-            self.synced = self.at;
-        }
-        Ok(())
-    }
+    out.finish()
 }
 
 /// Opens a checkpoint: where in the log and in time it is, and its blocks.

@@ -40,11 +40,11 @@ pub struct Options {
     pub history: HistoryLimits,
     /// Size of a segment of the log, in bytes. This much is taken from the disk at the least.
     pub segment: u64,
-    /// A checkpoint is due when the log since the last one has this many bytes, or as many as the last one, whichever
-    /// is more.
+    /// A checkpoint is due when the log since the last one has this many bytes, or twice as many as the last one,
+    /// whichever is more.
     pub checkpoint_bytes: u64,
-    /// A checkpoint is due as well when the log since the last one has this many mutations, or half as many as there
-    /// were keys: it bounds the time to start.
+    /// A checkpoint is due as well when the log since the last one has this many mutations, or as many as there were
+    /// keys: it bounds the time to start.
     pub checkpoint_entries: u64,
 }
 

@@ -102,7 +102,7 @@ impl Writer {
             let start = self.shared.world.elapsed();
             let result = self.write(&mut batch);
             self.sync = self.shared.world.elapsed().saturating_sub(start);
-            self.answered = batch.waiters.len();
+            self.answered = batch.promise.waiters();
             self.settle(batch, result);
         }
         if let Some(checkpoint) = self.checkpoint.take()
@@ -181,8 +181,8 @@ impl Writer {
     /// When the disk is full any checkpoint of something new is welcome: the log before it can go.
     fn checkpoint_is_due(&self, is_full: bool) -> bool {
         let Amount { bytes, entries } = self.since_checkpoint;
-        let is_large = bytes >= self.options.checkpoint_bytes.max(self.files.checkpoint_size())
-            || entries >= self.options.checkpoint_entries.max(self.keys_at_checkpoint / 2);
+        let is_large = bytes >= self.options.checkpoint_bytes.max(2 * self.files.checkpoint_size())
+            || entries >= self.options.checkpoint_entries.max(self.keys_at_checkpoint);
         (is_large || is_full && entries > 0) && self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
