@@ -60,19 +60,22 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<PortMapping>,
 }
 
-/// One port of the host that leads to a port of the pod.
+/// One port of the host that leads to a port of the pod. Older containerds begin the names with a capital, which plugins
+/// written in Go do not notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// The host's port.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// The pod's port.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; default `tcp`.
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
     /// Only at this address of the host; empty or 0.0.0.0: at all.
-    #[serde(rename = "hostIP", default)]
+    #[serde(rename = "hostIP", alias = "HostIP", default)]
     pub host_ip: String,
 }
 

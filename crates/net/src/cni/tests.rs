@@ -121,7 +121,7 @@ fn host_ports_are_added_once_recorded_and_removed() {
     let mut config = node.config();
     config["runtimeConfig"] = json!({"portMappings": [
         {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
-        {"hostPort": 53, "containerPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"},
+        {"HostPort": 53, "ContainerPort": 53, "Protocol": "UDP", "HostIP": "192.0.2.1"},
         {"hostPort": 0, "containerPort": 9},
     ]});
     assert_eq!(node.pod("ADD", "c1", &config).0, 0);

@@ -33,6 +33,14 @@ pub(super) struct Location {
     pub(super) path: String,
 }
 
+impl Location {
+    /// `HOST:PORT`.
+    pub(super) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 /// What a stream of a pod is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {

@@ -8,6 +8,7 @@ pub(crate) mod aggregate;
 mod dial;
 mod location;
 mod options;
+mod pages;
 mod relay;
 mod service;
 mod unchecked;
@@ -15,7 +16,7 @@ mod unchecked;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -27,6 +28,7 @@ use skiff_meta::{GroupResource, Status, WorldRef};
 use dial::Dialer;
 use location::{Location, Stream, Wanted};
 use options::Query;
+use pages::Links;
 pub(crate) use service::endpoint;
 pub(crate) use unchecked::anybody;
 
@@ -115,7 +117,7 @@ impl NodeConnector {
             return Err(log_refusal(&target.name, answer).await);
         }
         let mut response = relay::inbound(answer);
-        let text = http::HeaderValue::from_static("text/plain");
+        let text = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, text);
         Ok(response)
     }
@@ -168,16 +170,20 @@ impl NodeConnector {
         }
         let path = request.uri().query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"));
         let location = self.proxy_location(target, if rest.is_empty() { format!("/{path}") } else { path }).await?;
-        let prefix = prefix.to_owned();
+        let links = Links::new(prefix, request.uri(), request.headers(), &location);
         let upgrading = relay::wants_upgrade(request.headers());
         let client = request.extensions_mut().remove::<OnUpgrade>();
-        let answer = self.dialer.send(&location, relay::outbound(&location, request)?).await?;
+        let asked = HeaderValue::from_str(request.uri().path()).map_err(|e| Status::bad_request(e.to_string()))?;
+        let mut outbound = relay::outbound(&location, request)?;
+        outbound.headers_mut().insert("x-forwarded-uri", asked);
+        let answer = self.dialer.send(&location, outbound).await.map_err(|error| match error {
+            ProxyError::Bad(words) => Status::bad_request(words),
+            other => Status::unavailable(format!("error trying to reach service: {other}")),
+        })?;
         if upgrading {
             return Ok(relay::upgrade(answer, client, &self.world)?);
         }
-        let mut response = relay::inbound(answer);
-        relay::keep_behind(&prefix, &mut response);
-        Ok(response)
+        Ok(links.keep_behind(relay::inbound(answer)))
     }
 
     async fn proxy_location(&self, target: &ConnectTarget, path: String) -> Result<Location, Status> {

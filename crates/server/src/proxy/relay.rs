@@ -43,9 +43,7 @@ pub(super) fn outbound(location: &Location, request: Request<Body>) -> Result<Re
     let impersonation: Vec<HeaderName> =
         parts.headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     impersonation.iter().for_each(|name| drop(parts.headers.remove(name)));
-    let host = if location.host.contains(':') { format!("[{}]", location.host) } else { location.host.clone() };
-    let host =
-        HeaderValue::from_str(&format!("{host}:{}", location.port)).map_err(|e| ProxyError::Bad(e.to_string()))?;
+    let host = HeaderValue::from_str(&location.authority()).map_err(|e| ProxyError::Bad(e.to_string()))?;
     parts.headers.insert(header::HOST, host);
     parts.extensions.clear();
     parts.version = http::Version::HTTP_11;
@@ -133,15 +131,4 @@ pub(super) fn slash_redirect(method: &Method, uri: &Uri, rest: &str) -> Option<R
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     response.headers_mut().insert(header::LOCATION, location);
     Some(response)
-}
-
-/// A redirect within the proxied site stays behind the proxy.
-pub(super) fn keep_behind(prefix: &str, response: &mut Response<Body>) {
-    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let Some(location) = location.filter(|location| location.starts_with('/') && !location.starts_with("//")) else {
-        return;
-    };
-    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{location}")) {
-        response.headers_mut().insert(header::LOCATION, value);
-    }
 }

@@ -17,6 +17,7 @@ fn main() {
         Cluster::start(),
         &[
             ("the_example_is_reached_by_address_port_and_name", network::example_is_reached),
+            ("host_ports_lead_to_pods", network::host_ports),
             ("logs_and_exec_reach_a_container", node::logs_and_exec),
             ("volumes_and_environment_arrive", node::volumes_and_environment),
             ("claims_keep_what_is_written", node::claims),

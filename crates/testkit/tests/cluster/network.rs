@@ -1,6 +1,8 @@
 //! Services and names.
 
-use crate::support::{Cluster, holds, page, soon};
+use serde_json::json;
+
+use crate::support::{Cluster, LONG, holds, page, soon};
 
 const GREETING: &str = "A declaration became a running pod";
 
@@ -18,6 +20,29 @@ pub(crate) fn example_is_reached(cluster: &mut Cluster) -> Result<(), String> {
     {
         let text = cluster.kubectl(&["exec", "shell", "--", "wget", "-qO-", &url])?;
         holds(&format!("the page at {url} from a pod: {text}"), text.contains(GREETING))?;
+    }
+    Ok(())
+}
+
+/// Two pods share a port of the node, each at an address of its own.
+pub(crate) fn host_ports(cluster: &mut Cluster) -> Result<(), String> {
+    let node = cluster.get(&["node", "test"])?;
+    let address = node["status"]["addresses"][0]["address"].as_str().unwrap_or_default().to_owned();
+    let pods = [("port-here", "127.0.0.1"), ("port-there", address.as_str())];
+    for (name, ip) in pods {
+        let say = format!("echo {name} > /usr/share/nginx/html/index.html; exec nginx");
+        cluster.apply(
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{
+            "name": "c", "image": "nginx:1.22", "command": ["sh", "-c", say],
+            "ports": [{"containerPort": 80, "hostPort": 18_080, "hostIP": ip}]}]}}),
+        )?;
+        cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), LONG])?;
+    }
+    for (name, ip) in pods {
+        soon(&format!("{name} at its port"), || {
+            page(&format!("http://{ip}:18080")).is_ok_and(|text| text.trim() == name)
+        })?;
+        cluster.kubectl(&["delete", "pod", name, "--now"])?;
     }
     Ok(())
 }
