@@ -4,7 +4,7 @@
 //! container runs until it is stopped; [`Script`]s by image, and [`FakeRuntime::exit`], say otherwise.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub enum Call {
     RemoveContainer,
     ContainerStatus,
     ListContainers,
+    UpdateContainerResources,
     ExecSync,
     ImageStatus,
     PullImage,
@@ -58,6 +59,8 @@ struct State {
     containers: BTreeMap<String, (String, ContainerStatus)>,
     images: BTreeMap<String, Image>,
     missing: Vec<String>,
+    /// Which image appears where.
+    mounted: BTreeMap<PathBuf, String>,
     scripts: HashMap<String, Script>,
     faults: HashMap<Call, Vec<RuntimeError>>,
     counts: BTreeMap<Call, usize>,
@@ -100,6 +103,10 @@ impl FakeRuntime {
     /// `image` is here after all.
     pub fn with_image(&self, image: &str) {
         self.state.lock().missing.retain(|missing| missing != image);
+    }
+    /// Which image appears where.
+    pub fn mounted(&self) -> BTreeMap<PathBuf, String> {
+        self.state.lock().mounted.clone()
     }
     /// What commands answer; by default they succeed in silence.
     pub fn on_exec(&self, script: ExecScript) {
@@ -326,6 +333,7 @@ impl Runtime for FakeRuntime {
             annotations: config.annotations,
             mounts: config.mounts,
             log_path: config.log_path,
+            resources: Some(ContainerResources { linux: config.linux.and_then(|linux| linux.resources) }),
             ..ContainerStatus::default()
         };
         state.containers.insert(id.clone(), (sandbox.to_owned(), status));
@@ -392,8 +400,11 @@ impl Runtime for FakeRuntime {
         };
         Ok(state.containers.values().filter(wanted).map(item).collect())
     }
-    async fn update_container_resources(&self, id: &str, _: LinuxContainerResources) -> Result<()> {
-        self.state.lock().containers.get(id).map(drop).ok_or_else(|| absent("container", id))
+    async fn update_container_resources(&self, id: &str, resources: LinuxContainerResources) -> Result<()> {
+        let mut state = self.enter(Call::UpdateContainerResources)?;
+        let (_, status) = state.containers.get_mut(id).ok_or_else(|| absent("container", id))?;
+        status.resources = Some(ContainerResources { linux: Some(resources) });
+        Ok(())
     }
     async fn reopen_container_log(&self, id: &str) -> Result<()> {
         self.state.lock().containers.get(id).map(drop).ok_or_else(|| absent("container", id))
@@ -450,6 +461,16 @@ impl Runtime for FakeRuntime {
     }
     async fn image_fs_info(&self) -> Result<Vec<FilesystemUsage>> {
         Ok(Vec::new())
+    }
+    async fn mount_image(&self, reference: &str, directory: &Path) -> Result<()> {
+        let mut state = self.state.lock();
+        state.image(reference).ok_or_else(|| absent("image", reference))?;
+        state.mounted.insert(directory.to_owned(), name(reference).to_owned());
+        Ok(())
+    }
+    async fn unmount_image(&self, directory: &Path) -> Result<()> {
+        self.state.lock().mounted.remove(directory);
+        Ok(())
     }
     async fn import_images(&self, archive: &Path) -> Result<Vec<String>> {
         let name = archive.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

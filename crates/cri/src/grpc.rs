@@ -352,6 +352,16 @@ impl Runtime for GrpcRuntime {
         let answer = self.images.clone().image_fs_info(limited(ImageFsInfoRequest {})).await.map_err(error)?;
         Ok(answer.into_inner().image_filesystems)
     }
+    async fn mount_image(&self, reference: &str, directory: &Path) -> Result<()> {
+        let importer = self.importer.as_ref().ok_or(RuntimeError::Unsupported("image volumes"))?;
+        importer.mount(reference, directory).await
+    }
+    async fn unmount_image(&self, directory: &Path) -> Result<()> {
+        match &self.importer {
+            Some(importer) => importer.unmount(directory).await,
+            None => Ok(()),
+        }
+    }
     async fn import_images(&self, archive: &Path) -> Result<Vec<String>> {
         let importer = self.importer.as_ref().ok_or(RuntimeError::Unsupported("importing image archives"))?;
         importer.import(self, archive).await

@@ -131,6 +131,10 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove_image(&self, reference: &str) -> Result<()>;
     /// Disk used by images.
     async fn image_fs_info(&self) -> Result<Vec<FilesystemUsage>>;
+    /// Makes the files of an image appear in a directory, where nobody can write to them.
+    async fn mount_image(&self, reference: &str, directory: &Path) -> Result<()>;
+    /// Takes them away again; fine when they are not there.
+    async fn unmount_image(&self, directory: &Path) -> Result<()>;
     /// Imports an OCI or docker archive; returns the names of its images. They are usable when this returns.
     async fn import_images(&self, archive: &Path) -> Result<Vec<String>>;
 }

@@ -399,6 +399,130 @@ async fn a_pod_that_does_not_fit_fails_and_one_that_runs_stays() {
     cluster.until_ready("third").await;
 }
 
+fn condition(status: &Value, type_: &str) -> Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default()
+}
+
+fn cpu(amount: &str) -> Value {
+    json!({"requests": {"cpu": amount}, "limits": {"cpu": amount, "memory": "1Gi"}})
+}
+
+/// As the API's `resize` changes a pod.
+fn resize(cluster: &Cluster, name: &str, generation: i64, resources: Value) {
+    let mut spec = cluster.api.get("pods", name)["spec"].clone();
+    spec["containers"][0]["resources"] = resources;
+    cluster.api.change("pods", name, json!({"metadata": {"generation": generation}, "spec": spec}));
+}
+
+#[tokio::test]
+async fn resources_of_a_running_container_change_in_place() {
+    let cluster = Cluster::new();
+    let mut spec = one("i");
+    spec["containers"][0]["resources"] = cpu("1");
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    resize(&cluster, "p", 2, cpu("2"));
+    cluster.until("p", "/containerStatuses/0/resources/limits/cpu", json!("2")).await;
+    cluster.until("p", "/observedGeneration", json!(2)).await;
+    let status = cluster.status("p");
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"], json!({"cpu": "2"}));
+    assert_eq!(
+        (&status["allocatedResources"], &status["containerStatuses"][0]["restartCount"]),
+        (&json!({"cpu": "2"}), &json!(0))
+    );
+    assert!(condition(&status, "PodResizeInProgress").is_null(), "{status}");
+    let given = cluster.runtime.containers()[0].resources.clone().and_then(|r| r.linux).expect("resources");
+    assert_eq!((given.cpu_quota, given.cpu_shares, given.memory_limit_in_bytes), (200_000, 2048, 1 << 30));
+    let told =
+        |event: &String| event.starts_with("ResizeCompleted: Pod resize completed: {\"containers\":[{\"name\":\"c\"");
+    cluster.api.eventually("told of", || cluster.api.events().iter().any(told)).await;
+}
+
+#[tokio::test]
+async fn a_resize_that_the_runtime_refuses_is_told_and_tried_again() {
+    let cluster = Cluster::new();
+    let mut spec = one("i");
+    spec["containers"][0]["resources"] = cpu("1");
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    cluster.runtime.fail(Call::UpdateContainerResources, 2, RuntimeError::Failed("no".into()));
+    resize(&cluster, "p", 2, cpu("2"));
+    let error = || condition(&cluster.status("p"), "PodResizeInProgress");
+    cluster.api.eventually("told", || error()["reason"] == "Error" && error()["message"] == "no").await;
+    assert_eq!(cluster.status("p")["containerStatuses"][0]["resources"]["limits"]["cpu"], "1");
+    cluster.until("p", "/containerStatuses/0/resources/limits/cpu", json!("2")).await;
+    cluster.api.eventually("over", || error().is_null()).await;
+}
+
+#[tokio::test]
+async fn a_resize_policy_of_restart_begins_anew() {
+    let cluster = Cluster::new();
+    let mut spec = one("i");
+    spec["containers"][0]["resources"] = cpu("1");
+    spec["containers"][0]["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    resize(&cluster, "p", 2, cpu("2"));
+    cluster.until("p", "/containerStatuses/0/restartCount", json!(1)).await;
+    cluster.until("p", "/containerStatuses/0/resources/limits/cpu", json!("2")).await;
+    assert_eq!(cluster.runtime.count(Call::UpdateContainerResources), 0);
+}
+
+#[tokio::test]
+async fn a_resize_waits_for_room_even_while_the_agent_is_away() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = dir.path().to_owned();
+    let mut cluster = Cluster::with(move |config| {
+        config.directory = directory;
+        config.os.files = Arc::new(crate::os::RealFiles);
+    });
+    for name in ["p", "q"] {
+        let mut spec = one("i");
+        spec["containers"][0]["resources"] = cpu("4");
+        cluster.pod(name, spec);
+        cluster.until_ready(name).await;
+    }
+    resize(&cluster, "p", 2, cpu("6"));
+    let pending = |cluster: &Cluster| condition(&cluster.status("p"), "PodResizePending");
+    cluster.api.eventually("deferred", || pending(&cluster)["reason"] == "Deferred").await;
+    let story = "Node didn't have enough resource: cpu, requested: 6000, used: 4000, capacity: 8000";
+    assert_eq!((&pending(&cluster)["message"], &pending(&cluster)["observedGeneration"]), (&json!(story), &json!(2)));
+    let has = |cluster: &Cluster, name: &str| {
+        cluster.status(name)["containerStatuses"][0]["resources"]["limits"]["cpu"].clone()
+    };
+    assert_eq!(has(&cluster, "p"), "4");
+    cluster.start();
+    assert!(
+        !cluster.api.within(Duration::from_secs(30), || pending(&cluster).is_null()).await,
+        "the successor knows what was granted"
+    );
+    resize(&cluster, "q", 2, cpu("2"));
+    cluster.api.eventually("room", || pending(&cluster).is_null() && has(&cluster, "p") == "6").await;
+    assert_eq!(has(&cluster, "q"), "2");
+}
+
+#[tokio::test]
+async fn an_image_is_seen_as_a_volume_as_long_as_its_pod_lives() {
+    let cluster = Cluster::new();
+    cluster.runtime.without_image("data");
+    let mut spec = one("i");
+    spec["volumes"] = json!([{"name": "v", "image": {"reference": "data", "pullPolicy": "Always"}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/data"}]);
+    cluster.pod("p", spec);
+    cluster.until("p", "/containerStatuses/0/state/waiting/reason", json!("ErrImagePull")).await;
+    assert!(cluster.runtime.mounted().is_empty() && cluster.runtime.containers().is_empty());
+    cluster.runtime.with_image("data");
+    cluster.until_ready("p").await;
+    let mount = cluster.runtime.containers()[0].mounts[0].clone();
+    let mounted: Vec<_> = cluster.runtime.mounted().into_iter().collect();
+    assert_eq!(mounted, [(mount.host_path.into(), "data".to_owned())]);
+    assert!(mount.readonly && mount.container_path == "/data");
+    cluster.api.delete_pod("p", 1);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert!(cluster.runtime.mounted().is_empty());
+}
+
 /// A machine that is out of memory as long as it is told so.
 struct Strained {
     facts: crate::os::MachineFacts,

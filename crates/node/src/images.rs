@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
+use skiff_client::Involved;
 use skiff_cri::v1::{AuthConfig, Image};
 use skiff_cri::{Runtime, RuntimeError};
 
@@ -75,16 +75,15 @@ impl Images {
     }
 }
 
-/// Makes sure that a container's image is here, as its pull policy wants it.
+/// Makes sure that an image is here, as its pull policy wants it; `about` is the container that wants it.
 pub(crate) async fn ensure(
     node: &Node,
-    pod: &Pod,
-    container: &Container,
+    about: &Involved,
+    image: &str,
+    policy: Option<&str>,
     referenced: &Referenced,
 ) -> Result<Found, Missing> {
-    let image = container.image.as_deref().unwrap_or_default();
-    let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-    let about = node.about(pod, &container.name);
+    let policy = policy.unwrap_or("IfNotPresent");
     let here = match node.runtime.image_status(image).await {
         Ok(here) => here,
         Err(error) => return Err(trouble("ImageInspectError", format!("Failed to inspect image {image:?}: {error}"))),
@@ -93,12 +92,12 @@ pub(crate) async fn ensure(
         ("Always", _) => {}
         (_, Some(here)) => {
             let message = format!("Container image {image:?} already present on machine");
-            node.recorder.normal(&about, "Pulled", message);
+            node.recorder.normal(about, "Pulled", message);
             return Ok(found(here));
         }
         ("Never", None) => {
             let message = format!("Container image {image:?} is not present with pull policy of Never");
-            node.recorder.warning(&about, "ErrImageNeverPull", message.clone());
+            node.recorder.warning(about, "ErrImageNeverPull", message.clone());
             return Err(trouble("ErrImageNeverPull", message));
         }
         _ => {}
@@ -106,10 +105,10 @@ pub(crate) async fn ensure(
     let now = node.world.now();
     if let Some(until) = node.images.paused(image, now) {
         let message = format!("Back-off pulling image {image:?}");
-        node.recorder.normal(&about, "BackOff", message.clone());
+        node.recorder.normal(about, "BackOff", message.clone());
         return Err(Missing { retry_at: Some(until), ..trouble("ImagePullBackOff", message) });
     }
-    node.recorder.normal(&about, "Pulling", format!("Pulling image {image:?}"));
+    node.recorder.normal(about, "Pulling", format!("Pulling image {image:?}"));
     let begun = node.world.elapsed();
     match pull(&*node.runtime, image, referenced).await {
         Ok(here) => {
@@ -122,15 +121,15 @@ pub(crate) async fn ensure(
                 took.as_secs_f64(),
                 here.size
             );
-            node.recorder.normal(&about, "Pulled", message);
+            node.recorder.normal(about, "Pulled", message);
             Ok(found(here))
         }
         Err(error) => {
             node.images.failed(image, node.world.now());
             // The failure is shown for a moment before the wait for the next attempt is.
             let until = node.world.now().checked_add(SHOWN).ok();
-            node.recorder.warning(&about, "Failed", format!("Failed to pull image {image:?}: {error}"));
-            node.recorder.warning(&about, "Failed", "Error: ErrImagePull");
+            node.recorder.warning(about, "Failed", format!("Failed to pull image {image:?}: {error}"));
+            node.recorder.warning(about, "Failed", "Error: ErrImagePull");
             Err(Missing { retry_at: until, ..trouble("ErrImagePull", error.to_string()) })
         }
     }

@@ -14,10 +14,11 @@ use skiff_meta::WorldRef;
 use crate::config::NodeConfig;
 use crate::images::Images;
 use crate::make::dns::Resolvers;
+use crate::make::resources;
 use crate::make::sandbox::Surroundings;
 use crate::make::services;
 use crate::node_status;
-use crate::os::MachineFacts;
+use crate::os::{Limits, MachineFacts};
 use crate::pod::admission::{Admitted, Place};
 use crate::pod::facts;
 use crate::pod::mailbox::Registry;
@@ -108,6 +109,34 @@ impl Node {
         let own = self.own.store().get("", &self.config.name);
         let labels = own.and_then(|node| node.metadata.labels.clone());
         labels.unwrap_or_else(|| node_status::labels(&self.config, &self.facts))
+    }
+
+    /// The pod as it is to run here, and why it is not yet given what it asks for by now.
+    pub(crate) fn settle(&self, pod: &Arc<Pod>) -> (Arc<Pod>, Option<String>) {
+        let settled = self.admitted.settle(pod, &self.allocatable);
+        settled.others.iter().for_each(|uid| self.registry.wake(uid));
+        (settled.pod, settled.refusal)
+    }
+
+    /// A pod has changed, and with it perhaps what is left for others.
+    pub(crate) fn changed(&self, pod: &Arc<Pod>) {
+        self.admitted.update(pod).iter().for_each(|uid| self.registry.wake(uid));
+    }
+
+    /// Nothing of this pod runs any more.
+    pub(crate) fn leaves(&self, uid: &str) {
+        self.admitted.forget(uid).iter().for_each(|uid| self.registry.wake(uid));
+        self.weigh();
+    }
+
+    /// The class of burstable pods weighs what its pods ask for.
+    pub(crate) fn weigh(&self) {
+        let pods = self.admitted.pods();
+        let cpu_shares = resources::burstable_shares(pods.iter().map(|pod| &**pod));
+        let limits = Limits { cpu_shares, ..Limits::default() };
+        if let Err(error) = self.config.os.cgroups.set("burstable", limits) {
+            tracing::warn!("the weight of burstable pods was not set: {error}");
+        }
     }
 
     /// Lets a pod in if it fits beside those that are in.

@@ -86,7 +86,7 @@ pub(crate) fn amounts(list: &BTreeMap<String, Quantity>) -> ResourceList {
 pub(crate) fn labels(config: &NodeConfig, facts: &MachineFacts) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value) in [
-        ("kubernetes.io/hostname", &config.hostname),
+        ("kubernetes.io/hostname", &config.name),
         ("kubernetes.io/arch", &facts.architecture),
         ("beta.kubernetes.io/arch", &facts.architecture),
         ("kubernetes.io/os", &"linux".to_owned()),
@@ -174,7 +174,7 @@ pub(crate) fn status(
     let internal =
         |address: &std::net::IpAddr| NodeAddress { type_: "InternalIP".into(), address: address.to_string() };
     let mut addresses: Vec<NodeAddress> = config.addresses.iter().map(internal).collect();
-    addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.hostname.clone() });
+    addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.name.clone() });
     let endpoint = (port > 0).then(|| DaemonEndpoint { port: i32::from(port) });
     NodeStatus {
         addresses: Some(addresses),
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn labels_of_every_node() {
         let labels = labels(&config(), &facts());
-        assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["kubernetes.io/os"].as_str()), ("h", "linux"));
+        assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["kubernetes.io/os"].as_str()), ("n", "linux"));
         assert_eq!(labels["a"], "b");
     }
 }

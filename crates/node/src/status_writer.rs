@@ -18,6 +18,7 @@ use skiff_meta::{TraceContext, WorldRef};
 use tokio::sync::{Notify, watch};
 
 use crate::pod::facts;
+use crate::pod::status::RESIZES;
 
 /// How long a status that only says "not yet" is held back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -222,6 +223,13 @@ fn patch(uid: &str, last: Option<&PodStatus>, status: &PodStatus) -> Value {
             body[key] = Value::Null;
         }
     }
+    // Conditions are merged by their type, so one that is over would stay.
+    let told = |status: &PodStatus, type_: &str| status.conditions.iter().flatten().any(|c| c.type_ == type_);
+    for over in RESIZES.iter().filter(|over| last.is_some_and(|last| told(last, over)) && !told(status, over)) {
+        if let Some(list) = body["conditions"].as_array_mut() {
+            list.push(json!({"$patch": "delete", "type": over}));
+        }
+    }
     // Addresses are merged by their text, so old ones would stay beside new ones.
     for (key, old) in [("podIPs", last.map(|l| json!(l.pod_ips))), ("hostIPs", last.map(|l| json!(l.host_ips)))] {
         let changed = old.is_some_and(|old| !old.is_null() && old != body[key]);
@@ -244,6 +252,10 @@ mod tests {
     fn a_patch_takes_back_what_no_longer_holds() {
         let old = status(json!({"phase": "Running", "reason": "R", "podIP": "1", "podIPs": [{"ip": "1"}]}));
         let new = status(json!({"phase": "Running", "podIP": "2", "podIPs": [{"ip": "2"}]}));
+        let pending = json!({"type": "PodResizePending", "status": "True"});
+        let resizing = status(json!({"conditions": [pending, {"type": "Other", "status": "True"}]}));
+        let over = json!([{"$patch": "delete", "type": "PodResizePending"}]);
+        assert_eq!(patch("u", Some(&resizing), &status(json!({"conditions": []})))["status"]["conditions"], over);
         let body = patch("u", Some(&old), &new);
         assert_eq!(body["metadata"]["uid"], "u");
         assert_eq!(body["status"]["reason"], Value::Null);

@@ -180,17 +180,19 @@ fn key(resource: &str, namespace: &str, name: &str) -> Key {
     (resource.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
-/// A strategic merge as far as the agent needs it: conditions are merged by type, directives are obeyed by leaving them.
+/// A strategic merge as far as the agent needs it: conditions are merged by type or deleted, other directives are obeyed
+/// by leaving them.
 fn strategic(known: &Value, mut patch: Value) -> Value {
+    let new = patch.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     for list in patch.get_mut("status").and_then(Value::as_object_mut).into_iter().flat_map(|s| s.values_mut()) {
         if let Some(items) = list.as_array_mut() {
             items.retain(|item| item.get("$patch").is_none());
         }
     }
     let mut conditions = known.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    for new in patch.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten() {
-        conditions.retain(|old| text(old, "/type") != text(new, "/type"));
-        conditions.push(new.clone());
+    for new in new {
+        conditions.retain(|old| text(old, "/type") != text(&new, "/type"));
+        conditions.extend(new.get("$patch").is_none().then_some(new));
     }
     if patch.pointer("/status/conditions").is_some() {
         patch["status"]["conditions"] = json!(conditions);

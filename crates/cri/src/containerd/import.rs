@@ -1,5 +1,6 @@
-//! Imports image archives through `ctr`, which comes with containerd.
+//! Imports and mounts images through `ctr`, which comes with containerd: the runtime interface can do neither.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::runtime::{Runtime, RuntimeError};
 /// How long the runtime interface may take to hear of an image that containerd has.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// Imports archives into the containerd behind one socket.
+/// Imports archives into the containerd behind one socket, and mounts what it has.
 pub(crate) struct Importer {
     pub(crate) ctr: PathBuf,
     pub(crate) socket: PathBuf,
@@ -24,18 +25,7 @@ impl Importer {
     /// Imports `archive`; returns the names of its images once `runtime` knows them.
     pub(crate) async fn import(&self, runtime: &GrpcRuntime, archive: &Path) -> Result<Vec<String>, RuntimeError> {
         let failed = |reason: String| RuntimeError::Import { file: archive.display().to_string(), reason };
-        let output = Command::new(&self.ctr)
-            .args(["--address".as_ref(), self.socket.as_os_str()])
-            .args(["--namespace", "k8s.io", "images", "import", "--snapshotter", self.snapshotter])
-            .arg(archive)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| failed(format!("{}: {error}", self.ctr.display())))?;
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-        }
-        let names = imported_names(&String::from_utf8_lossy(&output.stdout));
+        let names = imported_names(&self.images("import", &[archive.as_os_str()]).await.map_err(failed)?);
         if names.is_empty() {
             return Err(failed("it names no image".to_owned()));
         }
@@ -43,6 +33,31 @@ impl Importer {
             self.until_known(runtime, name).await?;
         }
         Ok(names)
+    }
+
+    /// Mounts an image's layers. containerd keeps them as long as the image stays.
+    pub(crate) async fn mount(&self, reference: &str, directory: &Path) -> Result<(), RuntimeError> {
+        self.images("mount", &[reference.as_ref(), directory.as_os_str()]).await.map(drop).map_err(RuntimeError::Failed)
+    }
+
+    pub(crate) async fn unmount(&self, directory: &Path) -> Result<(), RuntimeError> {
+        self.images("unmount", &["--rm".as_ref(), directory.as_os_str()]).await.map(drop).map_err(RuntimeError::Failed)
+    }
+
+    /// `ctr images VERB`: what it prints, or why it failed.
+    async fn images(&self, verb: &str, words: &[&OsStr]) -> Result<String, String> {
+        let output = Command::new(&self.ctr)
+            .args(["--address".as_ref(), self.socket.as_os_str()])
+            .args(["--namespace", "k8s.io", "images", verb, "--snapshotter", self.snapshotter])
+            .args(words)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| format!("{}: {error}", self.ctr.display()))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 
     /// containerd tells its CRI part of new images by an event and offers no way to wait for that, so we ask.

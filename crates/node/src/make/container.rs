@@ -40,6 +40,7 @@ pub(crate) fn config(pod: &Pod, container: &Container, parts: Parts) -> Containe
         label(key::RESTART_COUNT, &parts.restarts.to_string()),
         label(key::MESSAGE_PATH, container.termination_message_path.as_deref().unwrap_or_default()),
         label(key::MESSAGE_POLICY, container.termination_message_policy.as_deref().unwrap_or_default()),
+        label(key::RESOURCES, &serde_json::to_string(&container.resources).unwrap_or_default()),
     ];
     let envs = parts.environment.into_pairs().into_iter().map(|(key, value)| KeyValue { key, value }).collect();
     ContainerConfig {

@@ -28,6 +28,18 @@ pub struct Limits {
     pub memory: i64,
 }
 
+impl Limits {
+    /// What leaves room for both.
+    pub(crate) fn widest(self, other: Self) -> Self {
+        let wider = |a: i64, b: i64| if a == 0 || b == 0 { 0 } else { a.max(b) };
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota: wider(self.cpu_quota, other.cpu_quota),
+            memory: wider(self.memory, other.memory),
+        }
+    }
+}
+
 fn shares(milli: i64) -> i64 {
     (milli * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }

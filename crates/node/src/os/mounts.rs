@@ -12,6 +12,11 @@ pub trait Mounts: Send + Sync + 'static {
     /// # Errors
     /// When the kernel refuses.
     fn mount_memory(&self, directory: &Path, size: Option<u64>) -> io::Result<()>;
+    /// What is mounted at a directory can neither be written to nor run from.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn seal(&self, directory: &Path) -> io::Result<()>;
     /// Unmounts; fine when nothing is mounted there.
     ///
     /// # Errors
@@ -32,6 +37,11 @@ impl Mounts for RealMounts {
         let options = size.map(|size| format!("size={size},mode=0777")).unwrap_or_else(|| "mode=0777".to_owned());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         Ok(mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some(options.as_str()))?)
+    }
+    fn seal(&self, directory: &Path) -> io::Result<()> {
+        let restrictions = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | restrictions;
+        Ok(mount(None::<&str>, directory, None::<&str>, flags, None::<&str>)?)
     }
     fn unmount(&self, directory: &Path) -> io::Result<()> {
         match umount2(directory, MntFlags::MNT_DETACH) {
@@ -61,6 +71,9 @@ pub struct NoMounts;
 
 impl Mounts for NoMounts {
     fn mount_memory(&self, _: &Path, _: Option<u64>) -> io::Result<()> {
+        Ok(())
+    }
+    fn seal(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
     fn unmount(&self, _: &Path) -> io::Result<()> {

@@ -3,16 +3,20 @@
 //! The scheduler has looked before, but a pod may be bound by name, past it, and two schedulers may each have given away
 //! the last processor. A pod that does not fit fails at once and says why; one that has begun is never turned away.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, Taint};
 use parking_lot::Mutex;
 use skiff_api::affinity::{self, NodeView};
+use skiff_api::qos::{QosClass, qos_class};
 use skiff_api::resources::{self, ResourceList, is_sidecar};
 use skiff_api::taints;
+use skiff_meta::Quantity;
 
 use super::facts;
+use super::granted::Granted;
 use super::status::Ending;
 use crate::pressure::{self, Scarce};
 
@@ -31,38 +35,125 @@ pub(crate) struct Place<'a> {
 /// The pods that take of the node, from their admission to the end of their last container.
 #[derive(Default)]
 pub(crate) struct Admitted {
-    pods: Mutex<BTreeMap<String, Arc<Pod>>>,
+    pods: Mutex<BTreeMap<String, Held>>,
+}
+
+struct Held {
+    /// As it runs: with what it was granted.
+    pod: Arc<Pod>,
+    granted: Granted,
+    wish: Option<Wish>,
+}
+
+/// What a pod asks for that there is no room for yet.
+struct Wish {
+    pod: Arc<Pod>,
+    /// Wishes are numbered in the order in which they came.
+    number: u64,
+}
+
+/// What a pod may have.
+pub(crate) struct Settled {
+    /// The pod with what it was granted.
+    pub(crate) pod: Arc<Pod>,
+    /// Why that is not what it asks for.
+    pub(crate) refusal: Option<String>,
+    /// The UIDs of others that were granted what they waited for.
+    pub(crate) others: Vec<String>,
+}
+
+impl Held {
+    fn new(pod: &Arc<Pod>, granted: Granted) -> Self {
+        Self { pod: granted.apply(pod), granted, wish: None }
+    }
+
+    /// Who is served first: those that take no more than they have, then by priority and class, then who waited longest.
+    fn rank(&self) -> Option<(bool, Reverse<i32>, bool, u64)> {
+        let wish = self.wish.as_ref()?;
+        let (has, wants) = (resources::requests(facts::spec(&self.pod), None), facts::spec(&wish.pod));
+        let more = |(name, wanted): (String, Quantity)| wanted > has.get(&name).copied().unwrap_or_default();
+        let takes_more = resources::requests(wants, None).into_iter().any(more);
+        let guaranteed = qos_class(wants) == QosClass::Guaranteed;
+        Some((takes_more, Reverse(wants.priority.unwrap_or_default()), !guaranteed, wish.number))
+    }
 }
 
 impl Admitted {
     /// Lets a pod in if it fits beside those that are in; otherwise says why not.
     pub(crate) fn admit(&self, pod: &Arc<Pod>, place: &Place<'_>) -> Result<(), Ending> {
         let mut pods = self.pods.lock();
-        let others: Vec<&Pod> =
-            pods.iter().filter(|(uid, _)| *uid != facts::uid(pod)).map(|(_, other)| &**other).collect();
-        if let Some((reason, message)) = refusal(pod, &others, place) {
+        if let Some((reason, message)) = refusal(pod, &others(&pods, facts::uid(pod)), place) {
             return Err(Ending { reason, message: format!("Pod was rejected: {message}"), refused: true });
         }
-        pods.insert(facts::uid(pod).to_owned(), pod.clone());
+        pods.insert(facts::uid(pod).to_owned(), Held::new(pod, Granted::of(pod)));
         Ok(())
     }
 
-    /// This pod has begun already.
-    pub(crate) fn take_in(&self, pod: &Arc<Pod>) {
-        self.pods.lock().insert(facts::uid(pod).to_owned(), pod.clone());
+    /// This pod has begun already, and been granted this.
+    pub(crate) fn take_in(&self, pod: &Arc<Pod>, granted: &Granted) {
+        self.pods.lock().insert(facts::uid(pod).to_owned(), Held::new(pod, granted.clone()));
     }
 
-    /// A pod that is in has changed.
-    pub(crate) fn update(&self, pod: &Arc<Pod>) {
-        if let Some(known) = self.pods.lock().get_mut(facts::uid(pod)) {
-            *known = pod.clone();
+    /// The pod as it is to run. What it asks for beyond that is granted when there is room, to those who wait in turn.
+    pub(crate) fn settle(&self, pod: &Arc<Pod>, allocatable: &ResourceList) -> Settled {
+        let (mut pods, uid) = (self.pods.lock(), facts::uid(pod));
+        let next = pods.values().filter_map(|held| held.wish.as_ref()).map(|wish| wish.number + 1).max().unwrap_or(0);
+        let mut settled = Settled { pod: pod.clone(), refusal: None, others: Vec::new() };
+        let Some(held) = pods.get_mut(uid) else { return settled };
+        held.pod = held.granted.apply(pod);
+        let number = held.wish.take().map_or(next, |wish| wish.number);
+        if Arc::ptr_eq(&held.pod, pod) {
+            return settled;
         }
+        held.wish = Some(Wish { pod: pod.clone(), number });
+        let mut waiting: Vec<_> = pods.iter().filter_map(|(uid, held)| Some((held.rank()?, uid.clone()))).collect();
+        waiting.sort();
+        for (_, waiter) in waiting {
+            let Some(wish) = pods.get(&waiter).and_then(|held| held.wish.as_ref()).map(|wish| wish.pod.clone()) else {
+                continue;
+            };
+            let lack = shortage(&wish, &others(&pods, &waiter), allocatable);
+            match (lack, pods.get_mut(&waiter)) {
+                (None, Some(held)) => {
+                    *held = Held::new(&wish, Granted::of(&wish));
+                    settled.others.extend((waiter != uid).then_some(waiter));
+                }
+                (Some((_, message)), _) if waiter == uid => settled.refusal = Some(message),
+                _ => {}
+            }
+        }
+        settled.pod = pods.get(uid).map_or_else(|| pod.clone(), |held| held.pod.clone());
+        settled
     }
 
-    /// Nothing of this pod runs any more.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.pods.lock().remove(uid);
+    /// A pod that is in has changed; gives the UIDs of those that may find room now.
+    pub(crate) fn update(&self, pod: &Arc<Pod>) -> Vec<String> {
+        let mut pods = self.pods.lock();
+        let Some(held) = pods.get_mut(facts::uid(pod)) else { return Vec::new() };
+        let takes = |pod: &Pod| resources::requests(facts::spec(pod), pod.status.as_ref());
+        let before = std::mem::replace(&mut held.pod, held.granted.apply(pod));
+        if takes(&before) == takes(&held.pod) { Vec::new() } else { waiters(&pods) }
     }
+
+    /// Nothing of this pod runs any more; gives the UIDs of those that may find room now.
+    pub(crate) fn forget(&self, uid: &str) -> Vec<String> {
+        let mut pods = self.pods.lock();
+        pods.remove(uid);
+        waiters(&pods)
+    }
+
+    /// All of them, as granted.
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.lock().values().map(|held| held.pod.clone()).collect()
+    }
+}
+
+fn others<'a>(pods: &'a BTreeMap<String, Held>, uid: &str) -> Vec<&'a Pod> {
+    pods.iter().filter(|(other, _)| *other != uid).map(|(_, held)| &*held.pod).collect()
+}
+
+fn waiters(pods: &BTreeMap<String, Held>) -> Vec<String> {
+    pods.iter().filter(|(_, held)| held.wish.is_some()).map(|(uid, _)| uid.clone()).collect()
 }
 
 /// Why a pod cannot run beside `others`: reason and message.
@@ -113,13 +204,14 @@ fn shortage(pod: &Pod, others: &[&Pod], allocatable: &ResourceList) -> Option<(S
     if count >= room {
         return lack("pods", 1, count, room);
     }
-    let amounts = |pod: &Pod| resources::requests(facts::spec(pod), pod.status.as_ref());
     let mut used = ResourceList::new();
-    others.iter().for_each(|other| resources::add(&mut used, &amounts(other)));
-    for (name, wanted) in amounts(pod) {
+    for other in others {
+        resources::add(&mut used, &resources::requests(facts::spec(other), other.status.as_ref()));
+    }
+    for (name, wanted) in resources::requests(facts::spec(pod), None) {
         let Some(has) = allocatable.get(&name).filter(|_| !wanted.is_zero()) else { continue };
         // Processors are counted in thousandths, everything else in whole units.
-        let count = |amount: &skiff_meta::Quantity| if name == "cpu" { amount.milli() } else { amount.value() };
+        let count = |amount: &Quantity| if name == "cpu" { amount.milli() } else { amount.value() };
         let (wanted, has, used) = (count(&wanted), count(has), used.get(&name).map_or(0, count));
         if wanted > has - used {
             return lack(&name, wanted, used, has);
@@ -249,7 +341,7 @@ mod tests {
             pressures: &[],
         };
         let (admitted, big) = (Admitted::default(), Arc::new(pod(cpu("1500m"))));
-        admitted.take_in(&big);
+        admitted.take_in(&big, &Granted::of(&big));
         let mut other = pod(cpu("1"));
         other.metadata.uid = Some("other".to_owned());
         let refused = admitted.admit(&Arc::new(other.clone()), &place).expect_err("refused");

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, ImageVolumeSource, Pod, PodSpec,
+};
 use skiff_api::resources::is_sidecar;
 
 /// The label and annotation keys under which the runtime keeps what we must know of a pod after a restart of our own.
@@ -17,6 +19,7 @@ pub(crate) mod key {
     pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
     pub(crate) const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub(crate) const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    pub(crate) const RESOURCES: &str = "skiff.io/container.resources";
     pub(crate) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 }
 
@@ -120,6 +123,12 @@ fn from_ephemeral(container: &EphemeralContainer) -> Container {
         working_dir: c.working_dir,
         ..Container::default()
     }
+}
+
+/// The volumes that show an image, by name.
+pub(crate) fn image_volumes(pod: &Pod) -> impl Iterator<Item = (&str, &ImageVolumeSource)> {
+    let volumes = spec(pod).volumes.iter().flatten();
+    volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)))
 }
 
 /// Whether a node agent has taken the pod in before.

@@ -26,17 +26,20 @@ pub(crate) fn read(files: &dyn Files, record: &ContainerRecord) -> String {
     String::from_utf8_lossy(&left).into_owned()
 }
 
-/// The text of a log's last lines (`TIME STREAM TAG TEXT` each).
+/// The text of a log's last lines (`TIME STREAM TAG TEXT` each; tag `P`: the line goes on in the next one).
 fn from_log(end: &str) -> String {
-    let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
-    let lines: Vec<String> = end.lines().map(text).collect();
-    let kept = lines.get(lines.len().saturating_sub(LINES_FROM_LOG)..).unwrap_or_default().join("\n");
-    let start = (kept.len().saturating_sub(LONGEST_FROM_LOG)..).find(|at| kept.is_char_boundary(*at));
-    let mut kept = kept.get(start.unwrap_or(0)..).unwrap_or_default().to_owned();
-    if !kept.is_empty() {
-        kept.push('\n');
+    let lines: Vec<&str> = end.lines().collect();
+    let mut kept = String::new();
+    for line in lines.get(lines.len().saturating_sub(LINES_FROM_LOG)..).unwrap_or_default() {
+        let mut words = line.splitn(4, ' ').skip(2);
+        let (tag, text) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        kept.push_str(text);
+        if !tag.starts_with('P') {
+            kept.push('\n');
+        }
     }
-    kept
+    let start = (kept.len().saturating_sub(LONGEST_FROM_LOG)..).find(|at| kept.is_char_boundary(*at));
+    kept.get(start.unwrap_or(0)..).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -58,6 +61,8 @@ mod tests {
             ..ContainerRecord::default()
         };
         assert_eq!(read(&RealFiles, &record), "one\ntwo words\n");
+        std::fs::write(dir.path().join("log"), "t stdout F one\nt stdout P DO\nt stdout P NE\n").expect("written");
+        assert_eq!(read(&RealFiles, &record), "one\nDONE", "no end of line where the container wrote none");
         std::fs::write(dir.path().join("message"), "because").expect("written");
         assert_eq!(read(&RealFiles, &record), "because");
         record.message_file = None;

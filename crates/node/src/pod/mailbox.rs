@@ -127,6 +127,13 @@ impl Registry {
             mailbox.ended(id);
         }
     }
+    /// The pod with this id shall look again.
+    pub(crate) fn wake(&self, id: &str) {
+        let owner = self.owners.lock().get(id).and_then(Weak::upgrade);
+        if let Some(mailbox) = owner {
+            mailbox.wake();
+        }
+    }
     /// All pods shall look again.
     pub(crate) fn wake_all(&self) {
         let mailboxes: Vec<_> = self.owners.lock().values().filter_map(Weak::upgrade).collect();

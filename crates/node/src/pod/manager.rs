@@ -18,9 +18,7 @@ use super::mailbox::Mailbox;
 use super::status::Ending;
 use super::stop::clear_cgroup;
 use super::worker::Worker;
-use crate::make::resources;
 use crate::node::Node;
-use crate::os::Limits;
 
 /// Pauses between attempts to remove a cgroup whose processes have just been killed.
 const CLEAR: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -65,11 +63,10 @@ impl Manager {
         let uid = facts::uid(pod);
         let mut state = self.state.lock();
         if let Some(entry) = state.workers.get(uid) {
-            self.node.admitted.update(pod);
+            self.node.changed(pod);
             entry.mailbox.update(pod.clone(), cause);
         } else if !state.done.contains(uid) {
             self.begin(&mut state, Mailbox::new(pod.clone(), false, cause));
-            self.weigh(&state);
         }
     }
 
@@ -84,9 +81,6 @@ impl Manager {
     fn begin(&self, state: &mut State, mailbox: Arc<Mailbox>) {
         let (pod, _) = mailbox.pod();
         let uid = facts::uid(&pod).to_owned();
-        if facts::has_begun(&pod) {
-            self.node.admitted.take_in(&pod);
-        }
         let worker = Worker::new(self.node.clone(), mailbox.clone());
         let (all, own) = (Arc::downgrade(&self.state), uid.clone());
         let task = async move {
@@ -100,16 +94,6 @@ impl Manager {
         };
         let task = AbortOnDrop(self.node.world.spawn("pod", Box::pin(task)));
         state.workers.insert(uid, Entry { mailbox, _task: task });
-    }
-
-    /// The class of burstable pods weighs what its pods ask for.
-    fn weigh(&self, state: &State) {
-        let pods: Vec<Arc<Pod>> = state.workers.values().map(|entry| entry.mailbox.pod().0).collect();
-        let cpu_shares = resources::burstable_shares(pods.iter().map(|pod| &**pod));
-        let limits = Limits { cpu_shares, ..Limits::default() };
-        if let Err(error) = self.node.config.os.cgroups.set("burstable", limits) {
-            tracing::warn!("the weight of burstable pods was not set: {error}");
-        }
     }
 
     /// Ends pods that the runtime has and the API, which is known in full by now, does not; and removes what pods left

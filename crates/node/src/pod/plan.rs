@@ -12,7 +12,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff::BackOff;
 use super::facts::{self, Role};
+use super::granted::{Change, change};
 use super::state::{ContainerRecord, Life, RuntimeState, time};
+use crate::make::resources;
+use crate::os::Limits;
 
 /// What probes say of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub(crate) struct Kill {
 pub(crate) enum KillCause {
     /// Its specification changed, or its state is unknown.
     Replaced,
+    /// Its resources changed, and its policy is to begin anew with others.
+    Resized,
     /// Its liveness probe failed; the probe may name a grace period.
     Liveness,
     /// Its startup probe failed; the probe may name a grace period.
@@ -96,6 +101,10 @@ pub(crate) struct Actions {
     pub(crate) kill: Vec<Kill>,
     /// Start these, in this order.
     pub(crate) start: Vec<Start>,
+    /// Give these running containers, by their ids, the resources the pod has been granted.
+    pub(crate) resize: Vec<String>,
+    /// Give the pod's group its limits.
+    pub(crate) limits: bool,
     /// These wait for their pause to end.
     pub(crate) delayed: Vec<Delayed>,
     /// Remove these ended containers, which nobody needs any more.
@@ -117,6 +126,8 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a RuntimeState,
     pub(crate) verdicts: &'a dyn Verdicts,
     pub(crate) backoff: &'a BackOff,
+    /// The limits that the pod's group was given last; `None`: nobody knows.
+    pub(crate) limits: Option<Limits>,
     pub(crate) now: Timestamp,
 }
 
@@ -182,6 +193,7 @@ fn go_on(view: &View<'_>, actions: &mut Actions) {
             start(view, &container, Role::Ephemeral, actions);
         }
     }
+    actions.limits = view.limits != Some(resources::pod(view.pod));
     match initialize(view, actions) {
         Initialization::Done => run_mains(view, actions),
         Initialization::UnderWay => {}
@@ -220,7 +232,10 @@ fn initialize(view: &View<'_>, actions: &mut Actions) -> Initialization {
 /// An init container runs until it succeeds.
 fn run_once(view: &View<'_>, container: &Container, actions: &mut Actions) -> Initialization {
     match view.state.current(&container.name) {
-        Some(record) if record.life == Life::Running => return Initialization::UnderWay,
+        Some(record) if record.life == Life::Running => {
+            actions.resize.extend(differs(container, record).then(|| record.id.clone()));
+            return Initialization::UnderWay;
+        }
         Some(record) if record.life == Life::Exited && record.exit_code == 0 => return Initialization::Done,
         Some(record)
             if record.life == Life::Exited && !facts::restarts_after(view.pod, container, record.exit_code) =>
@@ -247,10 +262,18 @@ fn keep_up(view: &View<'_>, container: &Container, role: Role, actions: &mut Act
     };
     match record.life {
         Life::Running => match reason_to_kill(view, container, role, record) {
-            None => is_started(container, view.verdicts.verdict(&record.id)),
+            None => {
+                actions.resize.extend(differs(container, record).then(|| record.id.clone()));
+                is_started(container, view.verdicts.verdict(&record.id))
+            }
             Some((message, cause)) => {
-                let restart = cause == KillCause::Replaced || facts::restarts_when_killed(view.pod, container);
-                let message = if restart { format!("{message}, will be restarted") } else { message };
+                let own_wish = matches!(cause, KillCause::Replaced | KillCause::Resized);
+                let restart = own_wish || facts::restarts_when_killed(view.pod, container);
+                let message = if restart && cause != KillCause::Resized {
+                    format!("{message}, will be restarted")
+                } else {
+                    message
+                };
                 actions.kill.push(Kill { id: record.id.clone(), name: record.name.clone(), message, cause });
                 if restart {
                     // Now and not after its end: how it ends when it is killed must not decide.
@@ -294,9 +317,21 @@ fn reason_to_kill(
         Some((told("failed liveness probe"), KillCause::Liveness))
     } else if verdict.startup == Some(false) {
         Some((told("failed startup probe"), KillCause::Startup))
+    } else if change(container, record.resources.as_ref()) == Change::Restart {
+        Some((told("resize requires restart"), KillCause::Resized))
     } else {
         None
     }
+}
+
+fn differs(container: &Container, record: &ContainerRecord) -> bool {
+    change(container, record.resources.as_ref()) != Change::Nothing
+}
+
+/// Whether a running container has not got yet what its pod has been granted.
+pub(crate) fn resize_is_under_way(pod: &Pod, state: &RuntimeState) -> bool {
+    let mut running = state.containers.iter().filter(|record| record.life == Life::Running);
+    running.any(|record| facts::container(pod, &record.name).is_some_and(|(_, wanted)| differs(&wanted, record)))
 }
 
 /// Whether a running container has passed its startup probe, if it has one.

@@ -58,7 +58,8 @@ fn planned(pod: &Pod, state: &RuntimeState) -> Actions {
 }
 
 fn planned_with(pod: &Pod, state: &RuntimeState, probes: &HashMap<String, Verdict>, backoff: &BackOff) -> Actions {
-    plan(&View { pod, state, verdicts: probes, backoff, now: at(1) })
+    let limits = Some(resources::pod(pod));
+    plan(&View { pod, state, verdicts: probes, backoff, limits, now: at(1) })
 }
 
 /// The actions in short: `stop`, `sandbox N`, `kill NAME`, `start NAME#RESTARTS`, `delay NAME`.

@@ -15,7 +15,7 @@ use super::status::Trouble;
 use super::worker::{POD, Worker};
 use crate::images;
 use crate::make::environment::{self, Environment};
-use crate::make::{ConfigError, container, expand, hosts, resources, sandbox, security};
+use crate::make::{ConfigError, Referenced, container, expand, hosts, resources, sandbox, security};
 use crate::node::Node;
 use crate::probe::action::{self, Answer};
 use crate::probe::{self, Target};
@@ -33,11 +33,13 @@ impl Worker {
         for kill in &actions.kill {
             self.kill(pod, state, kill).await;
         }
+        let fits = !actions.limits && actions.resize.is_empty();
+        let resized = fits || self.resize(pod, state, &actions.resize).await;
         let starts: Vec<&Start> = actions.start.iter().filter(|start| !self.is_paused(&start.name)).collect();
         if actions.sandbox.is_none() && starts.is_empty() {
-            return actions.start.is_empty();
+            return actions.start.is_empty() && resized;
         }
-        !self.is_paused(POD) && self.bring_up(pod, state, actions.sandbox, &starts).await
+        resized && !self.is_paused(POD) && self.bring_up(pod, state, actions.sandbox, &starts).await
     }
 
     /// Removes what nobody needs any more. What cannot be removed now is tried again with the next step.
@@ -79,6 +81,7 @@ impl Worker {
             self.failed(POD);
             return false;
         }
+        self.limits = Some(resources::pod(pod));
         let node = self.node.clone();
         let handler = match handler(&node, pod).await {
             Ok(handler) => handler,
@@ -216,7 +219,10 @@ impl Worker {
         };
         let referenced = self.referenced(pod).await.ok_or_else(|| Refusal::Config(unknown()))?;
         node.services.synced().wait().await;
-        let image = images::ensure(&node, pod, container, &referenced).await.map_err(Refusal::Image)?;
+        let about = node.about(pod, &container.name);
+        let (name, policy) = (container.image.as_deref().unwrap_or_default(), container.image_pull_policy.as_deref());
+        let image = images::ensure(&node, &about, name, policy, &referenced).await.map_err(Refusal::Image)?;
+        self.mount_images(pod, container, &referenced).await?;
         let addresses = self.addresses(pod, state);
         let environment = environment::environment(
             &environment::Sources {
@@ -241,6 +247,28 @@ impl Worker {
             security,
         };
         Ok(container::config(pod, container, parts))
+    }
+
+    /// Images that a container wants to see as volumes are fetched as its own is, once for all containers of the pod.
+    async fn mount_images(&self, pod: &Pod, container: &Container, referenced: &Referenced) -> Result<(), Refusal> {
+        let (node, mounts) = (&self.node, self.node.config.os.mounts.clone());
+        for (name, image) in facts::image_volumes(pod) {
+            let mut wanted = container.volume_mounts.iter().flatten();
+            let volume = self.volumes.as_ref().and_then(|volumes| volumes.get(name));
+            let Some(volume) = volume.filter(|_| wanted.any(|mount| mount.name == name)) else { continue };
+            let failed =
+                |reason: String| Refusal::Config(ConfigError::Files { what: format!("volume {name:?}"), reason });
+            if mounts.below(&volume.path).map_err(|error| failed(error.to_string()))?.contains(&volume.path) {
+                continue;
+            }
+            let (about, reference) = (node.about(pod, &container.name), image.reference.as_deref().unwrap_or_default());
+            let policy = image.pull_policy.as_deref();
+            let found = images::ensure(node, &about, reference, policy, referenced).await.map_err(Refusal::Image)?;
+            let mounted = node.runtime.mount_image(&found.reference, &volume.path).await;
+            mounted.map_err(|error| failed(error.to_string()))?;
+            mounts.seal(&volume.path).map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Volumes, /etc/hosts, and the file for last words; makes the files and the log directory.

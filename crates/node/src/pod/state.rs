@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures::future::{try_join, try_join_all};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use skiff_cri::v1::{self, NamespaceMode, PodSandboxState};
 use skiff_cri::{Runtime, RuntimeError};
 
@@ -58,6 +59,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) log_path: String,
     /// Where it leaves its last words on the host.
     pub(crate) message_file: Option<String>,
+    /// What it has of the node; `None`: nobody knows.
+    pub(crate) resources: Option<ResourceRequirements>,
     /// Whether the log's end counts for its last words if it failed without leaving any.
     pub(crate) message_from_log: bool,
 }
@@ -227,6 +230,8 @@ fn container_record(sandbox: String, status: v1::ContainerStatus) -> ContainerRe
         image_ref: status.image_ref,
         log_path: status.log_path,
         message_file: message_mount.map(|mount| mount.host_path.clone()),
+        // Without any it says so too: `null`.
+        resources: serde_json::from_str::<Option<_>>(annotation(key::RESOURCES)).ok().map(Option::unwrap_or_default),
         message_from_log: annotation(key::MESSAGE_POLICY) == "FallbackToLogsOnError",
         id: status.id,
     }

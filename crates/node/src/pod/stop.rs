@@ -100,7 +100,7 @@ impl Worker {
     pub(super) async fn end(mut self, ending: Option<Ending>) {
         self.probes.stop();
         let state = self.quieten(ending.as_ref()).await;
-        self.node.admitted.forget(&self.uid);
+        self.node.leaves(&self.uid);
         let news = self.mailbox.take();
         trace::within(news.cause, async {
             self.tell(&news.pod, &state, true, ending.as_ref());
@@ -119,6 +119,7 @@ impl Worker {
         let (pod, _) = self.mailbox.pod();
         trace::within(self.mailbox.take().cause, self.release(&pod)).await;
         self.node.writer.forget(&self.uid);
+        self.node.registry.forget(&self.uid);
     }
 
     /// Stops everything, with the grace period the pod has now; if that is cut short meanwhile, so is the waiting.
@@ -159,6 +160,12 @@ impl Worker {
 
     /// Volumes and the cgroup go as soon as nothing runs; containers stay for their logs.
     async fn take_down(&self, pod: &Pod) {
+        for (name, _) in facts::image_volumes(pod) {
+            let path = volumes::on_disk(&self.node, &self.uid, name);
+            if let Err(error) = self.node.runtime.unmount_image(&path).await {
+                tracing::warn!(pod = facts::described(pod), "image volume {name:?} was not given back: {error}");
+            }
+        }
         let cgroup = resources::pod_cgroup(pod);
         self.insist(pod, || {
             volumes::remove(&self.node, &self.uid)?;
@@ -277,7 +284,7 @@ fn probe_grace(container: &Container, cause: KillCause) -> Option<i64> {
     let probe = match cause {
         KillCause::Liveness => container.liveness_probe.as_ref(),
         KillCause::Startup => container.startup_probe.as_ref(),
-        KillCause::Replaced => None,
+        KillCause::Replaced | KillCause::Resized => None,
     };
     probe?.termination_grace_period_seconds
 }

@@ -10,19 +10,22 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use skiff_api::qos::{QosClass, qos_class};
 use skiff_client::trace;
 use skiff_cri::RuntimeError;
 use skiff_meta::world::WorldExt;
 
 use super::backoff::BackOff;
+use super::granted::{Granted, Record};
 use super::mailbox::{Mailbox, News};
 use super::plan::{Actions, Delayed, View, plan};
 use super::state::{Life, Observer, RuntimeState};
-use super::status::{self, Ending, Trouble, Troubles, is_terminal};
+use super::status::{self, Ending, Resizes, Trouble, Troubles, is_terminal};
 use super::{facts, last_words};
 use crate::make::Referenced;
 use crate::make::fields::Addresses;
 use crate::node::Node;
+use crate::os::Limits;
 use crate::probe::Probes;
 use crate::references::{self, Reference};
 use crate::volumes::{self, Tokens, Volumes};
@@ -43,6 +46,11 @@ pub(crate) struct Worker {
     pub(super) troubles: Troubles,
     pub(super) probes: Probes,
     pub(super) volumes: Option<Volumes>,
+    /// What the pod has been granted of the node.
+    pub(super) record: Record,
+    pub(super) resizes: Resizes,
+    /// What the pod's group was told last.
+    pub(super) limits: Option<Limits>,
     observer: Observer,
     references: Option<(Arc<Pod>, Vec<Arc<Reference>>)>,
     tokens: Tokens,
@@ -75,14 +83,24 @@ enum Turn {
 impl Worker {
     pub(crate) fn new(node: Arc<Node>, mailbox: Arc<Mailbox>) -> Self {
         let (pod, _) = mailbox.pod();
+        let uid = facts::uid(&pod).to_owned();
+        let known = Record::load(&*node.config.os.files, &node.pod_directory(&uid));
+        let record = known.unwrap_or_else(|| Record { granted: Granted::of(&pod), ..Record::default() });
+        if facts::has_begun(&pod) {
+            node.admitted.take_in(&pod, &record.granted);
+        }
+        node.registry.owns(&mailbox, &uid);
         Self {
             node,
-            uid: facts::uid(&pod).to_owned(),
+            uid,
             mailbox,
             backoff: BackOff::default(),
             troubles: Troubles::new(),
             probes: Probes::default(),
             volumes: None,
+            record,
+            resizes: Resizes::default(),
+            limits: None,
             observer: Observer::default(),
             references: None,
             tokens: Tokens::default(),
@@ -103,7 +121,7 @@ impl Worker {
     }
 
     /// A pod that has not begun yet must fit beside those that have.
-    async fn admit(&self) -> Result<(), Ending> {
+    async fn admit(&mut self) -> Result<(), Ending> {
         // Until all pods are known, nobody can tell what is left.
         self.node.pods.synced().wait().await;
         let (pod, gone) = self.mailbox.pod();
@@ -111,8 +129,18 @@ impl Worker {
             return Ok(());
         }
         let admitted = self.node.admit(&pod);
-        if let Err(refusal) = &admitted {
-            self.node.warn(&pod, &refusal.reason, refusal.message.trim_start_matches("Pod was rejected: "));
+        match &admitted {
+            Ok(()) => {
+                self.record.granted = Granted::of(&pod);
+                // One that asks for nothing cannot ask for more.
+                if qos_class(facts::spec(&pod)) != QosClass::BestEffort {
+                    self.save_record();
+                    self.node.weigh();
+                }
+            }
+            Err(refusal) => {
+                self.node.warn(&pod, &refusal.reason, refusal.message.trim_start_matches("Pod was rejected: "));
+            }
         }
         admitted
     }
@@ -120,7 +148,7 @@ impl Worker {
     /// Runs the pod until it has to end; why, where that is not the API's or its own wish.
     async fn live(&mut self) -> Option<Ending> {
         loop {
-            let news = self.mailbox.take();
+            let mut news = self.mailbox.take();
             if news.gone || facts_end(&news.pod) {
                 return None;
             }
@@ -135,6 +163,7 @@ impl Worker {
                     refused: false,
                 });
             }
+            news.pod = self.settle(&news.pod);
             let wait = match trace::within(news.cause, self.turn(&news)).await {
                 Turn::Finished => return None,
                 Turn::Wait(until) => [until, deadline].into_iter().flatten().min(),
@@ -173,6 +202,7 @@ impl Worker {
         }
         match self.steps(news).await {
             Ok(state) => {
+                self.follow_resize(&news.pod, &state);
                 let status = self.tell(&news.pod, &state, false, None);
                 if is_terminal(status.phase.as_deref().unwrap_or_default()) {
                     return Turn::Finished;
@@ -215,7 +245,7 @@ impl Worker {
 
     fn plan(&self, pod: &Pod, state: &RuntimeState) -> Actions {
         let now = self.node.world.now();
-        plan(&View { pod, state, verdicts: &self.probes, backoff: &self.backoff, now })
+        plan(&View { pod, state, verdicts: &self.probes, backoff: &self.backoff, limits: self.limits, now })
     }
 
     /// It failed: it is tried again later, and ever later.
@@ -260,6 +290,9 @@ impl Worker {
         let mut words = HashMap::new();
         for container in &mut state.containers {
             self.node.registry.owns(&self.mailbox, &container.id);
+            if let Some(changed) = self.record.changed.get(&container.id) {
+                container.resources = Some(changed.clone());
+            }
             if container.life == Life::Exited && container.message.is_empty() {
                 let known = self.words.remove(&container.id);
                 let said = known.unwrap_or_else(|| last_words::read(&*self.node.config.os.files, container));
@@ -350,6 +383,7 @@ impl Worker {
             final_,
             node_addresses: &addresses,
             runtime_name: &self.node.runtime_name,
+            resizes: &self.resizes,
             verdict: ending,
             now: self.node.world.now(),
         });

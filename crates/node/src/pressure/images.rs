@@ -7,6 +7,7 @@ use skiff_cri::v1::{ContainerFilter, Image};
 use skiff_cri::{Runtime, RuntimeError};
 
 use crate::node::Node;
+use crate::pod::facts;
 
 /// An image younger than this is left alone: a pod may be about to use it.
 const YOUNG: Duration = Duration::from_secs(120);
@@ -56,8 +57,14 @@ impl ImageUse {
         let runtime: &dyn Runtime = &*node.runtime;
         let (images, now) = (runtime.list_images().await?, node.world.elapsed());
         let containers = runtime.list_containers(ContainerFilter::default()).await?;
-        let used: BTreeSet<String> =
+        let mut used: BTreeSet<String> =
             containers.into_iter().flat_map(|container| [container.image_ref, container.image_id]).collect();
+        for pod in node.pods.store().list() {
+            for (_, volume) in facts::image_volumes(&pod) {
+                let image = runtime.image_status(volume.reference.as_deref().unwrap_or_default()).await?;
+                used.extend(image.map(|image| image.id));
+            }
+        }
         self.note(&images, &used, now);
         let kept = node.images.kept();
         let mut any = false;

@@ -71,7 +71,7 @@ struct Places<'a> {
 pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tokens) -> Result<Volumes, VolumeError> {
     let uid = facts::uid(sources.pod);
     let places = Places {
-        disk: node.pod_directory(uid).join("volumes"),
+        disk: volumes_directory(node, uid),
         memory: node.memory_directory(uid),
         files: &*node.config.os.files,
         mounts: &*node.config.os.mounts,
@@ -123,6 +123,12 @@ fn prepare_one(
         }
         return Ok(Prepared { path, read_only: false });
     }
+    if volume.image.is_some() {
+        // Its image is mounted there before the first container that wants it starts.
+        let path = places.disk.join(&volume.name);
+        places.files.make_directory(&path, 0o755).map_err(io)?;
+        return Ok(Prepared { path, read_only: true });
+    }
     let Some(files) = content::files(sources, volume, tokens)? else {
         return Err(VolumeError::Unsupported { volume: volume.name.clone() });
     };
@@ -149,6 +155,15 @@ fn open_disk(files: &dyn Files, disk: &Disk, group: Option<u32>, root_only: bool
         files.give_to_group(&disk.path, group, root_only)?;
     }
     Ok(ready)
+}
+
+fn volumes_directory(node: &Node, uid: &str) -> PathBuf {
+    node.pod_directory(uid).join("volumes")
+}
+
+/// Where a pod's volume lies if it is neither secret nor somebody else's.
+pub(crate) fn on_disk(node: &Node, uid: &str, name: &str) -> PathBuf {
+    volumes_directory(node, uid).join(name)
 }
 
 /// Takes down everything a pod has on the host.
@@ -254,6 +269,8 @@ mod tests {
             {"configMap": {"name": "m", "items": [{"key": "a", "path": "a"}]}}, {"secret": {"name": "s"}}]}});
         let projected = make(projected).expect("a volume");
         assert_eq!((read(&projected, "a"), read(&projected, "s")), (b"1".to_vec(), b"hi".to_vec()));
+        let image = make(json!({"name": "image", "image": {"reference": "i"}})).expect("a volume");
+        assert!(image.path.is_dir() && image.read_only);
         let empty = make(json!({"name": "empty", "emptyDir": {}})).expect("a volume");
         assert!(empty.path.is_dir() && !empty.read_only);
     }

@@ -12,6 +12,7 @@ mod pages;
 mod relay;
 mod service;
 mod unchecked;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ impl NodeConnector {
         found.typed().map_err(Status::internal)
     }
 
-    async fn log(&self, target: &ConnectTarget, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn log(&self, target: &ConnectTarget, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let pod: Arc<Pod> = self.find("pods", &target.namespace, &target.name).await?;
         let path = location::log_path(&pod, &Query::parse(request.uri().query().unwrap_or_default()))?;
         let Some(node) = location::node_of(&pod) else {
@@ -112,11 +113,17 @@ impl NodeConnector {
         };
         let node: Arc<Node> = self.find("nodes", "", node).await?;
         let location = location::kubelet(&node, path)?;
+        let client = request.extensions_mut().remove::<OnUpgrade>();
+        let asked = request.headers().clone();
+        request.headers_mut().remove(header::UPGRADE);
         let answer = self.dialer.send(&location, relay::outbound(&location, request)?).await?;
         if !answer.status().is_success() {
             return Err(log_refusal(&target.name, answer).await);
         }
         let mut response = relay::inbound(answer);
+        if websocket::is_wanted(&asked) {
+            return websocket::answer(&asked, response.into_body(), client, &self.world);
+        }
         let text = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, text);
         Ok(response)

@@ -5,12 +5,16 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::containers::Statuses;
-use super::{Sources, whole_seconds};
+use super::phase::is_terminal;
+use super::{Note, Sources, whole_seconds};
 use crate::pod::facts::{self, Role};
 use crate::pod::plan::needs_sandbox;
 
 /// The conditions that are ours to say.
 const OWN: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Those of changes of resources, which are there only while there is something to tell.
+pub(crate) const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Says that a pod ends because of the node, and not by its own fault.
 const DISRUPTED: &str = "DisruptionTarget";
@@ -38,7 +42,7 @@ pub(super) fn conditions(sources: &Sources<'_>, statuses: &Statuses, phase: &str
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
-        .filter(|condition| !OWN.contains(&condition.type_.as_str()))
+        .filter(|condition| !OWN.contains(&&*condition.type_) && !RESIZES.contains(&&*condition.type_))
         .cloned()
         .collect();
     let containers_ready = containers_ready(sources, statuses, phase);
@@ -51,7 +55,20 @@ pub(super) fn conditions(sources: &Sources<'_>, statuses: &Statuses, phase: &str
         condition(sources, DISRUPTED, finding)
     });
     let kept = foreign.into_iter().filter(|condition| disrupted.is_none() || condition.type_ != DISRUPTED);
-    own.chain(kept).chain(disrupted.clone()).collect()
+    let resizes = resizes(sources).into_iter().filter(|_| !is_terminal(phase));
+    own.chain(resizes).chain(kept).chain(disrupted.clone()).collect()
+}
+
+fn resizes(sources: &Sources<'_>) -> Vec<PodCondition> {
+    let resizes = sources.resizes;
+    let error = |note: &Note| if note.message.is_empty() { "" } else { "Error" };
+    let deferred = resizes.deferred.as_ref().map(|note| (RESIZES[0], "Deferred", note));
+    let under_way = resizes.under_way.as_ref().map(|note| (RESIZES[1], error(note), note));
+    let told = deferred.into_iter().chain(under_way).map(|(type_, reason, note)| {
+        let finding = Finding { holds: true, reason, message: note.message.clone() };
+        PodCondition { observed_generation: Some(note.generation), ..condition(sources, type_, finding) }
+    });
+    told.collect()
 }
 
 fn condition(sources: &Sources<'_>, type_: &str, finding: Finding) -> PodCondition {

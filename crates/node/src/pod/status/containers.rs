@@ -80,7 +80,8 @@ fn from_record(
     record: &ContainerRecord,
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
-    let resources = container.resources.clone().unwrap_or_default();
+    let granted = container.resources.clone().unwrap_or_default();
+    let actual = record.resources.clone().filter(|_| record.life == Life::Running);
     let restarts = i32::try_from(record.restarts).unwrap_or(i32::MAX);
     ContainerStatus {
         container_id: Some(id(sources, record)),
@@ -90,8 +91,8 @@ fn from_record(
         restart_count: old
             .map_or(restarts, |old| if old.restart_count > restarts { old.restart_count } else { restarts }),
         state: Some(state(sources, record)),
-        allocated_resources: resources.requests.clone(),
-        resources: Some(resources),
+        allocated_resources: granted.requests.clone(),
+        resources: Some(actual.unwrap_or(granted)),
         ..blank(container)
     }
 }

@@ -10,14 +10,17 @@ mod phase;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skiff_api::qos::qos_class;
+use skiff_api::resources::{self, ResourceList};
 
 use super::facts;
 use super::plan::Verdicts;
 use super::state::RuntimeState;
 
+pub(crate) use conditions::RESIZES;
 pub(crate) use phase::is_terminal;
 
 /// Why a container does not run although it should: the waiting state's reason and message.
@@ -46,9 +49,29 @@ pub(crate) struct Sources<'a> {
     pub(crate) node_addresses: &'a [String],
     /// Such as `containerd`, the scheme of container ids.
     pub(crate) runtime_name: &'a str,
+    /// What is to be told of changes of resources.
+    pub(crate) resizes: &'a Resizes,
     /// Phase, reason and message decided elsewhere: eviction, a deadline.
     pub(crate) verdict: Option<&'a Ending>,
     pub(crate) now: Timestamp,
+}
+
+/// A change of resources that the pod's specification asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// As of which generation.
+    pub(crate) generation: i64,
+    /// Why it does not go on; empty: it does.
+    pub(crate) message: String,
+}
+
+/// Changes of resources that have not come to their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resizes {
+    /// There is no room for it yet.
+    pub(crate) deferred: Option<Note>,
+    /// Granted, but not done.
+    pub(crate) under_way: Option<Note>,
 }
 
 /// Why a pod is ended although its containers would go on.
@@ -94,7 +117,10 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
     }
     let begun = sources.verdict.is_none_or(|ending| !ending.refused);
     let host_ips: Vec<HostIP> = sources.node_addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
+    let actual = actual_resources(sources);
     PodStatus {
+        allocated_resources: Some(texts(&resources::requests(facts::spec(pod), None))).filter(|list| !list.is_empty()),
+        resources: Some(actual).filter(|_| begun),
         phase: Some(shown_phase.to_owned()),
         reason,
         message,
@@ -112,6 +138,27 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
         ephemeral_container_statuses: Some(containers.ephemeral).filter(|list| !list.is_empty()),
         ..PodStatus::default()
     }
+}
+
+/// What the whole pod has: as granted, but for containers that have not got that yet.
+fn actual_resources(sources: &Sources<'_>) -> ResourceRequirements {
+    let mut spec = facts::spec(sources.pod).clone();
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        let running = sources.state.running().find(|record| record.name == container.name);
+        if let Some(actual) = running.and_then(|record| record.resources.clone()) {
+            container.resources = Some(actual);
+        }
+    }
+    let some = |list: ResourceList| Some(texts(&list)).filter(|list| !list.is_empty());
+    ResourceRequirements {
+        requests: some(resources::requests(&spec, None)),
+        limits: some(resources::limits(&spec, None)),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn texts(list: &ResourceList) -> BTreeMap<String, Quantity> {
+    list.iter().map(|(name, amount)| (name.clone(), Quantity(amount.to_string()))).collect()
 }
 
 fn pod_addresses(sources: &Sources<'_>) -> Vec<String> {

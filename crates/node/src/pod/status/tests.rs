@@ -68,6 +68,7 @@ impl<'a> Case<'a> {
             final_: self.final_,
             node_addresses: &["192.168.0.1".to_owned()],
             runtime_name: "containerd",
+            resizes: &Resizes::default(),
             verdict: None,
             now: Timestamp::from_second(100).expect("in range"),
         })
