@@ -161,7 +161,7 @@ impl Api {
         let code = response.status().as_u16();
         tracing::debug!(method = %parts.method, path = parts.uri.path(), code, user = %told.user, ?took, %trace, "request");
         if let Some(counters) = &told.counters {
-            counters.add(code, took);
+            counters.add(code, took, told.waited);
         }
         match told.record.take() {
             Some(record) => self.recorded(record, &told, response).await,
@@ -264,11 +264,16 @@ impl Api {
         let user = self.impersonate(&parts.headers, user, record.as_deref()).await?;
         told.user.clone_from(&user.name);
         let digest = Digest { user: &user, verb, target: target.as_ref(), path };
+        let before = self.world.elapsed();
         let (classified, permit) = self.permit(&digest, &user, &query, limit).await;
+        told.waited = self.world.elapsed().saturating_sub(before);
         told.classified = classified;
         let permit = match permit {
             Ok(permit) => permit,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => {
+                self.metrics.refused.fetch_add(1, Relaxed);
+                return Ok(refusal);
+            }
         };
         let Some(target) = target else {
             self.allow_path(&user, &method, path, record.as_deref()).await?;
@@ -286,7 +291,9 @@ impl Api {
         }
         let Some(served) = self.find(&target).await? else { return self.no_resource(&target) };
         check_verb(&served, &target, &parts.method)?;
-        told.counters = Some(self.metrics.of(&target));
+        let media = parts.headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+        let applies = media.starts_with("application/apply-patch");
+        told.counters = Some(self.metrics.of(&target, applies, !query.text("dryRun").is_empty()));
         if let Some(warning) = &served.version.deprecation {
             told.warnings.push(warning.clone());
         }

@@ -19,6 +19,7 @@ pub mod encryption;
 pub mod error;
 mod flow;
 mod gate;
+mod health;
 pub mod listen;
 mod metadata;
 mod metrics;

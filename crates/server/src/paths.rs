@@ -36,15 +36,14 @@ pub(crate) async fn serve(
         return Ok(respond::whole(200, document.content_type, document.body.clone(), false));
     }
     match path {
-        "/healthz" | "/livez" | "/readyz" => return Ok(health(api, path, query).await),
         "/version" | "/version/" => return Ok(respond::whole(200, JSON, version(), false)),
         crate::snapshot::PATH => return crate::snapshot::save(api).await,
         "/metrics" => return Ok(respond::text(200, api.metrics.text(api))),
         "/" => return Ok(respond::whole(200, JSON, index(api), false)),
         _ => {}
     }
-    if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|p| path.strip_prefix(p)) {
-        return single_check(api, check).await;
+    if let Some(answer) = crate::health::serve(api, path, query).await {
+        return Ok(answer);
     }
     if let Some(name) = path.strip_prefix(crate::flow::DUMPS) {
         let details = !query.text("includeRequestDetails").is_empty();
@@ -96,12 +95,15 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     text.contains("gzip")
 }
 
+/// What we call ourselves.
+pub(crate) const GIT_VERSION: &str = concat!("v1.36.2+skiff-", env!("CARGO_PKG_VERSION"));
+
 fn version() -> Bytes {
     let platform = format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
     let version = json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "gitVersion": concat!("v1.36.2+skiff-", env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "clean",
+        "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": platform,
     });
     respond::encode::json(&version, true)
@@ -117,47 +119,4 @@ fn index(api: &Api) -> Bytes {
     paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths.sort();
     respond::encode::json(&json!({"paths": paths}), true)
-}
-
-/// The checks, by name.
-const CHECKS: [&str; 3] = ["ping", "etcd", "informer-sync"];
-
-async fn passes(api: &Api, check: &str) -> Option<bool> {
-    match check {
-        "ping" => Some(true),
-        "etcd" => Some(api.store.revision().await.is_ok()),
-        "shutdown" => Some(!api.stopping.load(std::sync::atomic::Ordering::Relaxed)),
-        "informer-sync" => Some(api.feed.catch_up().await.is_ok()),
-        _ => None,
-    }
-}
-
-async fn single_check(api: &Api, check: &str) -> Result<Response<Body>, Status> {
-    match passes(api, check).await {
-        Some(true) => Ok(respond::text(200, "ok")),
-        Some(false) => Ok(respond::text(500, format!("internal server error: {check} check failed"))),
-        None => Ok(respond::no_page()),
-    }
-}
-
-async fn health(api: &Api, path: &str, query: &Query) -> Response<Body> {
-    let mut lines = String::new();
-    let mut healthy = true;
-    // Whoever asks before sending requests here must hear first that we are going.
-    let ready = (path == "/readyz").then_some("shutdown");
-    for check in CHECKS.into_iter().chain(ready) {
-        if query.all("exclude").any(|e| e == check) {
-            lines.push_str(&format!("[+]{check} excluded: ok\n"));
-            continue;
-        }
-        let ok = passes(api, check).await == Some(true);
-        healthy &= ok;
-        lines.push_str(&if ok { format!("[+]{check} ok\n") } else { format!("[-]{check} failed: reason withheld\n") });
-    }
-    let name = path.trim_start_matches('/');
-    match (healthy, query.get("verbose").is_some()) {
-        (true, false) => respond::text(200, "ok"),
-        (true, true) => respond::text(200, format!("{lines}{name} check passed\n")),
-        (false, _) => respond::text(500, format!("{lines}{name} check failed\n")),
-    }
 }

@@ -272,11 +272,44 @@ async fn discovery_tells_what_is_served() {
     assert_eq!(server.get("/apis/nonsense").await.code, 404);
     assert_eq!(server.get("/version").await.ok()["minor"], "36");
     assert_eq!(server.get("/readyz").await.bytes, "ok");
-    let verbose = server.get("/readyz?verbose").await;
-    assert!(String::from_utf8_lossy(&verbose.bytes).ends_with("readyz check passed\n"));
+    for (uri, code, text) in [
+        (
+            "/readyz?verbose",
+            200,
+            "[+]ping ok\n[+]etcd ok\n[+]etcd-readiness ok\n[+]informer-sync ok\n[+]shutdown ok\nreadyz check passed\n",
+        ),
+        (
+            "/livez?verbose&exclude=etcd&exclude=x",
+            200,
+            "[+]ping ok\n[+]etcd excluded: ok\n\
+             warn: some health checks cannot be excluded: no matches for \"x\"\nlivez check passed\n",
+        ),
+        ("/readyz/informer-sync", 200, "ok"),
+        ("/livez/informer-sync", 404, "404 page not found\n"),
+        ("/readyz/", 404, "404 page not found\n"),
+    ] {
+        let answer = server.get(uri).await;
+        assert_eq!((answer.code, &*String::from_utf8_lossy(&answer.bytes)), (code, text), "{uri}");
+    }
+    server.post("/api/v1/namespaces/default/configmaps?dryRun=All", &config_map("dry", "x")).await.ok();
+    server.get("/api/v1/configmaps").await.ok();
     let metrics = server.get("/metrics").await;
     let metrics = String::from_utf8_lossy(&metrics.bytes).into_owned();
-    let made = "apiserver_request_total{verb=\"POST\",group=\"\",version=\"v1\",resource=\"namespaces\"";
-    assert!(metrics.contains(made), "{metrics}");
+    let of = "group=\"\",version=\"v1\",resource";
+    for line in [
+        format!("apiserver_request_total{{verb=\"POST\",{of}=\"namespaces\",subresource=\"\",scope=\"resource\""),
+        format!(
+            "apiserver_request_total{{verb=\"POST\",{of}=\"configmaps\",subresource=\"\",scope=\"resource\",\
+             component=\"apiserver\",dry_run=\"All\",code=\"201\"}} 1\n"
+        ),
+        format!(
+            "apiserver_request_sli_duration_seconds_count{{verb=\"LIST\",{of}=\"configmaps\",subresource=\"\",\
+             scope=\"cluster\",component=\"apiserver\"}} 1\n"
+        ),
+        "\nprocess_resident_memory_bytes ".to_owned(),
+        "\nkubernetes_build_info{major=\"1\",minor=\"36\"".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
     assert!(server.get("/openapi/v3").await.ok()["paths"]["apis/apps/v1"].is_object());
 }
