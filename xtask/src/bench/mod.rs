@@ -10,6 +10,7 @@ mod api;
 mod load;
 mod network;
 mod node;
+mod scale;
 mod server;
 
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub(crate) use server::Server;
 pub(crate) enum Bench {
     /// Start, memory, writes, reads and watches of one server, and (as root) a Deployment on real containers
     First,
-    /// Only the API server: start, memory, writes, reads, watches
+    /// Only the API server: start, memory, writes, reads, watches; many objects and definitions, a flood, a webhook that hangs
     Api,
     /// Only the store, beside Debian's etcd: durable writes, ranges, watchers, a million keys
     Store,
@@ -65,6 +66,9 @@ pub(crate) fn bench(which: Bench, vs: Option<PathBuf>) -> Result<(), Failure> {
     if matches!(which, Bench::First | Bench::Api) {
         let other = vs.map(|path| Target::from_kubeconfig(&path)).transpose()?;
         api::measure(&mut table, other.as_ref())?;
+    }
+    if matches!(which, Bench::Api) {
+        scale::measure(&mut table)?;
     }
     if matches!(which, Bench::First | Bench::Node) {
         node::measure(&mut table)?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use skiff_meta::codec::protobuf::{self, ProtobufError};
 use skiff_meta::object::{ObjectError, canonical_bytes};
-use skiff_meta::{GroupVersionKind, Object};
+use skiff_meta::{GroupVersionKind, Object, check};
 use skiff_store::KeyValue;
 
 use crate::resource::convert::Conversion;
@@ -66,7 +66,11 @@ impl Form {
 
     fn canonical(&self, value: Bytes) -> Result<Bytes, Unreadable> {
         if value.starts_with(PROTOBUF) {
-            let (gvk, tree) = protobuf::decode(&value, Some(&self.kept), skiff_api::facts::schema)?;
+            let (gvk, mut tree) = protobuf::decode(&value, Some(&self.kept), skiff_api::facts::schema)?;
+            if let Some(schema) = skiff_api::facts::schema(&gvk) {
+                // Protobuf leaves out what JSON says of empty fields.
+                check::check(&mut tree, schema.root()).map_err(|misfit| Unreadable::Object(misfit.to_string()))?;
+            }
             return self.convert(&gvk.api_version(), tree);
         }
         if value.starts_with(ENCRYPTED) {
@@ -125,6 +129,18 @@ mod tests {
         for value in found {
             let object = form.read(pair(value.clone())).unwrap();
             assert_eq!((object.canonical(), object.revision()), (&canonical, 7), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn protobuf_says_nothing_of_what_json_says_is_empty() {
+        let gvk = GroupVersionKind::new("", "v1", "Event");
+        let tree = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "reason": "r"});
+        let schema = skiff_api::facts::schema(&gvk).unwrap();
+        let value = protobuf::encode(&tree, &gvk, schema.root()).unwrap();
+        let tree: Value = serde_json::from_slice(Form::new(gvk, []).read(pair(value)).unwrap().canonical()).unwrap();
+        for (name, empty) in [("eventTime", Value::Null), ("source", json!({})), ("reportingComponent", json!(""))] {
+            assert_eq!(tree.get(name), Some(&empty), "{name}");
         }
     }
 

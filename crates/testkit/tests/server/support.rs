@@ -43,10 +43,16 @@ pub(crate) fn version(server: &Process, name: &str) -> String {
     get(server, &["configmap", name])["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
 }
 
+/// Where it listens.
+pub(crate) fn url(server: &Process) -> String {
+    let config = std::fs::read_to_string(server.kubeconfig()).expect("a kubeconfig");
+    let url = config.lines().find_map(|line| line.trim().strip_prefix("server: ")).expect("a URL");
+    url.trim_matches('"').to_owned()
+}
+
 /// What a path answers the bearer of a token, or nobody: the status code.
 pub(crate) fn code(server: &Process, path: &str, token: Option<&str>) -> String {
-    let config = std::fs::read_to_string(server.kubeconfig()).expect("a kubeconfig");
-    let url = config.lines().find_map(|line| line.trim().strip_prefix("server: ")).expect("a URL").trim_matches('"');
+    let url = url(server);
     let mut curl = Command::new("curl");
     curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", &format!("{url}{path}")]);
     if let Some(token) = token {
