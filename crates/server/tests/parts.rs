@@ -123,8 +123,27 @@ async fn evictions_keep_budgets() {
         "desiredHealthy": 1, "expectedPods": 2}});
     server.merge(&format!("{budgets}/b/status"), &status).await.ok();
     let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
-    let evicted = server.post(&format!("{PODS}/p/eviction"), &evict("p")).await;
+    let mut dry = evict("p");
+    dry["deleteOptions"] = json!({"dryRun": ["All"]});
+    server.post(&format!("{PODS}/p/eviction"), &dry).await.ok();
+    let pod = server.get(&format!("{PODS}/p")).await.ok();
+    let mut late = evict("p");
+    late["deleteOptions"] = json!({"preconditions": {"resourceVersion": "1"}});
+    assert_eq!(server.post(&format!("{PODS}/p/eviction"), &late).await.refusal().0, 409);
+    // Neither leaves a trace; an eviction says on the pod why it goes, before it goes.
+    assert_eq!(server.get(&format!("{PODS}/p")).await.ok(), pod);
+    server.merge(&format!("{budgets}/b/status"), &json!({"status": {"disruptionsAllowed": 1}})).await.ok();
+    let version = pod["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut events = server
+        .watch(&format!("{PODS}?watch=1&resourceVersion={version}&fieldSelector=metadata.name%3Dp"), "application/json")
+        .await;
+    late["deleteOptions"] = json!({"preconditions": {"resourceVersion": version}});
+    let evicted = server.post(&format!("{PODS}/p/eviction"), &late).await;
     assert_eq!(evicted.code, 201);
+    let marked = events.next().await.unwrap();
+    let condition = marked["object"]["status"]["conditions"][1].clone();
+    assert_eq!((&marked["type"], &condition["type"]), (&json!("MODIFIED"), &json!("DisruptionTarget")));
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
     assert_eq!(server.get(&format!("{PODS}/p")).await.refusal().0, 404, "pods without a node go at once");
     let (code, reason, message) = server.post(&format!("{PODS}/q/eviction"), &evict("q")).await.refusal();
     assert_eq!((code, reason.as_str()), (429, "TooManyRequests"));

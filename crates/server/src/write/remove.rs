@@ -152,7 +152,12 @@ async fn attempt(
 }
 
 /// Conflicts of preconditions name the kind where others name the resource.
-fn check_preconditions(kind: &GroupKind, name: &str, stored: &Object, options: &DeleteOptions) -> Result<(), Status> {
+pub(crate) fn check_preconditions(
+    kind: &GroupKind,
+    name: &str,
+    stored: &Object,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     let id = GroupResource::new(&*kind.group, &*kind.kind);
     let meta = stored.meta();
     if let Some(uid) = options.uid.as_ref().filter(|u| **u != meta.uid) {

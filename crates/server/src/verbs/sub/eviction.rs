@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use skiff_meta::selector::LabelSelector;
 use skiff_meta::status::Cause;
-use skiff_meta::{GroupResource, GroupVersionKind, Object, Status};
+use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object, Status};
 
 use crate::call::{Answer, Call, Payload};
 use crate::chain::Operation;
@@ -14,7 +14,7 @@ use crate::tree;
 use crate::verbs::create::options_tree;
 use crate::write::admit::Admitted;
 use crate::write::raw;
-use crate::write::remove::{DeleteOptions, remove};
+use crate::write::remove::{DeleteOptions, check_preconditions, remove};
 
 /// Evictions approved but not yet seen by the controller of a budget, at most.
 const DISRUPTED: usize = 2_000;
@@ -54,11 +54,41 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
         spend(call, &budget, &tree, delete.dry_run).await?;
     }
     call.target.subresource.clear();
+    mark(call, &name, &mut delete).await?;
     remove(call, &name, &delete).await?;
     Ok(Answer::Tree(
         201,
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     ))
+}
+
+/// Notes on the pod why it goes, for those who judge how it ended.
+async fn mark(call: &Call, name: &str, delete: &mut DeleteOptions) -> Result<(), Status> {
+    let now = tree::timestamp(call.api.world.now());
+    let kind = GroupKind::new("", "Pod");
+    raw::edit(call, name, delete.dry_run, |pod, stored| {
+        check_preconditions(&kind, name, stored, delete)?;
+        let conditions = tree::child(pod, "status").entry("conditions").or_insert(Value::Null);
+        let mut all = conditions.as_array().cloned().unwrap_or_default();
+        let place = all.iter().position(|c| c["type"] == "DisruptionTarget");
+        let since =
+            place.filter(|place| all[*place]["status"] == "True").map(|place| &all[place]["lastTransitionTime"]);
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastProbeTime": null,
+            "lastTransitionTime": since.cloned().unwrap_or_else(|| json!(now)),
+        });
+        match place {
+            Some(place) => all[place] = condition,
+            None => all.push(condition),
+        }
+        *conditions = Value::Array(all);
+        Ok(())
+    })
+    .await?;
+    // It was the version asked for, until now.
+    delete.version = None;
+    Ok(())
 }
 
 /// Pods that do not run (any more) disrupt nothing.
