@@ -74,6 +74,11 @@ pub trait Cycle {
     fn filters(&self) -> bool {
         true
     }
+    /// Whether [`Cycle::filter`] asks the index alone: such a filter costs next to nothing, and goes first where only
+    /// the verdict counts.
+    fn by_index(&self) -> bool {
+        false
+    }
     /// Whether the node can take the pod; reasons are added where not.
     fn filter(&self, _cluster: &Cluster, _node: &NodeInfo, _reasons: &mut Vec<Reason>) -> Verdict {
         Verdict::Fits

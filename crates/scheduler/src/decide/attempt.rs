@@ -14,6 +14,8 @@ pub struct Part {
     pub place: usize,
     /// Whether it is asked to filter.
     pub filters: bool,
+    /// Whether its filter asks the index alone.
+    pub by_index: bool,
     /// The work.
     pub cycle: Box<dyn Cycle>,
 }
@@ -61,7 +63,8 @@ impl<'p> Attempt<'p> {
                     cycle
                 }
             };
-            parts.push(Part { place, filters: slot.filter && cycle.filters(), cycle });
+            let filters = slot.filter && cycle.filters();
+            parts.push(Part { place, filters, by_index: filters && cycle.by_index(), cycle });
         }
         Ok(Self { profile, pod: pod.clone(), parts, only, narrowed_by })
     }
@@ -72,6 +75,12 @@ impl<'p> Attempt<'p> {
             Verdict::Fits => None,
             verdict => Some((part.place, verdict)),
         })
+    }
+
+    /// Whether filters that ask the index alone refuse a node; its reasons are added. The node itself is not looked at.
+    pub fn refused_by_index(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+        let mut parts = self.parts.iter().filter(|part| part.by_index);
+        parts.any(|part| part.cycle.filter(cluster, node, reasons) != Verdict::Fits)
     }
 
     /// Like [`Attempt::check`], but the pod must fit also when pods that wait for room there, and are not less

@@ -89,6 +89,27 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
         attempt.only.as_ref().map(|names| names.iter().filter_map(|name| Some(cluster.node(name)?.ix)).collect());
     let nodes = named.as_deref().unwrap_or(cluster.order());
     let enough = attempt.profile.enough(nodes.len());
+    // Where the index can tell, it is asked first whether the pod fits: hardly anybody wants to know why it does not.
+    if attempt.parts.iter().any(|part| part.by_index) {
+        let mut looked_at = 0;
+        for step in 0..nodes.len() {
+            let node = cluster.at(nodes[(turn.start + step) % nodes.len()]);
+            looked_at += 1;
+            turn.reasons.clear();
+            if !attempt.refused_by_index(cluster, node, &mut turn.reasons)
+                && attempt.check_after(cluster, node, nominated, &mut turn.reasons).is_none()
+            {
+                turn.fitting.push(node.ix);
+                if turn.fitting.len() == enough {
+                    break;
+                }
+            }
+        }
+        if !turn.fitting.is_empty() {
+            turn.start = (turn.start + looked_at) % cluster.len();
+            return None;
+        }
+    }
     let mut looked_at = 0;
     for step in 0..nodes.len() {
         let node = cluster.at(nodes[(turn.start + step) % nodes.len()]);

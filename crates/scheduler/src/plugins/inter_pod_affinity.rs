@@ -229,6 +229,9 @@ impl Cycle for Affinity {
     fn filters(&self) -> bool {
         !self.affinity.is_empty() || !self.anti_affinity.is_empty() || !self.never.is_empty()
     }
+    fn by_index(&self) -> bool {
+        true
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if !self.near(cluster, node) {
             reasons.push(Reason::Text("node(s) didn't match pod affinity rules"));

@@ -98,6 +98,9 @@ impl Cycle for Wanted {
     fn filters(&self) -> bool {
         self.pod.node_affinity.is_some() || self.added.is_some()
     }
+    fn by_index(&self) -> bool {
+        self.set.is_some() && self.added.is_none()
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if self.added.as_ref().is_some_and(|added| !affinity::pod_fits(added, node.view())) {
             reasons.push(Reason::Text("node(s) didn't match scheduler-enforced node affinity"));

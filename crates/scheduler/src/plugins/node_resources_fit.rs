@@ -103,11 +103,15 @@ impl Plugin for NodeResourcesFit {
     fn hint(&self, pod: &PodInfo, event: &Event<'_>, cluster: &Cluster) -> bool {
         let wanted = &pod.requests;
         match event {
-            // Only the node that it was on has changed: there is room now, or there are pods to preempt.
+            // Only the node that it was on has changed: there is room now, or there are pods to preempt, unless room is
+            // being made elsewhere already, or here by others that have yet to go.
             Event::Pod(Change { old: Some(_), new: None }, node) => cluster.node(node).is_some_and(|node| {
                 let mut fits = (node.pods.len() as i64) < node.max_pods;
                 self.lacking(pod, &node.allocatable, &node.used, |_| fits = false);
-                fits || (!node.pods.is_empty() && node.lowest_priority < pod.priority)
+                let awaits = pod.nominated_node();
+                let leaves = |other: &Arc<PodInfo>| other.priority < pod.priority && other.is_terminating();
+                let may_preempt = awaits.is_empty() || (awaits == node.name && !node.pods.iter().any(leaves));
+                fits || (may_preempt && !node.pods.is_empty() && node.lowest_priority < pod.priority)
             }),
             // Scaled down, itself or another.
             Event::Pod(Change { old: Some(old), new: Some(new) }, _) => {

@@ -172,6 +172,9 @@ impl Cycle for Spread {
     fn filters(&self) -> bool {
         !self.hard.is_empty()
     }
+    fn by_index(&self) -> bool {
+        true
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         for watched in &self.hard {
             let value = Self::value(watched, cluster, node);

@@ -90,6 +90,8 @@ impl Scheduler {
             Done::Bound(pod, _, Err(error)) | Done::Volumes(pod, _, Err(error)) => self.not_bound(&pod, &error),
             Done::Preempted(pod, Err(error)) => {
                 tracing::debug!(pod = pod.key, "preemption failed: {error}");
+                self.room_for.retain(|_, waits| *waits != pod.uid);
+                self.making_room.remove(&pod.uid);
                 self.queue.activate(&pod.uid);
             }
             Done::Preempted(_, Ok(())) | Done::Told => {}

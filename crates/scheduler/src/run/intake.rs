@@ -72,8 +72,11 @@ impl Scheduler {
     pub(super) fn wake(&mut self, event: &Event<'_>) {
         let kind = event.kind();
         let hearing: Vec<Plugins> = self.profiles.iter().map(|profile| profile.hearing(kind)).collect();
-        let (profiles, cluster) = (&self.profiles, &self.cluster);
+        let (profiles, cluster, making_room) = (&self.profiles, &self.cluster, &self.making_room);
         self.queue.wake(self.world.elapsed(), &hearing, |pod, (place, by)| {
+            if making_room.contains_key(&pod.uid) {
+                return false;
+            }
             let heard = by.iter().filter(|plugin| hearing[place].has(*plugin));
             heard.into_iter().any(|plugin| profiles[place].slots[plugin].plugin.hint(pod, event, cluster))
         });
@@ -151,6 +154,8 @@ impl Scheduler {
         if let (Some(pod), Some(node)) = (held.or(waited), node.or(nominated)) {
             self.wake(&Event::Pod(Change { old: Some(&pod), new: None }, &node));
         }
+        self.making_room.remove(uid);
+        self.leaves(uid);
     }
 
     fn pod(&mut self, object: &Object) {
@@ -187,6 +192,9 @@ impl Scheduler {
         }
         let info = Arc::new(PodInfo::new(pod));
         self.cluster.set_pod(info.clone(), node);
+        if info.is_terminating() {
+            self.leaves(&uid);
+        }
         // That it was assumed here was told to nobody.
         let old = old.filter(|_| !assumed);
         self.wake(&Event::Pod(Change { old: old.as_deref(), new: Some(&info) }, node));

@@ -62,6 +62,8 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
         queue: Queue::new(options.config.pauses),
         nominated: Nominator::default(),
         assumed: BTreeMap::new(),
+        room_for: BTreeMap::new(),
+        making_room: BTreeMap::new(),
         binding_volumes: Vec::new(),
         missing,
         turn: Turn::default(),
@@ -124,6 +126,10 @@ struct Scheduler {
     nominated: Nominator,
     /// Pods that were given a node here and not yet seen there.
     assumed: BTreeMap<String, Assumed>,
+    /// Pods that were asked to go, by UID, and for whom.
+    room_for: BTreeMap<String, String>,
+    /// Pods that others were asked to go for, by UID, and how many of those have not been seen leaving.
+    making_room: BTreeMap<String, usize>,
     /// Pods whose volumes are being bound.
     binding_volumes: Vec<volumes::Binding>,
     /// What has not been heard of yet: until then nothing is decided.

@@ -68,6 +68,10 @@ impl Scheduler {
     fn evict(&mut self, pod: &Arc<PodInfo>, node: &str, victims: Vec<Arc<PodInfo>>) {
         let now = self.now();
         for victim in victims.into_iter().filter(|victim| !victim.is_terminating()) {
+            // Whoever else waits for it need not.
+            self.leaves(&victim.uid);
+            self.room_for.insert(victim.uid.clone(), pod.uid.clone());
+            *self.making_room.entry(pod.uid.clone()).or_default() += 1;
             let text = format!("Preempted by pod {} on node {node}", pod.uid);
             self.recorder(pod).normal(&involved(&*victim.pod), "Preempted", text);
             let message = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
@@ -80,6 +84,19 @@ impl Scheduler {
                 let result = evict(&client, &victim, condition).await;
                 Done::Preempted(pod, result)
             }));
+        }
+    }
+
+    /// A pod that was to make room leaves, or is gone. With the last of them, the pod that they go for is tried again; not
+    /// before, or it would look for room elsewhere as long as the news of some has not come back.
+    pub(super) fn leaves(&mut self, victim: &str) {
+        let Some(uid) = self.room_for.remove(victim) else { return };
+        if let Some(others) = self.making_room.get_mut(&uid) {
+            *others -= 1;
+            if *others == 0 {
+                self.making_room.remove(&uid);
+                self.queue.activate(&uid);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use skiff_api::{affinity, labels, taints};
 
 use super::{Stage, from, info, merged, node, with};
 use crate::cluster::{Cluster, PodInfo};
-use crate::decide::{Attempt, score};
+use crate::decide::{Attempt, Decision, score};
 use crate::profile::Profile;
 use crate::queue::Nominator;
 
@@ -316,6 +316,10 @@ fn check(nodes: Vec<Node>, steps: Vec<Step>) {
                 assert_eq!(fitting(&mut stage.cluster, &stage.profile, &pod), expected, "{pod:?}");
                 let fresh = scores(&mut anew(&nodes, &pods).cluster, &stage.profile, &pod, &expected);
                 assert_eq!(scores(&mut stage.cluster, &stage.profile, &pod, &expected), fresh, "{pod:?}");
+                match stage.decide((*pod.pod).clone(), 0) {
+                    Decision::Place(node, _) => assert!(expected.contains(&stage.cluster.at(node).name), "{pod:?}"),
+                    _ => assert!(expected.is_empty(), "{expected:?} take {pod:?}"),
+                }
                 victims_make_room(&mut stage, &plain, &pod, &expected);
             }
         }

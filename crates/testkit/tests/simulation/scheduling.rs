@@ -196,6 +196,40 @@ fn the_less_important_make_room() {
     sim.run_until(critical, LIMIT).unwrap();
 }
 
+/// Each of several pods that come at once makes room for itself, whatever news of those that go is late; nobody goes for
+/// nothing.
+#[test]
+fn no_more_go_than_room_is_needed() {
+    for seed in 40..43 {
+        run(seed, 6, async |cluster| {
+            class(cluster, "low", 1, "PreemptLowerPriority").await;
+            class(cluster, "high", 1000, "PreemptLowerPriority").await;
+            let of = |class: &str| json!({"priorityClassName": class, "terminationGracePeriodSeconds": seed % 3});
+            for number in 0..12 {
+                create(cluster, pod(&format!("low-{number}"), 1, of("low"))).await;
+            }
+            let all_placed = |prefix: &'static str, count: usize| {
+                move |seen: &Seen<Pod>| {
+                    let placed = |pod: &&Arc<Pod>| pod.name().starts_with(prefix) && !node_of(pod).is_empty();
+                    seen.values().filter(placed).count() == count
+                }
+            };
+            cluster.until("default", all_placed("low", 12)).await;
+            for number in 0..3 {
+                create(cluster, pod(&format!("high-{number}"), 2, of("high"))).await;
+            }
+            cluster.until("default", all_placed("high", 3)).await;
+            let stay = |seen: &Seen<Pod>| {
+                seen.values()
+                    .filter(|pod| pod.name().starts_with("low") && !skiff_api::pods::is_terminating(pod))
+                    .count()
+            };
+            let staying = cluster.follow("default", |seen| ControlFlow::Break(stay(seen))).await;
+            assert_eq!(staying, Some(6), "seed {seed}");
+        });
+    }
+}
+
 #[test]
 fn gates_and_other_schedulers_are_respected() {
     run(25, 1, async |cluster| {
