@@ -22,9 +22,11 @@ pub(crate) enum Soak {
     Linear,
     /// A Deployment's life under 5,000 seeds
     Simulation,
+    /// Pods come and go while containerd is killed 100 times and the server with its agent 50 times; as root
+    Node,
     /// Generated requests to this server and to `--vs`, and where the answers part
     Diff,
-    /// All of them but `diff`
+    /// All of them but `node` and `diff`
     All,
 }
 
@@ -37,7 +39,7 @@ impl Soak {
             Self::Model => ["skiff-store", "model", "SKIFF_MODEL_RUNS", "20000"],
             Self::Linear => ["skiff-store", "linear", "SKIFF_LINEAR_ROUNDS", "1000"],
             Self::Simulation => ["skiff-testkit", "simulation", "SKIFF_SEEDS", "5000"],
-            Self::Diff | Self::All => return None,
+            Self::Node | Self::Diff | Self::All => return None,
         })
     }
 }
@@ -46,6 +48,9 @@ impl Soak {
 pub(crate) fn soak(which: Soak, vs: Option<&Path>) -> Result<(), Failure> {
     if which == Soak::Diff {
         return diff(vs.ok_or("--vs names the kubeconfig of the other API")?);
+    }
+    if which == Soak::Node {
+        return node();
     }
     let chosen = Soak::value_variants().iter().filter(|soak| which == Soak::All || **soak == which);
     let mut faults = Vec::new();
@@ -56,6 +61,13 @@ pub(crate) fn soak(which: Soak, vs: Option<&Path>) -> Result<(), Failure> {
         faults.extend(run(command.env(variable, value)).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n       ")) }
+}
+
+/// The cluster's cases with many more kills; the last one looks for what was left behind.
+fn node() -> Result<(), Failure> {
+    let kills = std::env::var("SKIFF_KILLS").unwrap_or_else(|_| "100".to_owned());
+    println!("SKIFF_KILLS={kills} skiff-testkit cluster");
+    crate::test::cluster_cases(&kills)
 }
 
 /// The same requests to both; the other runs without controllers too, which would change objects in between.

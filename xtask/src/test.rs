@@ -65,7 +65,21 @@ pub(crate) fn test(group: Group) -> Result<(), Failure> {
     if faults.is_empty() && tally.failed == 0 { Ok(()) } else { Err(faults.join("\n       ")) }
 }
 
+/// The cluster's cases alone, with so many kills.
+pub(crate) fn cluster_cases(kills: &str) -> Result<(), Failure> {
+    let mut tally = Tally { kills: Some(kills.to_owned()), ..Tally::default() };
+    prepare_cluster()?;
+    let done = on_the_binary(&["cluster"], &mut tally);
+    println!("\n{} passed, {} failed", tally.passed, tally.failed);
+    done
+}
+
 fn cluster(tally: &mut Tally) -> Result<(), Failure> {
+    prepare_cluster()?;
+    on_the_binary(CLUSTER, tally)
+}
+
+fn prepare_cluster() -> Result<(), Failure> {
     if !install::is_root() {
         return Err("the cluster tests start containers; run them as root".to_owned());
     }
@@ -73,8 +87,7 @@ fn cluster(tally: &mut Tally) -> Result<(), Failure> {
     install::ensure(install::TESTS)?;
     let images = target().join("images");
     image::build("all", &images)?;
-    clients::ensure()?;
-    on_the_binary(CLUSTER, tally)
+    clients::ensure().map(drop)
 }
 
 fn on_the_binary(targets: &[&str], tally: &mut Tally) -> Result<(), Failure> {
@@ -90,6 +103,8 @@ fn on_the_binary(targets: &[&str], tally: &mut Tally) -> Result<(), Failure> {
 struct Tally {
     passed: usize,
     failed: usize,
+    /// How often the cluster's processes are killed, where that is not as usual.
+    kills: Option<String>,
 }
 
 impl Tally {
@@ -99,6 +114,7 @@ impl Tally {
         command.args(args).stdout(Stdio::piped());
         command.env("SKIFF_BIN", target().join("debug/skiff")).env("SKIFF_IMAGES", target().join("images"));
         command.env("SKIFF_CLIENTS", target().join("clients"));
+        self.kills.iter().for_each(|kills| drop(command.env("SKIFF_KILLS", kills)));
         let mut child = command.spawn().map_err(|e| format!("cannot start cargo test: {e}"))?;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -125,6 +125,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("pod-garbage-collector", pod_gc::start),
     ("pv-protection-controller", volume_protection::start_volumes),
     ("pvc-protection-controller", volume_protection::start_claims),
+    ("volumeattributesclass-protection-controller", volume_protection::start_classes),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),
     ("resourcequota-controller", quota::start),

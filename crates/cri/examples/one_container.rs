@@ -22,6 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         directory: directory.join("containerd"),
         cni_conf_dir: directory.join("cni/net.d"),
         cni_bin_dir: directory.join("cni/bin"),
+        registries: directory.join("registries.yaml"),
         own_network: true,
     };
     let containerd = Containerd::start(options, world.clone()).await?;

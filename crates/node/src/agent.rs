@@ -17,6 +17,7 @@ use crate::archives;
 use crate::config::{NodeConfig, NodeError};
 use crate::images::Images;
 use crate::log_rotation;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
 use crate::pod::admission::Admitted;
@@ -56,6 +57,7 @@ pub async fn run(
     let fields = format!("spec.nodeName={}", config.name);
     let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
     let named = Selection { fields: format!("metadata.name={}", config.name), ..Selection::default() };
+    let metrics: Arc<Metrics> = Arc::default();
     let node = Arc::new(Node {
         recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
         allocatable: node_status::amounts(&node_status::allocatable(&facts, config.max_pods)),
@@ -67,7 +69,8 @@ pub async fn run(
         pressure: Pressure::default(),
         started: world.now(),
         references: References::new(client.clone(), world.clone()),
-        writer: StatusWriter::new(client.clone(), world.clone()),
+        writer: StatusWriter::new(client.clone(), world.clone(), metrics.clone()),
+        metrics,
         images: Images::default(),
         registry: Registry::default(),
         facts,

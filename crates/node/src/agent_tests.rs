@@ -523,6 +523,25 @@ async fn an_image_is_seen_as_a_volume_as_long_as_its_pod_lives() {
     assert!(cluster.runtime.mounted().is_empty());
 }
 
+#[tokio::test]
+async fn a_volume_follows_the_labels_of_its_pod() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = dir.path().to_owned();
+    let cluster = Cluster::with(move |config| {
+        config.directory = directory;
+        config.os.files = Arc::new(crate::os::RealFiles);
+    });
+    let mut spec = one("i");
+    let items = json!([{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]);
+    spec["volumes"] = json!([{"name": "v", "downwardAPI": {"items": items}}]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    let shown = || std::fs::read_to_string(dir.path().join("pods/p-uid/volumes/v/labels")).unwrap_or_default();
+    assert_eq!(shown(), "");
+    cluster.api.change("pods", "p", json!({"metadata": {"labels": {"a": "b"}}}));
+    cluster.api.eventually("the label is shown", || shown() == "a=\"b\"").await;
+}
+
 /// A machine that is out of memory as long as it is told so.
 struct Strained {
     facts: crate::os::MachineFacts,

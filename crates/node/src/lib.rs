@@ -13,6 +13,7 @@ pub mod hollow;
 mod images;
 mod log_rotation;
 mod make;
+mod metrics;
 mod node;
 mod node_status;
 pub mod os;

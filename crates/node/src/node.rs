@@ -17,6 +17,7 @@ use crate::make::dns::Resolvers;
 use crate::make::resources;
 use crate::make::sandbox::Surroundings;
 use crate::make::services;
+use crate::metrics::Metrics;
 use crate::node_status;
 use crate::os::{Limits, MachineFacts};
 use crate::pod::admission::{Admitted, Place};
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) references: References,
     pub(crate) images: Images,
     pub(crate) writer: StatusWriter,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
 }
 

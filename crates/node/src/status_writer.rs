@@ -17,6 +17,7 @@ use skiff_meta::world::AbortOnDrop;
 use skiff_meta::{TraceContext, WorldRef};
 use tokio::sync::{Notify, watch};
 
+use crate::metrics::{Measure, Metrics};
 use crate::pod::facts;
 use crate::pod::status::RESIZES;
 
@@ -38,6 +39,7 @@ struct Shared {
     entries: Mutex<HashMap<String, Entry>>,
     news: Notify,
     world: WorldRef,
+    metrics: Arc<Metrics>,
 }
 
 struct Entry {
@@ -68,8 +70,9 @@ struct Job {
 }
 
 impl StatusWriter {
-    pub(crate) fn new(client: Client, world: WorldRef) -> Self {
-        let shared = Arc::new(Shared { entries: Mutex::default(), news: Notify::new(), world: world.clone() });
+    pub(crate) fn new(client: Client, world: WorldRef, metrics: Arc<Metrics>) -> Self {
+        let shared = Shared { entries: Mutex::default(), news: Notify::new(), world: world.clone(), metrics };
+        let shared = Arc::new(shared);
         let task = AbortOnDrop(world.spawn("pod statuses", Box::pin(work(shared.clone(), client))));
         Self { shared, _task: Arc::new(Mutex::new(task)) }
     }
@@ -139,7 +142,9 @@ async fn work(shared: Arc<Shared>, client: Client) {
         for job in jobs {
             let (shared, client) = (shared.clone(), client.clone());
             running.push(async move {
+                let begun = shared.world.elapsed();
                 let result = trace::within(job.cause, write(&client, &job)).await;
+                shared.metrics.observe(Measure::StatusSync, shared.world.elapsed() - begun);
                 shared.done(&job, result);
             });
         }

@@ -165,6 +165,7 @@ async fn runtime(
         directory: net.data_dir.join("containerd"),
         cni_conf_dir: net.cni_conf_dir.clone(),
         cni_bin_dir: net.cni_bin_dir.clone(),
+        registries: net.data_dir.join("registries.yaml"),
         own_network: net.mode != NetworkMode::None,
     };
     let containerd = Containerd::start(options, world.clone()).await?;
@@ -285,6 +286,7 @@ pub(crate) async fn cleanup(data: &Path, world: WorldRef) {
             directory,
             cni_conf_dir: cni_conf_dir.clone(),
             cni_bin_dir: cni_bin_dir.clone(),
+            registries: data.join("registries.yaml"),
             own_network: true,
         };
         match Containerd::start(options, world).await {

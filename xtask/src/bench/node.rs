@@ -21,6 +21,8 @@ const ROLLOUTS: usize = 5;
 const IDLE: Duration = Duration::from_secs(30);
 /// Nothing here takes longer.
 const PATIENCE: &str = "120";
+/// What a node takes.
+const PODS_OF_A_NODE: u32 = 110;
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Fills the table.
@@ -88,7 +90,85 @@ pub(crate) fn measure(table: &mut Table) -> Result<(), Failure> {
     let share = |ticks: u64| format!("{:.2}% of a core", ticks as f64 / IDLE.as_secs_f64());
     table.row("idle CPU of the process", share(ours));
     table.row("idle CPU of containerd and shims", share(theirs));
+    kubectl(&server, &["delete", "-f", "examples/hello.yaml"])?;
+    kubectl(&server, &["wait", "--for=delete", "pod", "--all", "--timeout=60s"])?;
+    full(table, &server)
+}
+
+/// As many pods as a node takes.
+fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
+    let before = Steps::read(server)?;
+    let one = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "10000"]});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "full"}, "spec": {
+        "replicas": PODS_OF_A_NODE, "selector": {"matchLabels": {"app": "full"}},
+        "template": {"metadata": {"labels": {"app": "full"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [one]}}}});
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let begun = std::thread::scope(|scope| -> Result<(Instant, Instant), Failure> {
+        let all = scope.spawn(|| seen(&server.target, path, |d| d["status"]["availableReplicas"] == PODS_OF_A_NODE));
+        let begun = Instant::now();
+        create_when_allowed(&server.target, path, &deployment)?;
+        Ok((begun, all.join().map_err(|_| "the watch of Deployments failed")??))
+    })?;
+    table.row(format!("{PODS_OF_A_NODE} pods on one node: all available"), ms(begun.1 - begun.0));
+    Steps::read(server)?.since(&before).tell(table);
+    std::thread::sleep(Duration::from_secs(15));
+    table.row(format!("memory of the process, with {PODS_OF_A_NODE} pods"), server.memory()?);
+    let ours = ticks(server.pid())?;
+    std::thread::sleep(IDLE);
+    let ours = ticks(server.pid())? - ours;
+    table.row(
+        format!("CPU of the process, {PODS_OF_A_NODE} pods standing still"),
+        format!("{:.2}% of a core", ours as f64 / IDLE.as_secs_f64()),
+    );
+    let begun = Instant::now();
+    kubectl(server, &["delete", "deployment", "full"])?;
+    kubectl(server, &["wait", "--for=delete", "pod", "-l", "app=full", "--timeout=300s"])?;
+    table.row(format!("{PODS_OF_A_NODE} pods on one node: all gone"), ms(begun.elapsed()));
     Ok(())
+}
+
+/// What the agent's own metrics say of the starts of pods: how many, and seconds in each step.
+struct Steps(Vec<(&'static str, f64, f64)>);
+
+impl Steps {
+    const ALL: [(&'static str, &'static str); 6] = [
+        ("whole start", "kubelet_pod_start_duration_seconds"),
+        ("sandbox", "kubelet_runtime_operations_duration_seconds|operation_type=\"run_podsandbox\""),
+        ("image", "kubelet_runtime_operations_duration_seconds|operation_type=\"image_status\""),
+        ("container made", "kubelet_runtime_operations_duration_seconds|operation_type=\"create_container\""),
+        ("container started", "kubelet_runtime_operations_duration_seconds|operation_type=\"start_container\""),
+        ("status written", "kubelet_pod_status_sync_duration_seconds"),
+    ];
+
+    fn read(server: &Server) -> Result<Self, Failure> {
+        let text = server.target.fetch("/api/v1/nodes/bench/proxy/metrics")?;
+        let value = |name: &str, part: &str| {
+            let (family, label) = name.split_once('|').unwrap_or((name, ""));
+            let braced = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{family}_{part}{braced} ")));
+            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+        };
+        Ok(Self(Self::ALL.map(|(what, name)| (what, value(name, "count"), value(name, "sum"))).to_vec()))
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let pairs = self.0.iter().zip(&before.0);
+        Self(pairs.map(|(now, then)| (now.0, now.1 - then.1, now.2 - then.2)).collect())
+    }
+
+    fn tell(&self, table: &mut Table) {
+        let mean = |what: &str| {
+            let found = self.0.iter().find(|(name, ..)| *name == what);
+            found.map_or(0.0, |(_, count, sum)| 1000.0 * sum / count.max(1.0))
+        };
+        for (what, ..) in &self.0 {
+            table.row(format!("  start of a pod among them, mean: {what}"), format!("{:.1} ms", mean(what)));
+        }
+        let steps = ["sandbox", "image", "container made", "container started"];
+        let own = mean("whole start") - steps.iter().map(|step| mean(step)).sum::<f64>();
+        table.row("  start of a pod among them, mean: the agent itself", format!("{own:.1} ms"));
+    }
 }
 
 fn ms(duration: Duration) -> String {

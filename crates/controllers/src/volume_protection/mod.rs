@@ -1,11 +1,12 @@
-//! Protection of storage in use: a claim that a pod uses, and a volume that a claim is bound to, do not go before that
-//! is over, however often they are deleted.
+//! Protection of storage in use: a claim that a pod uses, a volume that a claim is bound to, and a class of attributes that
+//! either has, do not go before that is over, however often they are deleted.
 
 mod plan;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use skiff_client::{After, Api, Change, Client, ClientError, Index, Key, Kind, Selection, Store, WorkQueue, Workers};
 use skiff_meta::world::Task;
 
@@ -14,6 +15,7 @@ use plan::{Finalizer, finalizer};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 struct Claims {
     client: Client,
@@ -80,6 +82,39 @@ pub(crate) fn start_volumes(context: &Context, client: Client) -> Vec<Task> {
             let Some(volume) = known.get_key(&key) else { return Ok(After::Change) };
             let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
             write(&client.all::<PersistentVolume>(), &*volume, VOLUME, finalizer(&*volume, VOLUME, bound)).await
+        }
+    })
+}
+
+/// Starts the protection of classes of volume attributes.
+pub(crate) fn start_classes(context: &Context, client: Client) -> Vec<Task> {
+    let (classes, volumes) =
+        (context.informers.all::<VolumeAttributesClass>(), context.informers.all::<PersistentVolume>());
+    let claims = context.informers.all::<PersistentVolumeClaim>();
+    let (having, asking) = (volumes.index(plan::classes_of_volume), claims.index(plan::classes_of_claim));
+    let queue: WorkQueue<Key> = WorkQueue::new(context.world.clone());
+    let to_queue = queue.clone();
+    classes.on(move |change: &Change<'_, VolumeAttributesClass>| to_queue.add(change.key(), change.trace));
+    let to_queue = queue.clone();
+    volumes.on(move |change: &Change<'_, PersistentVolume>| {
+        let named = change.states().flat_map(|volume| plan::classes_of_volume(volume));
+        named.for_each(|name| to_queue.add(Key::new("", name), change.trace));
+    });
+    let to_queue = queue.clone();
+    claims.on(move |change: &Change<'_, PersistentVolumeClaim>| {
+        let named = change.states().flat_map(|claim| plan::classes_of_claim(claim));
+        named.for_each(|name| to_queue.add(Key::new("", name), change.trace));
+    });
+    let synced = vec![classes.synced(), volumes.synced(), claims.synced()];
+    let name = "volumeattributesclass-protection-controller";
+    let workers = Workers { world: context.world.clone(), name, count: 1, synced };
+    let known = classes.store();
+    workers.start(queue, move |key: Key| {
+        let (client, known) = (client.clone(), known.clone());
+        let used = !having.get(&key.name).is_empty() || !asking.get(&key.name).is_empty();
+        async move {
+            let Some(class) = known.get_key(&key) else { return Ok(After::Change) };
+            write(&client.all::<VolumeAttributesClass>(), &*class, CLASS, finalizer(&*class, CLASS, used)).await
         }
     })
 }

@@ -1,6 +1,6 @@
 //! Which objects need their finalizer, and which pods use which claims. Pure.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use skiff_api::pods::is_finished;
 use skiff_client::{Key, Kind};
 
@@ -36,6 +36,24 @@ pub(super) fn claims_of(pod: &Pod) -> impl Iterator<Item = Key> {
     })
 }
 
+/// The class of attributes that a volume has.
+pub(super) fn classes_of_volume(volume: &PersistentVolume) -> Vec<String> {
+    volume.spec.iter().filter_map(|spec| spec.volume_attributes_class_name.clone()).collect()
+}
+
+/// The classes that a claim asks for, has, or is being changed to.
+pub(super) fn classes_of_claim(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let asked = claim.spec.iter().filter_map(|spec| spec.volume_attributes_class_name.clone());
+    let status = claim.status.as_ref();
+    let has = status.and_then(|status| status.current_volume_attributes_class_name.clone());
+    let changing = status.and_then(|status| status.modify_volume_status.as_ref());
+    let mut names: Vec<String> =
+        asked.chain(has).chain(changing.and_then(|to| to.target_volume_attributes_class_name.clone())).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Whether a pod's volumes may be in use: it was placed, and has not ended.
 pub(super) fn uses(pod: &Pod) -> bool {
     !node_of(pod).is_empty() && !is_finished(pod)
@@ -63,6 +81,17 @@ mod tests {
             let found = finalizer(&claim(deleting, &finalizers), "f", used);
             assert_eq!(found, expected, "{deleting} {finalizers:?} {used}");
         }
+    }
+
+    #[test]
+    fn classes_that_claims_name() {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {},
+            "spec": {"volumeAttributesClassName": "new"},
+            "status": {"currentVolumeAttributesClassName": "old",
+                "modifyVolumeStatus": {"status": "InProgress", "targetVolumeAttributesClassName": "new"}}}))
+        .unwrap();
+        assert_eq!(classes_of_claim(&claim), ["new", "old"]);
+        assert!(classes_of_claim(&PersistentVolumeClaim::default()).is_empty());
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub(crate) fn snapshotter(machine: Machine) -> &'static str {
 }
 
 /// The configuration file, version 2 as containerd 1.6 to 1.7 read it.
-pub(crate) fn file(paths: &Paths, machine: Machine) -> String {
+pub(crate) fn file(paths: &Paths, machine: Machine, credentials: &str) -> String {
     let mut out = String::from("# Written at every start.\nversion = 2\n");
     let mut line = |text: String| {
         // Writing to a string cannot fail.
@@ -112,7 +112,7 @@ pub(crate) fn file(paths: &Paths, machine: Machine) -> String {
     line("[plugins.\"io.containerd.grpc.v1.cri\".cni]".to_owned());
     line(format!("bin_dir = {}\nconf_dir = {}", quoted(&paths.cni_bin), quoted(&paths.cni_conf)));
     line("[plugins.\"io.containerd.grpc.v1.cri\".registry]".to_owned());
-    line(format!("config_path = {}", quoted(&paths.registry)));
+    line(format!("config_path = {}\n{credentials}", quoted(&paths.registry)));
     line("[plugins.\"io.containerd.grpc.v1.cri\".containerd]".to_owned());
     line(format!("snapshotter = {:?}\ndefault_runtime_name = \"runc\"", snapshotter(machine)));
     line("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]".to_owned());
@@ -122,7 +122,7 @@ pub(crate) fn file(paths: &Paths, machine: Machine) -> String {
     out
 }
 
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     // TOML's basic strings escape quotes, backslashes and control characters as JSON does.
     serde_json::Value::from(path.to_string_lossy()).to_string()
 }
@@ -152,7 +152,7 @@ mod tests {
             own_network: true,
         };
         let poor = Machine { overlay: false, lower_oom_score: false, initial_user_namespace: false };
-        let file = file(&paths, poor);
+        let file = file(&paths, poor, "");
         for expected in [
             "root = \"/d \\\"x\\\"/root\"",
             "snapshotter = \"native\"",
@@ -163,6 +163,6 @@ mod tests {
             assert!(file.lines().any(|line| line == expected), "{expected} is not in\n{file}");
         }
         let rich = Machine { overlay: true, lower_oom_score: true, initial_user_namespace: true };
-        assert!(super::file(&paths, rich).contains("restrict_oom_score_adj = false"));
+        assert!(super::file(&paths, rich, "").contains("restrict_oom_score_adj = false"));
     }
 }

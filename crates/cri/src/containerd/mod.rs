@@ -10,6 +10,7 @@ mod leftovers;
 mod pause;
 mod process;
 mod programs;
+mod registries;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use leftovers::Known;
 use leftovers::Leftovers;
 use process::Process;
 use programs::Programs;
+use registries::Registries;
 
 /// Whether the programs that a private containerd needs are there.
 ///
@@ -73,6 +75,14 @@ pub enum ContainerdError {
         /// Where to read more.
         log: String,
     },
+    /// The file of registries is not what it should be.
+    #[error("{file}: {why}")]
+    Registries {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The pause image could not be put in place.
     #[error("the pause image cannot be imported: {0}")]
     Pause(#[source] RuntimeError),
@@ -94,6 +104,8 @@ pub struct ContainerdOptions {
     pub cni_conf_dir: PathBuf,
     /// Where network plugins are.
     pub cni_bin_dir: PathBuf,
+    /// Mirrors of registries and credentials for them, if the file is there.
+    pub registries: PathBuf,
     /// Whether nobody else has sandboxes in that network, so that what ours do not have can be given back.
     pub own_network: bool,
 }
@@ -154,7 +166,10 @@ impl Containerd {
             paths,
             world: world.clone(),
         };
-        let config = config::file(&keeper.paths, machine);
+        let registries = Registries::read(&options.registries)
+            .map_err(|why| ContainerdError::Registries { file: options.registries.display().to_string(), why })?;
+        write_hosts(&keeper.paths.registry, &registries)?;
+        let config = config::file(&keeper.paths, machine, &registries.credentials());
         let mut attempts = 1;
         let process = loop {
             match keeper.prepare(&config, &directory).await {
@@ -220,6 +235,9 @@ impl Keeper {
             process.stop().await;
         }
         std::fs::write(&self.config, config).map_err(io(format!("writing {}", self.config.display())))?;
+        // It may hold credentials.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&self.config, private).map_err(io(format!("closing {}", self.config.display())))?;
         self.launch().await
     }
 
@@ -309,6 +327,20 @@ impl Keeper {
             };
         }
     }
+}
+
+/// Hosts that are in the file no more lose theirs.
+fn write_hosts(directory: &Path, registries: &Registries) -> Result<(), ContainerdError> {
+    let failed = |path: &Path| io(format!("writing {}", path.display()));
+    std::fs::remove_dir_all(directory).map_err(failed(directory))?;
+    std::fs::create_dir_all(directory).map_err(failed(directory))?;
+    for (path, text) in registries.files() {
+        let path = directory.join(path);
+        let parent = path.parent().unwrap_or(directory);
+        std::fs::create_dir_all(parent).map_err(failed(parent))?;
+        std::fs::write(&path, text).map_err(failed(&path))?;
+    }
+    Ok(())
 }
 
 /// The socket lies in the directory, unless its path would be too long for the kernel; then in `/run`, under a name

@@ -104,7 +104,10 @@ impl Worker {
         let runtime = node.runtime.clone();
         let make_sandbox = async {
             match new_sandbox {
-                Some(_) => runtime.run_pod_sandbox(config.clone(), &handler).await.map(drop),
+                Some(_) => {
+                    let made = runtime.run_pod_sandbox(config.clone(), &handler);
+                    node.metrics.time(&node.world, "run_podsandbox", made).await.map(drop)
+                }
                 None => Ok(()),
             }
         };
@@ -188,14 +191,16 @@ impl Worker {
                 return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
             }
         };
-        let id = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone()).await.map_err(|error| {
+        let made = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone());
+        let id = node.metrics.time(&node.world, "create_container", made).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
             self.failed(&start.name);
             Trouble { reason: "CreateContainerError", message: error.to_string() }
         })?;
         node.registry.owns(&self.mailbox, &id);
         node.recorder.normal(&about, "Created", "Container created");
-        node.runtime.start_container(&id).await.map_err(|error| {
+        let started = node.runtime.start_container(&id);
+        node.metrics.time(&node.world, "start_container", started).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
             self.failed(&start.name);
             Trouble { reason: "RunContainerError", message: error.to_string() }

@@ -24,6 +24,7 @@ use super::status::{self, Ending, Resizes, Trouble, Troubles, is_terminal};
 use super::{facts, last_words};
 use crate::make::Referenced;
 use crate::make::fields::Addresses;
+use crate::metrics::Measure;
 use crate::node::Node;
 use crate::os::Limits;
 use crate::probe::Probes;
@@ -46,6 +47,8 @@ pub(crate) struct Worker {
     pub(super) troubles: Troubles,
     pub(super) probes: Probes,
     pub(super) volumes: Option<Volumes>,
+    /// The pod as its volumes show it.
+    shown: Option<Arc<Pod>>,
     /// What the pod has been granted of the node.
     pub(super) record: Record,
     pub(super) resizes: Resizes,
@@ -60,6 +63,8 @@ pub(crate) struct Worker {
     /// Until when each container waits, as it was told last.
     delays: HashMap<String, Timestamp>,
     pauses: Pauses,
+    /// When it was first seen; until it runs, and only if it did not run before.
+    seen: Option<Duration>,
 }
 
 /// What failed and is not to be tried again before a while: a container by its name, the whole pod by [`POD`].
@@ -90,6 +95,7 @@ impl Worker {
             node.admitted.take_in(&pod, &record.granted);
         }
         node.registry.owns(&mailbox, &uid);
+        let seen = (!facts::has_begun(&pod)).then(|| node.world.elapsed());
         Self {
             node,
             uid,
@@ -98,6 +104,7 @@ impl Worker {
             troubles: Troubles::new(),
             probes: Probes::default(),
             volumes: None,
+            shown: None,
             record,
             resizes: Resizes::default(),
             limits: None,
@@ -108,6 +115,7 @@ impl Worker {
             words: HashMap::new(),
             delays: HashMap::new(),
             pauses: Pauses::default(),
+            seen,
         }
     }
 
@@ -223,7 +231,8 @@ impl Worker {
         let pod = &news.pod;
         let renew = self.tokens.renew_at().is_some_and(|time| time <= self.node.world.now());
         let mut state = self.look(&news.ended).await?;
-        if (news.refresh || renew) && self.volumes.is_some() {
+        let outdated = self.shown.as_ref().is_some_and(|shown| !looks_the_same(shown, pod));
+        if (news.refresh || renew || outdated) && self.volumes.is_some() {
             self.bring_volumes(pod, &state).await;
         }
         for _ in 0..STEPS {
@@ -361,6 +370,7 @@ impl Worker {
         match volumes::prepare(&self.node, &sources, &mut self.tokens).await {
             Ok(volumes) => {
                 self.volumes = Some(volumes);
+                self.shown = Some(pod.clone());
                 true
             }
             Err(error) => {
@@ -388,6 +398,11 @@ impl Worker {
             now: self.node.world.now(),
         });
         self.node.writer.set(pod, status.clone(), trace::current());
+        if status.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.seen.take()
+        {
+            self.node.metrics.observe(Measure::PodStart, self.node.world.elapsed() - seen);
+        }
         self.previous = status.clone();
         status
     }
@@ -397,6 +412,11 @@ impl Worker {
 fn facts_end(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_some() || is_terminal(phase.unwrap_or_default())
+}
+
+/// Whether volumes show the same of both: labels, annotations, resources.
+fn looks_the_same(a: &Pod, b: &Pod) -> bool {
+    (&a.metadata.labels, &a.metadata.annotations, &a.spec) == (&b.metadata.labels, &b.metadata.annotations, &b.spec)
 }
 
 fn still_runs(state: &RuntimeState, ended: &[String]) -> bool {

@@ -196,6 +196,14 @@ fn text(words: impl Into<Bytes>) -> Body {
     Full::new(words.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// Metrics in Prometheus' text form.
+fn exposition(metrics: String) -> Response<Body> {
+    let mut response = Response::new(text(metrics));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -207,12 +215,9 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Result<Re
         (&Method::GET, ["stats", "summary"]) => {
             Ok(json(&stats::summary(&context.node, &stats::measure(&context.node))))
         }
-        (&Method::GET, ["metrics", "resource"]) => {
-            let mut response = Response::new(text(stats::metrics(&stats::measure(&context.node))));
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            Ok(response)
-        }
+        (&Method::GET, ["metrics"]) => Ok(exposition(context.node.metrics.text())),
+        (&Method::GET, ["metrics", "cadvisor"]) => Ok(exposition(stats::containers(&stats::measure(&context.node)))),
+        (&Method::GET, ["metrics", "resource"]) => Ok(exposition(stats::metrics(&stats::measure(&context.node)))),
         (&Method::DELETE, ["localVolumes", name]) => remove_local_volume(context, name),
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             logs::answer(context, namespace, pod, container, &query).await

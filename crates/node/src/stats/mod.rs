@@ -4,6 +4,7 @@
 //! runtime nothing. Rates need two measurements; a background task makes one every ten seconds, which `kubectl top`
 //! then shows.
 
+mod cadvisor;
 mod resource;
 mod summary;
 
@@ -19,6 +20,7 @@ use crate::make::resources;
 use crate::node::Node;
 use crate::os::{Space, Traffic, Usage};
 use crate::pod::facts;
+pub(crate) use cadvisor::containers;
 pub(crate) use resource::metrics;
 pub(crate) use summary::summary;
 
@@ -41,8 +43,20 @@ pub(crate) struct PodUse {
     pub(crate) pod: Arc<Pod>,
     pub(crate) whole: Measured,
     pub(crate) traffic: Option<Traffic>,
-    /// Containers that run: name, start, use.
-    pub(crate) containers: Vec<(String, Option<Timestamp>, Measured)>,
+    /// Its cgroup, below that of all pods.
+    pub(crate) group: String,
+    pub(crate) containers: Vec<ContainerUse>,
+}
+
+/// The use of one container that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerUse {
+    pub(crate) name: String,
+    /// The runtime's id.
+    pub(crate) id: String,
+    pub(crate) image: String,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) measured: Measured,
 }
 
 /// What the whole node uses.
@@ -110,12 +124,13 @@ pub(crate) fn measure(node: &Node) -> NodeUse {
     let pods = running.filter_map(|pod| {
         let group = resources::pod_cgroup(&pod);
         let whole = rated(&group, os.cgroups.usage(&group).ok()?);
-        let containers = running_containers(&pod).into_iter().filter_map(|(name, id, started)| {
-            let inner = format!("{group}/{id}");
-            Some((name, started, rated(&inner, os.cgroups.usage(&inner).ok()?)))
+        let containers = running_containers(&pod).into_iter().filter_map(|container| {
+            let inner = format!("{group}/{}", container.id);
+            Some(ContainerUse { measured: rated(&inner, os.cgroups.usage(&inner).ok()?), ..container })
         });
         let traffic = if facts::on_host_network(&pod) { None } else { os.cgroups.traffic(&group) };
-        Some(PodUse { containers: containers.collect(), whole, traffic, pod })
+        let containers = containers.collect();
+        Some(PodUse { containers, whole, traffic, group, pod })
     });
     NodeUse {
         at: node.world.now(),
@@ -126,15 +141,21 @@ pub(crate) fn measure(node: &Node) -> NodeUse {
     }
 }
 
-/// Name, id and start of each container that runs, as the pod's status has them.
-fn running_containers(pod: &Pod) -> Vec<(String, String, Option<Timestamp>)> {
+/// The containers that run, as the pod's status has them; not measured yet.
+fn running_containers(pod: &Pod) -> Vec<ContainerUse> {
     let Some(status) = &pod.status else { return Vec::new() };
     let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     let all = lists.into_iter().flat_map(|list| list.iter().flatten());
     let running = all.filter_map(|status| {
         let state = status.state.as_ref()?.running.as_ref()?;
         let (_, id) = status.container_id.as_deref()?.split_once("://")?;
-        Some((status.name.clone(), id.to_owned(), state.started_at.as_ref().map(|time| time.0)))
+        Some(ContainerUse {
+            name: status.name.clone(),
+            id: id.to_owned(),
+            image: status.image.clone(),
+            started: state.started_at.as_ref().map(|time| time.0),
+            measured: Measured::default(),
+        })
     });
     running.collect()
 }

@@ -38,13 +38,13 @@ pub(crate) fn metrics(used: &NodeUse) -> String {
     };
     let each = |family: &mut Family, name: &str, value: &dyn Fn(&super::Measured, Option<Timestamp>) -> Option<f64>| {
         for pod in &used.pods {
-            for (container, started, measured) in &pod.containers {
+            for container in &pod.containers {
                 let labels = [
-                    ("container", &**container),
+                    ("container", &*container.name),
                     ("namespace", facts::namespace(&pod.pod)),
                     ("pod", facts::name(&pod.pod)),
                 ];
-                if let Some(value) = value(measured, *started) {
+                if let Some(value) = value(&container.measured, container.started) {
                     family.line(name, &labels, value);
                 }
             }
@@ -95,7 +95,7 @@ pub(crate) fn metrics(used: &NodeUse) -> String {
 mod tests {
     use super::*;
     use crate::os::Usage;
-    use crate::stats::{Measured, PodUse};
+    use crate::stats::{ContainerUse, Measured, PodUse};
     use serde_json::json;
 
     #[test]
@@ -104,8 +104,10 @@ mod tests {
         let measured =
             Measured { usage: Usage { cpu: 1_500_000_000, working_set: 4096, ..Usage::default() }, rate: None };
         let at = Timestamp::from_second(2).expect("in range");
-        let containers = vec![("c".to_owned(), Some(at), measured)];
-        let one = PodUse { pod: std::sync::Arc::new(pod), whole: measured, traffic: None, containers };
+        let (name, id, image) = ("c".to_owned(), "1".to_owned(), "i".to_owned());
+        let containers = vec![ContainerUse { name, id, image, started: Some(at), measured }];
+        let (pod, group) = (std::sync::Arc::new(pod), "podu".to_owned());
+        let one = PodUse { pod, whole: measured, traffic: None, group, containers };
         let told = metrics(&NodeUse { at, whole: measured, traffic: None, space: None, pods: vec![one] });
         for line in [
             "container_cpu_usage_seconds_total{container=\"c\",namespace=\"n\",pod=\"p\"} 1.5 2000",

@@ -26,7 +26,8 @@ pub(crate) fn summary(node: &Node, used: &NodeUse) -> Value {
 
 fn one(at: Timestamp, used: &PodUse) -> Value {
     let pod = &used.pod;
-    let containers = used.containers.iter().map(|(name, started, measured)| {
+    let containers = used.containers.iter().map(|container| {
+        let (name, started, measured) = (&container.name, container.started, &container.measured);
         json!({"name": name, "startTime": started.map(text), "cpu": cpu(at, measured), "memory": memory(at, measured, None)})
     });
     let mut told = json!({
