@@ -1,14 +1,15 @@
 //! Requests as bytes, answers as they come.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use skiff_client::Backend;
 use skiff_client::config::{Kubeconfig, Remote};
 use skiff_client::http::HttpBackend;
+use skiff_client::{Backend, Client};
 use skiff_meta::WorldRef;
 use skiff_meta::world::RealWorld;
 
@@ -83,6 +84,11 @@ impl Wire {
         let backend =
             |remote, world: &WorldRef| HttpBackend::new(remote, world.clone(), "conformance/1").map_err(words);
         Ok(Self { own: backend(own, &world)?, wrong: backend(wrong, &world)?, none: backend(none, &world)? })
+    }
+
+    /// A client with the kubeconfig's credentials, to watch by.
+    pub fn client(&self) -> Client {
+        Client::new(Arc::new(self.own.clone()))
     }
 
     /// Sends a request; empty `media` and `accept` send no such header.
