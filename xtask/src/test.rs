@@ -114,7 +114,7 @@ impl Tally {
         command.args(args).stdout(Stdio::piped());
         command.env("SKIFF_BIN", target().join("debug/skiff")).env("SKIFF_IMAGES", target().join("images"));
         command.env("SKIFF_CLIENTS", target().join("clients"));
-        self.kills.iter().for_each(|kills| drop(command.env("SKIFF_KILLS", kills)));
+        command.envs(self.kills.iter().map(|kills| ("SKIFF_KILLS", kills)));
         let mut child = command.spawn().map_err(|e| format!("cannot start cargo test: {e}"))?;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -26,6 +26,7 @@ use crate::pod::manager::Manager;
 use crate::pressure::{self, Pressure};
 use crate::references::References;
 use crate::server;
+use crate::static_pods::{self, Statics};
 use crate::stats::{self, Rates};
 use crate::status_writer::StatusWriter;
 use crate::volumes;
@@ -57,7 +58,7 @@ pub async fn run(
     let fields = format!("spec.nodeName={}", config.name);
     let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
     let named = Selection { fields: format!("metadata.name={}", config.name), ..Selection::default() };
-    let metrics: Arc<Metrics> = Arc::default();
+    let (metrics, statics): (Arc<Metrics>, Arc<Statics>) = (Arc::default(), Arc::default());
     let node = Arc::new(Node {
         recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
         allocatable: node_status::amounts(&node_status::allocatable(&facts, config.max_pods)),
@@ -69,8 +70,9 @@ pub async fn run(
         pressure: Pressure::default(),
         started: world.now(),
         references: References::new(client.clone(), world.clone()),
-        writer: StatusWriter::new(client.clone(), world.clone(), metrics.clone()),
+        writer: StatusWriter::new(client.clone(), world.clone(), metrics.clone(), statics.clone()),
         metrics,
+        statics,
         images: Images::default(),
         registry: Registry::default(),
         facts,
@@ -81,11 +83,13 @@ pub async fn run(
         config,
     });
     let manager = Manager::new(node.clone());
+    static_pods::begin(&node, &manager);
     let port = listener.as_ref().map_or(0, server::Listener::port);
     let spawn = |name, task| AbortOnDrop(world.spawn(name, task));
     let mut tasks = vec![
         spawn("heartbeat", Box::pin(Heartbeat::new(node.clone(), port).run())),
         spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
+        spawn("static pods", Box::pin(static_pods::run(node.clone(), manager.clone()))),
         spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];
     if listener.is_some() {
@@ -127,7 +131,7 @@ fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
     directory(&config.directory)?;
     directory(&config.directory.join("pods"))?;
     directory(&config.log_directory)?;
-    config.image_directory.iter().try_for_each(directory)?;
+    config.image_directory.iter().chain(&config.static_pod_directory).try_for_each(directory)?;
     volumes::mount_memory(files, mounts, &config.directory.join("memory"))
         .map_err(failed("cannot mount memory for secrets"))?;
     for class in ["besteffort", "burstable"] {

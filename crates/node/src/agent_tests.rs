@@ -542,6 +542,39 @@ async fn a_volume_follows_the_labels_of_its_pod() {
     cluster.api.eventually("the label is shown", || shown() == "a=\"b\"").await;
 }
 
+#[tokio::test]
+async fn a_file_becomes_a_pod_that_a_mirror_shows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manifest = |image: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "s"},
+            "spec": {"containers": [{"name": "c", "image": image}]}});
+        std::fs::write(dir.path().join("s.yaml"), pod.to_string()).expect("written");
+    };
+    manifest("i");
+    let directory = dir.path().to_owned();
+    let cluster = Cluster::with(|config| config.static_pod_directory = Some(directory));
+    let name = "s-node-1";
+    cluster.until_ready(name).await;
+    let mirror = cluster.api.get("pods", name);
+    assert_eq!(mirror["metadata"]["ownerReferences"][0]["name"], "node-1");
+    let hash = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"].clone();
+    let before = cluster.running();
+    cluster.api.remove("pods", name);
+    cluster.until_ready(name).await;
+    assert_eq!(cluster.running(), before, "who deletes a mirror ends nothing");
+    manifest("j");
+    cluster
+        .api
+        .eventually("another pod", || {
+            let now = cluster.api.get("pods", name);
+            !hash(&now).is_null() && hash(&now) != hash(&mirror) && is_ready(&now["status"])
+        })
+        .await;
+    assert_eq!(cluster.running().len(), 1);
+    std::fs::remove_file(dir.path().join("s.yaml")).expect("removed");
+    cluster.api.eventually("gone", || cluster.api.get("pods", name).is_null() && cluster.is_empty()).await;
+}
+
 /// A machine that is out of memory as long as it is told so.
 struct Strained {
     facts: crate::os::MachineFacts,

@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub storage_directory: PathBuf,
     /// Where image archives appear that are to be imported.
     pub image_directory: Option<PathBuf>,
+    /// Where files lie that describe static pods.
+    pub static_pod_directory: Option<PathBuf>,
     /// The cluster's name server, which pods are given.
     pub cluster_dns: Option<IpAddr>,
     /// Such as `cluster.local`.

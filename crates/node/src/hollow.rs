@@ -41,6 +41,7 @@ pub fn config(name: &str, number: u16) -> NodeConfig {
         log_directory: format!("/hollow/{name}/logs").into(),
         storage_directory: format!("/hollow/{name}/storage").into(),
         image_directory: None,
+        static_pod_directory: None,
         cluster_dns: None,
         cluster_domain: "cluster.local".to_owned(),
         max_pods: 110,

@@ -22,6 +22,7 @@ mod pressure;
 mod probe;
 mod references;
 mod server;
+mod static_pods;
 mod stats;
 mod status_writer;
 mod volumes;

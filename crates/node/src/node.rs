@@ -26,6 +26,7 @@ use crate::pod::mailbox::Registry;
 use crate::pod::status::Ending;
 use crate::pressure::Pressure;
 use crate::references::References;
+use crate::static_pods::Statics;
 use crate::stats::Rates;
 use crate::status_writer::StatusWriter;
 
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) images: Images,
     pub(crate) writer: StatusWriter,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) statics: Arc<Statics>,
     pub(crate) registry: Registry,
 }
 

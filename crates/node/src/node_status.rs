@@ -433,6 +433,7 @@ mod tests {
             log_directory: "/none".into(),
             storage_directory: "/s".into(),
             image_directory: None,
+            static_pod_directory: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".into(),
             max_pods: 110,

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::metrics::{Measure, Metrics};
 use crate::pod::facts;
 use crate::pod::status::RESIZES;
+use crate::static_pods::Statics;
 
 /// How long a status that only says "not yet" is held back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,11 +41,14 @@ struct Shared {
     news: Notify,
     world: WorldRef,
     metrics: Arc<Metrics>,
+    statics: Arc<Statics>,
 }
 
 struct Entry {
     namespace: String,
     name: String,
+    /// The mirror that was written to last.
+    object: Option<String>,
     wanted: Arc<PodStatus>,
     cause: Option<TraceContext>,
     /// Counts the statuses wanted; the newest is wanted number `version`.
@@ -61,6 +65,8 @@ struct Entry {
 /// One write under way.
 struct Job {
     uid: String,
+    /// The object's own UID: that of a mirror is not its pod's.
+    object: String,
     namespace: String,
     name: String,
     status: Arc<PodStatus>,
@@ -70,8 +76,8 @@ struct Job {
 }
 
 impl StatusWriter {
-    pub(crate) fn new(client: Client, world: WorldRef, metrics: Arc<Metrics>) -> Self {
-        let shared = Shared { entries: Mutex::default(), news: Notify::new(), world: world.clone(), metrics };
+    pub(crate) fn new(client: Client, world: WorldRef, metrics: Arc<Metrics>, statics: Arc<Statics>) -> Self {
+        let shared = Shared { entries: Mutex::default(), news: Notify::new(), world: world.clone(), metrics, statics };
         let shared = Arc::new(shared);
         let task = AbortOnDrop(world.spawn("pod statuses", Box::pin(work(shared.clone(), client))));
         Self { shared, _task: Arc::new(Mutex::new(task)) }
@@ -84,6 +90,7 @@ impl StatusWriter {
         let entry = entries.entry(facts::uid(pod).to_owned()).or_insert_with(|| Entry {
             namespace: facts::namespace(pod).to_owned(),
             name: facts::name(pod).to_owned(),
+            object: None,
             wanted: Arc::default(),
             cause: None,
             version: 0,
@@ -105,6 +112,16 @@ impl StatusWriter {
         entry.wanted = Arc::new(status);
         entry.cause = cause;
         drop(entries);
+        self.shared.news.notify_one();
+    }
+
+    /// What the API shows of a static pod may be new, and know nothing yet.
+    pub(crate) fn again(&self, uid: &str) {
+        let object = self.shared.statics.mirror_of(uid);
+        if let Some(entry) = self.shared.entries.lock().get_mut(uid).filter(|entry| entry.object != object) {
+            (entry.object, entry.last) = (object, None);
+            entry.version += 1;
+        }
         self.shared.news.notify_one();
     }
 
@@ -169,6 +186,8 @@ impl Shared {
             if entry.under_way || *entry.written.borrow() >= entry.version {
                 continue;
             }
+            let object = if self.statics.contains(uid) { self.statics.mirror_of(uid) } else { Some(uid.clone()) };
+            let Some(object) = object else { continue };
             if entry.due > now {
                 next = Some(next.unwrap_or(Duration::MAX).min(entry.due - now));
             } else if entry.last.as_ref() == Some(&entry.wanted) {
@@ -177,6 +196,7 @@ impl Shared {
                 entry.under_way = true;
                 jobs.push(Job {
                     uid: uid.clone(),
+                    object,
                     namespace: entry.namespace.clone(),
                     name: entry.name.clone(),
                     status: entry.wanted.clone(),
@@ -200,7 +220,7 @@ impl Shared {
                 entry.written.send_replace(job.version);
             }
             // It is gone, or another pod has taken its name: there is nobody left to write about.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
+            Err(error) if (error.is_not_found() || error.is_conflict()) && !self.statics.contains(&job.uid) => {
                 entry.written.send_replace(u64::MAX);
             }
             Err(error) => {
@@ -214,7 +234,7 @@ impl Shared {
 }
 
 async fn write(client: &Client, job: &Job) -> Result<(), ClientError> {
-    let body = patch(&job.uid, job.last.as_deref(), &job.status);
+    let body = patch(&job.object, job.last.as_deref(), &job.status);
     client.namespaced::<Pod>(&job.namespace).patch_status(&job.name, &Patch::Strategic(body)).await.map(drop)
 }
 

@@ -216,6 +216,7 @@ fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, Start
         log_directory: who.data.join("logs"),
         storage_directory: who.data.join("storage"),
         image_directory: Some(who.data.join("images")),
+        static_pod_directory: Some(who.data.join("static-pods")),
         cluster_dns: flags.runs(Part::Dns).then_some(who.cluster.cluster_dns),
         cluster_domain: who.cluster.cluster_domain.clone(),
         max_pods: 110,

@@ -20,6 +20,8 @@ pub(crate) mod key {
     pub(crate) const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub(crate) const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub(crate) const RESOURCES: &str = "skiff.io/container.resources";
+    /// In the API, on what stands for a pod that a file describes: that pod's UID.
+    pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
     pub(crate) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 }
 
@@ -52,9 +54,14 @@ pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The pod's UID.
+/// The pod's UID on this node; for a mirror that of its static pod.
 pub(crate) fn uid(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or_default()
+    mirrored(pod).or(pod.metadata.uid.as_deref()).unwrap_or_default()
+}
+
+/// The UID of the static pod that this object of the API shows, if it does.
+pub(crate) fn mirrored(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(key::MIRROR).map(String::as_str)
 }
 
 /// `NAME_NAMESPACE(UID)`, as upstream's messages name a pod.

@@ -51,6 +51,15 @@ impl Manager {
         let manager = Arc::downgrade(self);
         pods.on(move |change: &Change<'_, Pod>| {
             let Some(manager) = manager.upgrade() else { return };
+            let statics = &manager.node.statics;
+            match (change.new, change.old) {
+                (Some(pod), _) if facts::mirrored(pod).is_some() => {
+                    statics.saw(pod);
+                    return manager.node.writer.again(facts::uid(pod));
+                }
+                (None, Some(old)) if facts::mirrored(old).is_some() => return statics.lost(old),
+                _ => {}
+            }
             match (change.new, change.old) {
                 (Some(pod), _) => manager.has(pod, change.trace),
                 (None, Some(old)) => manager.removed(facts::uid(old), change.trace),
@@ -70,6 +79,24 @@ impl Manager {
         }
     }
 
+    /// A file describes this pod; it begins when no other of its name runs any more.
+    pub(crate) fn has_static(&self, pod: &Arc<Pod>) {
+        let mut state = self.state.lock();
+        let place = (facts::namespace(pod), facts::name(pod));
+        let taken = state.workers.values().any(|entry| {
+            let (other, _) = entry.mailbox.pod();
+            (facts::namespace(&other), facts::name(&other)) == place
+        });
+        if !taken && !state.done.contains(facts::uid(pod)) {
+            self.begin(&mut state, Mailbox::new(pod.clone(), false, None));
+        }
+    }
+
+    /// No file describes this pod any more.
+    pub(crate) fn ends_static(&self, uid: &str) {
+        self.removed(uid, None);
+    }
+
     fn removed(&self, uid: &str, cause: Option<TraceContext>) {
         let mut state = self.state.lock();
         state.done.remove(uid);
@@ -82,7 +109,7 @@ impl Manager {
         let (pod, _) = mailbox.pod();
         let uid = facts::uid(&pod).to_owned();
         let worker = Worker::new(self.node.clone(), mailbox.clone());
-        let (all, own) = (Arc::downgrade(&self.state), uid.clone());
+        let (all, own, statics) = (Arc::downgrade(&self.state), uid.clone(), self.node.statics.clone());
         let task = async move {
             worker.run().await;
             let Some(all) = all.upgrade() else { return };
@@ -91,6 +118,8 @@ impl Manager {
             if ended.is_some_and(|entry| !entry.mailbox.pod().1) {
                 state.done.insert(own);
             }
+            drop(state);
+            statics.look();
         };
         let task = AbortOnDrop(self.node.world.spawn("pod", Box::pin(task)));
         state.workers.insert(uid, Entry { mailbox, _task: task });

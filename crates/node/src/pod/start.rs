@@ -223,7 +223,9 @@ impl Worker {
             reason: "timed out".to_owned(),
         };
         let referenced = self.referenced(pod).await.ok_or_else(|| Refusal::Config(unknown()))?;
-        node.services.synced().wait().await;
+        if !node.statics.contains(&self.uid) {
+            node.services.synced().wait().await;
+        }
         let about = node.about(pod, &container.name);
         let (name, policy) = (container.image.as_deref().unwrap_or_default(), container.image_pull_policy.as_deref());
         let image = images::ensure(&node, &about, name, policy, &referenced).await.map_err(Refusal::Image)?;
