@@ -43,7 +43,16 @@ pub fn check(value: &mut Value, ty: TypeRef<'_>) -> Result<Vec<String>, Misfit> 
 
 /// `strict decoding error: ...`, of messages about unknown and duplicate fields.
 pub fn strict_message(faults: &[String]) -> String {
-    format!("strict decoding error: {}", faults.join(", "))
+    // What a reader of YAML finds is one error of many lines.
+    let (lines, fields): (Vec<_>, Vec<_>) = faults.iter().cloned().partition(|fault| fault.starts_with("line "));
+    let lines = (!lines.is_empty()).then(|| yaml_message(&lines));
+    let all: Vec<String> = lines.into_iter().chain(fields).collect();
+    format!("strict decoding error: {}", all.join(", "))
+}
+
+/// Lines of a YAML document that say something twice.
+pub fn yaml_message(lines: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))
 }
 
 /// 400: a body that said what it is, but is not.

@@ -154,6 +154,18 @@ impl Object {
         self.trace
     }
 
+    /// The member `apiVersion`, empty where there is none.
+    pub fn api_version(&self) -> &str {
+        let version = || {
+            let head = &self.bytes[..self.kind as usize];
+            let first = head.get(1..).is_some_and(|rest| rest.starts_with(VERSION));
+            let rest = &head[if first { 1 } else { member(head, VERSION.strip_suffix(b":\"")?)? }..];
+            let value = rest.strip_prefix(VERSION)?;
+            std::str::from_utf8(&value[..memchr::memchr(b'"', value)?]).ok()
+        };
+        version().unwrap_or_default()
+    }
+
     /// The size of [`Object::write_json`]'s output in bytes, at most.
     pub fn json_size(&self) -> usize {
         self.bytes.len() + 44
@@ -170,7 +182,6 @@ impl Object {
 
     /// Appends the JSON as an item of a list, which says `apiVersion` and `kind` for all of its items.
     pub fn write_item(&self, out: &mut BytesMut) {
-        const VERSION: &[u8] = b"\"apiVersion\":\"";
         let (kind, splice) = (self.kind as usize, self.splice as usize);
         out.reserve(self.json_size());
         // Few kinds have a member that sorts before `apiVersion`.
@@ -239,6 +250,9 @@ impl Object {
         Ok(typed)
     }
 }
+
+/// How the member begins that tells an object's version.
+const VERSION: &[u8] = b"\"apiVersion\":\"";
 
 /// Compact JSON with sorted keys: what is stored. `serde_json`'s map is a `BTreeMap` here (its `preserve_order` feature
 /// stays off, which a test checks), so that plain serialization is canonical.

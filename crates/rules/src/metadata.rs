@@ -59,6 +59,16 @@ pub fn validate_update(new: &Value, old: &Value) -> FieldErrors {
     faults
 }
 
+/// Faults of the `labels` or `annotations` in a metadata.
+pub fn faults_of(metadata: &Value, name: &str) -> FieldErrors {
+    let (path, mut faults) = (FieldPath::new("metadata"), FieldErrors::new());
+    match name {
+        "labels" => labels(metadata, name, &path, &mut faults),
+        _ => annotations(metadata, &path.child(name), &mut faults),
+    }
+    faults
+}
+
 /// A fault unless the two are the same.
 pub(crate) fn immutable(new: &Value, old: &Value, path: &FieldPath, faults: &mut FieldErrors) {
     if new != old {

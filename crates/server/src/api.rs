@@ -37,6 +37,7 @@ use crate::resource::Served;
 use crate::resource::catalog::Catalog;
 use crate::respond::body::full;
 use crate::view::CacheView;
+use crate::webhooks::client::HookClient;
 use crate::write::leases::Leases;
 use crate::{deadline, error, respond, verbs};
 
@@ -55,6 +56,8 @@ pub struct Api {
     pub(crate) flow: Option<Arc<FlowControl>>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) audit: Option<Arc<Audit>>,
+    /// The way to conversion webhooks.
+    pub(crate) hooks: HookClient,
     /// The server is about to end.
     pub(crate) stopping: AtomicBool,
     /// What runs as long as the server does.
@@ -105,6 +108,7 @@ impl Api {
         let (reads, writes) = config.max_in_flight;
         let flow = config.priority_and_fairness.then(|| FlowControl::new(world.clone(), reads + writes));
         let api = Arc::new(Self {
+            hooks: HookClient::new(world.clone(), "kube-apiserver"),
             config,
             store,
             world,
@@ -332,7 +336,7 @@ impl Api {
                 Some(limit) => response.map(|body| held::hold(body, call.permit, &*self.world, limit)),
                 None => response,
             }),
-            Answer::Object(code, object) => respond::object(&call, code, &object),
+            Answer::Object(code, object) => respond::object(&call, code, &*call.in_version(&object).await?),
             Answer::Tree(code, tree) => {
                 if tree.get("kind").is_some_and(|kind| kind == "Status") {
                     told.status = Some(tree.clone());
@@ -399,7 +403,7 @@ impl Api {
 async fn recorded_body(call: &Call, record: &Record, answer: Answer) -> Result<Answer, Status> {
     match answer {
         Answer::Object(code, object) => {
-            record.response(call.show(&object)?);
+            record.response(call.show(&object).await?);
             Ok(Answer::Object(code, object))
         }
         Answer::Tree(code, tree) => {
@@ -489,7 +493,9 @@ fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query:
         return Ok(Accept::JSON);
     }
     let routed = !served.resource.custom;
-    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true, routed };
+    // Questions are answered as such.
+    let tables = target.verb != "create" || target.subresource.is_empty() && served.resource.cache.is_some();
+    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true, tables, routed };
     let pretty = query.get("pretty").map(|_| query.flag("pretty"));
     Accept::negotiate(headers, pretty, offer)
 }

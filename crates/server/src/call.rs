@@ -12,7 +12,7 @@ use skiff_store::Revision;
 
 use crate::api::Api;
 use crate::audit::Record;
-use crate::cache::ResourceCache;
+use crate::cache::{Entry, ResourceCache, Sorted, namespace_range};
 use crate::chain::{Notes, User};
 use crate::error;
 use crate::flow::Permit;
@@ -129,10 +129,36 @@ impl Call {
     }
 
     /// An object as this request's version shows it, with its resourceVersion.
-    pub(crate) fn show(&self, object: &Object) -> Result<Value, Status> {
+    pub(crate) async fn show(&self, object: &Arc<Object>) -> Result<Value, Status> {
+        self.shown(&*self.in_version(object).await?)
+    }
+
+    /// The same for an object that no webhook needs to convert any more.
+    pub(crate) fn shown(&self, object: &Object) -> Result<Value, Status> {
         let mut value = object.to_value().map_err(Status::internal)?;
         self.served.version.conversion.to_served(&mut value);
         Ok(value)
+    }
+
+    /// An object in this request's version, where a webhook converts.
+    pub(crate) async fn in_version(&self, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
+        let (Served { resource, version }, meta) = (&self.served, object.meta());
+        let Some(webhook) = resource.webhook.as_ref().filter(|_| object.api_version() != version.api_version) else {
+            return Ok(object.clone());
+        };
+        let key = self.served.key(&meta.namespace, &meta.name);
+        let entry = self.cache()?.entry(&key, object.revision());
+        let entry = entry.unwrap_or_else(|| Arc::new(Entry::of(&key, object.clone())));
+        let found = self.api.entries_in(webhook, vec![entry], &version.api_version).await?;
+        Ok(found.first().map_or_else(|| object.clone(), |entry| entry.object().clone()))
+    }
+
+    /// What is listed of a snapshot, in this request's version, where a webhook converts.
+    pub(crate) async fn stretch(&self, items: Sorted<Entry>) -> Result<Sorted<Entry>, Status> {
+        let Served { resource, version } = &self.served;
+        let Some(webhook) = &resource.webhook else { return Ok(items) };
+        let (from, to) = namespace_range(&items, resource.namespaced, self.namespace());
+        self.api.stretch_in(webhook, items.range(from, to), &version.api_version).await
     }
 
     /// Who owns the fields this request sets: `fieldManager`, or what stands before the first slash of the user agent.

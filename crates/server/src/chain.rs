@@ -245,13 +245,20 @@ pub struct AdmissionRequest<'a> {
 }
 
 /// An object on its way has other forms: the same objects are served in several versions, some in several groups.
+#[async_trait]
 pub trait Forms: Send + Sync {
     /// What else the object's resource and kind are called.
     fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)>;
     /// From the form of the request to that of an equivalent.
-    fn convert(&self, object: &mut Value, to: &GroupVersionResource);
+    ///
+    /// # Errors
+    /// When the webhook that converts the kind cannot.
+    async fn convert(&self, object: &mut Value, to: &GroupVersionResource) -> Result<(), Status>;
     /// From the form of an equivalent to that of the request.
-    fn restore(&self, object: &mut Value, from: &GroupVersionResource);
+    ///
+    /// # Errors
+    /// As [`Forms::convert`].
+    async fn restore(&self, object: &mut Value, from: &GroupVersionResource) -> Result<(), Status>;
     /// An object that was changed by others, fitting its kind and defaulted.
     ///
     /// # Errors

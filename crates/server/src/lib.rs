@@ -13,6 +13,7 @@ mod cache;
 mod call;
 pub mod chain;
 pub mod config;
+mod conversion;
 mod deadline;
 mod definitions;
 pub mod encryption;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use skiff_client::Body;
 use skiff_meta::Status;
 
@@ -81,11 +81,18 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
 
 /// A document of discovery in the form asked for.
 fn negotiated(headers: &HeaderMap, json: Bytes) -> Result<(&'static str, Bytes), Status> {
-    let offer = Offer { protobuf: true, stream: false, list: false, shapes: false, routed: true };
+    let offer = Offer { protobuf: true, stream: false, list: false, shapes: false, tables: false, routed: true };
     let accept = Accept::negotiate(headers, Some(false), offer)?;
     let bytes = match accept.encoding {
         Encoding::Json => json,
-        _ => respond::encode::tree(&serde_json::from_slice(&json).map_err(Status::internal)?, accept)?,
+        encoding => {
+            let mut tree: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
+            if encoding == Encoding::Protobuf {
+                // Documents of the core group do not say it, envelopes do.
+                tree["apiVersion"] = json!("v1");
+            }
+            respond::encode::tree(&tree, accept)?
+        }
     };
     Ok((accept.encoding.content_type(), bytes))
 }

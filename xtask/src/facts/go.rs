@@ -256,5 +256,6 @@ fn package_of(name: &str) -> Option<(String, &str)> {
 
 /// Options come in core's `v1`, the other types in a group of their own.
 fn gvk_of(name: &str) -> String {
-    if name.ends_with("Options") { "/v1".to_owned() } else { "meta.k8s.io/v1".to_owned() }
+    let own = name.rsplit('.').next().is_some_and(|name| name.starts_with("Partial"));
+    if own { "meta.k8s.io/v1".to_owned() } else { "/v1".to_owned() }
 }

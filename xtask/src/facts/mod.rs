@@ -17,12 +17,17 @@ use openapi::{Property, Shape, TypeRef};
 
 /// Types that no document shows but clients send or ask for.
 const NOT_IN_OPENAPI: &[&str] = &[
+    "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.CreateOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.GetOptions",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.GroupVersionForDiscovery",
     "io.k8s.apimachinery.pkg.apis.meta.v1.ListOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
     "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList",
     "io.k8s.apimachinery.pkg.apis.meta.v1.PatchOptions",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.ServerAddressByClientCIDR",
     "io.k8s.apimachinery.pkg.apis.meta.v1.UpdateOptions",
 ];
 

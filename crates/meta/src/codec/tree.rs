@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
 
 /// Most duplicates that are told; a body with more is refused all the same.
 const MAX_TOLD: usize = 100;
@@ -12,6 +13,8 @@ const MAX_TOLD: usize = 100;
 #[derive(Default)]
 pub(super) struct Builder {
     path: String,
+    /// Tell lines instead of paths, as readers of YAML do.
+    by_line: bool,
     pub(super) duplicates: Vec<String>,
     /// Members to look out for.
     pub(super) wanted: Vec<String>,
@@ -20,14 +23,22 @@ pub(super) struct Builder {
 }
 
 impl Builder {
+    /// One that tells lines.
+    pub(super) fn by_line() -> Self {
+        Self { by_line: true, ..Self::default() }
+    }
+
     /// One that notes when these members come.
     pub(super) fn on_the_watch(wanted: Vec<String>) -> Self {
         Self { wanted, ..Self::default() }
     }
 
-    fn note(&mut self, key: &str) {
+    fn note(&mut self, key: &str, line: u64) {
         let dot = if self.path.is_empty() { "" } else { "." };
-        let message = format!("duplicate field {:?}", format!("{}{dot}{key}", self.path));
+        let message = match self.by_line {
+            true => format!("line {line}: key {key:?} already set in map"),
+            false => format!("duplicate field {:?}", format!("{}{dot}{key}", self.path)),
+        };
         if self.duplicates.len() < MAX_TOLD && !self.duplicates.contains(&message) {
             self.duplicates.push(message);
         }
@@ -91,9 +102,14 @@ impl<'de> Visitor<'de> for &mut Builder {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         let parent = self.path.len();
-        while let Some(Key(key)) = access.next_key()? {
+        loop {
+            let next = match self.by_line {
+                true => access.next_key::<Spanned<Key>>()?.map(|key| (key.value.0, key.referenced.line())),
+                false => access.next_key::<Key>()?.map(|key| (key.0, 0)),
+            };
+            let Some((key, line)) = next else { return Ok(Value::Object(members)) };
             if members.contains_key(&key) {
-                self.note(&key);
+                self.note(&key, line);
             }
             if parent > 0 {
                 self.path.push('.');
@@ -104,7 +120,6 @@ impl<'de> Visitor<'de> for &mut Builder {
             self.path.truncate(parent);
             members.insert(key, member);
         }
-        Ok(Value::Object(members))
     }
 }
 

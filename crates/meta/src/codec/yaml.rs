@@ -36,7 +36,12 @@ fn options() -> serde_saphyr::Options {
 /// When the text is no YAML, has several documents, or grows beyond bounds.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::Utf8(e.valid_up_to()))?;
-    let mut builder = Builder::default();
+    let decoded = read(text, Builder::default())?;
+    // Lines are looked for only where there is something to tell.
+    if decoded.duplicates.is_empty() { Ok(decoded) } else { read(text, Builder::by_line()) }
+}
+
+fn read(text: &str, mut builder: Builder) -> Result<Decoded, DecodeError> {
     let result = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
         builder.deserialize(deserializer)
     });
@@ -99,7 +104,8 @@ mod tests {
     fn duplicates_are_told() {
         let decoded = decode(b"a: 1\nb:\n- c: 1\n  c: 2\na: 2\n").unwrap();
         assert_eq!(decoded.value, json!({"a": 2, "b": [{"c": 2}]}));
-        assert_eq!(decoded.duplicates, ["duplicate field \"b[0].c\"", "duplicate field \"a\""]);
+        let lines = ["line 4: key \"c\" already set in map", "line 5: key \"a\" already set in map"];
+        assert_eq!(decoded.duplicates, lines);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
 
@@ -11,12 +12,17 @@ use crate::chain::{Admission, AdmissionRequest, Extra, Forms, Notes, Operation, 
 /// Objects that are called by one name only, and fit.
 pub(crate) struct OneForm;
 
+#[async_trait]
 impl Forms for OneForm {
     fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)> {
         Vec::new()
     }
-    fn convert(&self, _object: &mut Value, _to: &GroupVersionResource) {}
-    fn restore(&self, _object: &mut Value, _from: &GroupVersionResource) {}
+    async fn convert(&self, _object: &mut Value, _to: &GroupVersionResource) -> Result<(), Status> {
+        Ok(())
+    }
+    async fn restore(&self, _object: &mut Value, _from: &GroupVersionResource) -> Result<(), Status> {
+        Ok(())
+    }
     fn fit(&self, object: Value) -> Result<Value, Status> {
         Ok(object)
     }

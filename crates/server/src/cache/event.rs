@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use skiff_meta::Object;
+use skiff_meta::{Object, Status};
 use skiff_store::Revision;
 
 use super::entry::Entry;
@@ -43,12 +43,15 @@ pub(crate) struct Event {
     last: OnceLock<Arc<Object>>,
     plain: [OnceLock<Bytes>; 3],
     others: Mutex<Vec<(EventType, FrameKey, Bytes)>>,
+    /// The event in other versions, or why there is none, where a webhook had to be asked.
+    pub(crate) forms: tokio::sync::Mutex<Vec<(Box<str>, Result<Arc<Event>, Status>)>>,
 }
 
 impl Event {
     /// A change; one of both sides is there.
     pub(crate) fn new(revision: Revision, current: Option<Arc<Entry>>, previous: Option<Arc<Entry>>) -> Self {
-        Self { revision, current, previous, last: OnceLock::new(), plain: Default::default(), others: Mutex::default() }
+        let (last, plain) = (OnceLock::new(), Default::default());
+        Self { revision, current, previous, last, plain, others: Mutex::default(), forms: Default::default() }
     }
 
     /// The revision of the write.

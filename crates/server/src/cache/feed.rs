@@ -5,7 +5,7 @@
 //! and arrives on the same stream: the [`Registrar`] is asked for the caches to fill before that number moves on, so
 //! whoever waits for the revision of a definition finds its resource served.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use skiff_meta::world::{AbortOnDrop, WorldExt};
 use skiff_store::{Change, KeyRange, KeyValue, RangeQuery, Revision, Store, StoreError, WatchItem, WatchQuery};
 use tokio::sync::watch;
 
-use super::{Content, Entry, ResourceCache, Unreadable, Update};
+use super::{Content, Entry, Loaded, ResourceCache, Unreadable, Update};
 
 /// Everything the server keeps lies below this.
 pub(crate) const ROOT: &str = "/registry/";
@@ -159,7 +159,7 @@ impl Feed {
 
     async fn load(&self, cache: &ResourceCache, revision: Revision) -> Result<(), StoreError> {
         let mut keys = KeyRange::prefix(cache.prefix().to_owned().into_bytes());
-        let (mut entries, mut unreadable) = (Vec::new(), BTreeMap::new());
+        let mut loaded = Loaded::default();
         loop {
             let query = RangeQuery { keys: keys.clone(), limit: PAGE, at: Some(revision) };
             let page = self.store.range(query).await?;
@@ -169,15 +169,20 @@ impl Feed {
             for pair in page.items {
                 let Some(key) = tail(cache.prefix(), &pair.key).map(Box::<str>::from) else { continue };
                 match read(cache, pair) {
-                    Ok(object) => entries.push(Entry::new(&key, object)),
-                    Err(why) => drop(unreadable.insert(key, why)),
+                    Ok((object, as_stored)) => {
+                        loaded.entries.push(Entry::new(&key, object));
+                        if !as_stored {
+                            loaded.outdated.insert(key);
+                        }
+                    }
+                    Err(why) => drop(loaded.unreadable.insert(key, why)),
                 }
             }
             if page.remaining == 0 {
                 break;
             }
         }
-        cache.load(entries, unreadable, revision);
+        cache.load(loaded, revision);
         Ok(())
     }
 
@@ -282,7 +287,7 @@ fn tail<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(key).ok()?.strip_prefix(prefix)
 }
 
-fn read(cache: &ResourceCache, pair: KeyValue) -> Result<skiff_meta::Object, Unreadable> {
+fn read(cache: &ResourceCache, pair: KeyValue) -> Result<(skiff_meta::Object, bool), Unreadable> {
     let key = pair.key.clone();
     cache.read(pair).inspect_err(|why| {
         tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something unreadable: {why}");
@@ -293,7 +298,7 @@ fn update(cache: &ResourceCache, change: Change) -> Option<Update> {
     let (key, revision) = (tail(cache.prefix(), key_of(&change))?.into(), revision_of(&change));
     let content = match change {
         Change::Put { current, .. } => match read(cache, current) {
-            Ok(object) => Content::Object(Box::new(object)),
+            Ok((object, as_stored)) => Content::Object(Box::new(object), as_stored),
             Err(why) => Content::Unreadable(why),
         },
         Change::Delete { .. } => Content::Nothing,

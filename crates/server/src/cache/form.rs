@@ -4,6 +4,8 @@
 //! envelope, JSON in another order, and objects of versions that are no longer the stored one. All of them are read;
 //! written they are in our form, which upstream reads.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::Value;
 use skiff_meta::codec::protobuf::{self, ProtobufError};
@@ -12,6 +14,7 @@ use skiff_meta::{GroupVersionKind, Object, check};
 use skiff_store::KeyValue;
 
 use crate::resource::convert::Conversion;
+use crate::resource::custom::Family;
 
 /// Begins upstream's protobuf values.
 const PROTOBUF: &[u8] = b"k8s\0";
@@ -22,6 +25,8 @@ const ENCRYPTED: &[u8] = b"k8s:enc:";
 pub(crate) struct Form {
     kept: GroupVersionKind,
     others: Vec<(String, Conversion)>,
+    /// The versions of a custom kind, whose schemas may have changed since an object was written.
+    family: Option<Arc<Family>>,
     /// How our own values begin: no member of an object sorts before `apiVersion`.
     opening: Vec<u8>,
 }
@@ -55,13 +60,22 @@ impl Form {
     /// Objects are kept as `kept`; of the versions in `others`, each converts to it.
     pub(crate) fn new(kept: GroupVersionKind, others: impl IntoIterator<Item = (String, Conversion)>) -> Self {
         let opening = format!("{{\"apiVersion\":\"{}\",", kept.api_version()).into_bytes();
-        Self { kept, others: others.into_iter().collect(), opening }
+        Self { kept, others: others.into_iter().collect(), family: None, opening }
     }
 
-    /// The object that a pair of the store holds.
-    pub(crate) fn read(&self, pair: KeyValue) -> Result<Object, Unreadable> {
+    /// The same for a custom kind with these versions.
+    pub(crate) fn of_family(self, family: Arc<Family>) -> Self {
+        Self { family: Some(family), ..self }
+    }
+
+    /// The object that a pair of the store holds, and whether the store holds it in just this form.
+    pub(crate) fn read(&self, pair: KeyValue) -> Result<(Object, bool), Unreadable> {
+        let found = pair.value.clone();
         let bytes = self.canonical(pair.value)?;
-        Ok(Object::from_canonical(bytes, pair.modified, pair.trace)?)
+        let as_found = found.trim_ascii_end() == bytes;
+        // Memory is shared with the store where it can be.
+        let bytes = if as_found { found.slice(..bytes.len()) } else { bytes };
+        Ok((Object::from_canonical(bytes, pair.modified, pair.trace)?, as_found))
     }
 
     fn canonical(&self, value: Bytes) -> Result<Bytes, Unreadable> {
@@ -76,7 +90,7 @@ impl Form {
         if value.starts_with(ENCRYPTED) {
             return Err(Unreadable::Encrypted);
         }
-        if value.starts_with(&self.opening) {
+        if self.family.is_none() && value.starts_with(&self.opening) {
             // Upstream ends JSON with a new line.
             let length = value.trim_ascii_end().len();
             return Ok(value.slice(..length));
@@ -87,6 +101,9 @@ impl Form {
     }
 
     fn convert(&self, found: &str, mut tree: Value) -> Result<Bytes, Unreadable> {
+        if let Some(family) = &self.family {
+            family.settle(&mut tree);
+        }
         if found != self.kept.api_version() {
             let known = self.others.iter().find(|(version, _)| version == found);
             let (_, conversion) = known.ok_or_else(|| Unreadable::Version(found.to_owned()))?;
@@ -128,7 +145,9 @@ mod tests {
         ];
         for value in found {
             let object = form.read(pair(value.clone())).unwrap();
+            let (object, as_found) = object;
             assert_eq!((object.canonical(), object.revision()), (&canonical, 7), "{value:?}");
+            assert_eq!(as_found, value.trim_ascii_end() == canonical, "{value:?}");
         }
     }
 

@@ -11,7 +11,7 @@ mod ring;
 mod sorted;
 mod watchers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -46,6 +46,16 @@ struct State {
     ring: Ring,
     /// What is in the store but cannot be read, and why. Whoever asks for it is told so.
     unreadable: BTreeMap<Box<str>, Unreadable>,
+    /// What the store holds in another form than it would be written in now.
+    outdated: BTreeSet<Box<str>>,
+}
+
+/// What was read when a cache was filled.
+#[derive(Default)]
+struct Loaded {
+    entries: Vec<Entry>,
+    unreadable: BTreeMap<Box<str>, Unreadable>,
+    outdated: BTreeSet<Box<str>>,
 }
 
 /// A change as the feed tells it: the tail of the key, the revision, and what the key holds now.
@@ -57,7 +67,8 @@ pub(crate) struct Update {
 
 /// What a key holds.
 pub(crate) enum Content {
-    Object(Box<Object>),
+    /// An object, and whether the store holds it in just this form.
+    Object(Box<Object>, bool),
     Nothing,
     Unreadable(Unreadable),
 }
@@ -92,13 +103,24 @@ impl ResourceCache {
             bytes: 0,
             ring: Ring::new(0),
             unreadable: BTreeMap::default(),
+            outdated: BTreeSet::default(),
         };
         Self { prefix: prefix.into(), form, reader, trigger, state: RwLock::new(state), watchers: Mutex::default() }
     }
 
-    /// The object that a pair of the store holds.
-    pub(crate) fn read(&self, pair: KeyValue) -> Result<Object, Unreadable> {
+    /// The object that a pair of the store holds, and whether the store holds it in just this form.
+    pub(crate) fn read(&self, pair: KeyValue) -> Result<(Object, bool), Unreadable> {
         self.form.read(pair)
+    }
+
+    /// Whether a write of the object with this key (its tail) that changes nothing changes how it is stored.
+    pub(crate) fn is_outdated(&self, key: &str) -> bool {
+        self.state.read().outdated.contains(key)
+    }
+
+    /// The entry with this key, if it still is of that revision.
+    pub(crate) fn entry(&self, key: &str, revision: Revision) -> Option<Arc<Entry>> {
+        self.state.read().items.get(key).filter(|entry| entry.object().revision() == revision).cloned()
     }
 
     /// 500 if the object with this key (its tail) cannot be read.
@@ -117,7 +139,7 @@ impl ResourceCache {
     pub(crate) fn recall(&self, pair: KeyValue) -> Result<Object, Status> {
         let key = pair.key.clone();
         let tail = String::from_utf8_lossy(&key[self.prefix.len().min(key.len())..]);
-        self.read(pair).map_err(|why| self.complain(&tail, &why))
+        self.read(pair).map(|(object, _)| object).map_err(|why| self.complain(&tail, &why))
     }
 
     fn complain(&self, key: &str, why: &Unreadable) -> Status {
@@ -200,7 +222,8 @@ impl ResourceCache {
     }
 
     /// Starts anew from what the store holds at `revision`. Watches end, since what happened in between is not known.
-    fn load(&self, entries: Vec<Entry>, unreadable: BTreeMap<Box<str>, Unreadable>, revision: Revision) {
+    fn load(&self, loaded: Loaded, revision: Revision) {
+        let Loaded { entries, unreadable, outdated } = loaded;
         let mut watchers = self.watchers.lock();
         let mut state = self.state.write();
         let newest = entries.iter().map(|e| e.object().revision()).max().unwrap_or(0);
@@ -209,6 +232,7 @@ impl ResourceCache {
         state.items = Sorted::from_sorted(entries.into_iter().map(Arc::new));
         state.ring = Ring::new(revision);
         state.unreadable = unreadable;
+        state.outdated = outdated;
         watchers.clear();
     }
 
@@ -223,8 +247,17 @@ impl ResourceCache {
                 if !state.unreadable.is_empty() {
                     state.unreadable.remove(&key);
                 }
+                if !state.outdated.is_empty() {
+                    state.outdated.remove(&key);
+                }
                 let current = match content {
-                    Content::Object(object) => Some(Arc::new(Entry::new(&key, *object))),
+                    Content::Object(object, as_stored) => {
+                        let entry = Arc::new(Entry::new(&key, *object));
+                        if !as_stored {
+                            state.outdated.insert(key.clone());
+                        }
+                        Some(entry)
+                    }
                     Content::Nothing => None,
                     Content::Unreadable(why) => {
                         // Nobody can be told of it, so all must ask anew, and will hear why.
@@ -288,7 +321,7 @@ mod tests {
     fn put(name: &str, revision: Revision) -> Update {
         let bytes = format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\",\"uid\":\"u-{name}\"}}}}");
         let object = Object::from_canonical(bytes.into(), revision, None).unwrap();
-        Update { key: format!("n/{name}").into(), revision, content: Content::Object(Box::new(object)) }
+        Update { key: format!("n/{name}").into(), revision, content: Content::Object(Box::new(object), true) }
     }
 
     fn gone(key: &str, revision: Revision) -> Update {

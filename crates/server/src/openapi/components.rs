@@ -5,6 +5,8 @@ use skiff_api::facts::{Facts, facts};
 use skiff_meta::schema::{Field, ListType, Scalar, Type, TypeId};
 use skiff_meta::{GroupVersion, GroupVersionKind};
 
+use super::words;
+
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
@@ -60,7 +62,11 @@ impl<'a> Components<'a> {
         let facts = self.facts;
         let Type::Struct(s) = facts.graph().get(id) else { return json!({}) };
         let mut schema = json!({ "type": "object" });
-        let properties: Map<_, _> = s.fields.iter().map(|f| (f.name.clone(), self.property(f))).collect();
+        let name = s.name.rsplit('.').next().unwrap_or_default();
+        if let Some(words) = words::of_type(name) {
+            schema["description"] = words.into();
+        }
+        let properties: Map<_, _> = s.fields.iter().map(|f| (f.name.clone(), self.property(name, f))).collect();
         let required: Vec<&str> = s.fields.iter().filter(|f| f.required).map(|f| &*f.name).collect();
         if !properties.is_empty() {
             schema["properties"] = properties.into();
@@ -86,17 +92,22 @@ impl<'a> Components<'a> {
         }
     }
 
-    fn property(&mut self, field: &Field) -> Value {
+    fn property(&mut self, of: &str, field: &Field) -> Value {
         let mut schema = self.of_type(field.ty, field.go.named);
         let default = field.default.clone();
         let patch = &field.patch;
         let granular = self.is_granular(field.ty);
-        if schema.get("$ref").is_some() && (default.is_some() || patch.retain_keys || granular) {
+        let words = words::of_member(of, &field.name);
+        let beside = default.is_some() || patch.retain_keys || granular || words.is_some();
+        if schema.get("$ref").is_some() && beside {
             // Nothing may stand beside a reference.
             schema = json!({ "allOf": [schema] });
         }
         if let Some(default) = default {
             schema["default"] = default;
+        }
+        if let Some(words) = words {
+            schema["description"] = words.into();
         }
         if granular {
             schema["x-kubernetes-map-type"] = "granular".into();

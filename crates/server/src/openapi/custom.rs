@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use skiff_meta::GroupVersionKind;
 
-use super::CustomKind;
 use super::components::{Components, gvk_json, meta};
 use super::paths::{Resource, Subresource};
+use super::{CustomKind, words};
 
 const VERBS: &[&str] = skiff_api::kinds::ALL_VERBS;
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
@@ -54,23 +54,27 @@ fn object_schema(schema: Option<&Value>, gvk: &GroupVersionKind, components: &mu
         .filter(|s| s.is_object())
         .cloned()
         .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-    schema["properties"]["apiVersion"] = json!({"type": "string"});
-    schema["properties"]["kind"] = json!({"type": "string"});
-    schema["properties"]["metadata"] = json!({"allOf": [components.refer(&meta("ObjectMeta"))]});
+    add_common(&mut schema, "ObjectMeta", words::METADATA, components);
     schema["x-kubernetes-group-version-kind"] = json!([gvk_json(gvk)]);
     schema
 }
 
+/// Puts in what every object or list has.
+fn add_common(schema: &mut Value, metadata: &str, described: &str, components: &mut Components<'_>) {
+    for name in ["apiVersion", "kind"] {
+        schema["properties"][name] = json!({"type": "string", "description": words::of_member("", name)});
+    }
+    let metadata = components.refer(&meta(metadata));
+    schema["properties"]["metadata"] = json!({"allOf": [metadata], "description": described});
+}
+
 fn list_schema(item: &str, gvk: &GroupVersionKind, components: &mut Components<'_>) -> Value {
-    json!({
+    let mut schema = json!({
         "type": "object",
         "required": ["items"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"allOf": [components.refer(&meta("ListMeta"))]},
-            "items": {"type": "array", "items": super::components::reference(item)},
-        },
+        "properties": {"items": {"type": "array", "items": super::components::reference(item)}},
         "x-kubernetes-group-version-kind": [gvk_json(gvk)],
-    })
+    });
+    add_common(&mut schema, "ListMeta", words::LIST_METADATA, components);
+    schema
 }

@@ -4,7 +4,8 @@
 //! clients read them whole. They are made from the same tables as everything else: rows of kinds give paths, the type
 //! graph gives schemas, definitions of custom kinds give theirs. Nothing is kept: a document is written when somebody
 //! asks (some milliseconds for the largest), under an address that carries its hash, so that clients keep it for as
-//! long as it holds. Descriptions of fields are left out.
+//! long as it holds. Of fields, only
+//! those that every object has are described.
 //!
 //! The server mounts
 //! - `/openapi/v3` -> [`v3_index`],
@@ -21,6 +22,7 @@ mod paths;
 mod protobuf;
 pub(crate) mod serve;
 mod v2;
+mod words;
 
 use std::collections::BTreeSet;
 

@@ -15,6 +15,10 @@ pub(super) fn join(documents: impl Iterator<Item = Value>) -> Value {
         for (name, mut schema) in take(&mut document["components"], "schemas") {
             let extension = "x-kubernetes-group-version-kind";
             schema_in_place(&mut schema);
+            // kubectl would take what is said of one member for a denial of all others.
+            if schema["x-kubernetes-preserve-unknown-fields"] == true {
+                schema = json!({"type": "object", extension: schema[extension].take()});
+            }
             // A kind of everywhere says in each document that it is one of there.
             if let Some(Value::Array(here)) = schema.get_mut(extension).map(Value::take) {
                 let before = definitions.get(&name).and_then(|d: &Value| d[extension].as_array());

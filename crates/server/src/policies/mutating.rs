@@ -51,7 +51,7 @@ impl MutatingAdmissionPolicy {
                 Ok(None) => return Ok(Ok(())),
                 Err(why) => return Ok(Err(why)),
             };
-            match changed(mutation, form, request, object) {
+            match changed(mutation, form, request, object).await {
                 Ok(new) => *object = new,
                 Err(why) => return Ok(Err(why)),
             }
@@ -60,11 +60,16 @@ impl MutatingAdmissionPolicy {
     }
 }
 
-fn changed(mutation: Mutation, form: &Form, request: &AdmissionRequest<'_>, object: &Value) -> Result<Value, String> {
+async fn changed(
+    mutation: Mutation,
+    form: &Form,
+    request: &AdmissionRequest<'_>,
+    object: &Value,
+) -> Result<Value, String> {
     let converted = form.resource != *request.resource;
     let mut seen = object.clone();
     if converted {
-        request.forms.convert(&mut seen, &form.resource);
+        request.forms.convert(&mut seen, &form.resource).await.map_err(|status| status.message)?;
     }
     let mut new = match mutation {
         Mutation::Patch(patch) => {
@@ -77,7 +82,7 @@ fn changed(mutation: Mutation, form: &Form, request: &AdmissionRequest<'_>, obje
         }
     };
     if converted {
-        request.forms.restore(&mut new, &form.resource);
+        request.forms.restore(&mut new, &form.resource).await.map_err(|status| status.message)?;
     }
     request.forms.fit(new).map_err(|status| status.message)
 }

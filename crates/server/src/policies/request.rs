@@ -30,18 +30,9 @@ impl<'a> Shown<'a> {
         form: &Form,
         object: Option<&'a Value>,
     ) -> Result<Self, Status> {
-        let seen = |object: Option<&'a Value>| match object {
-            None => Cow::Borrowed(&NOTHING),
-            Some(object) if form.resource == *request.resource => Cow::Borrowed(object),
-            Some(object) => {
-                let mut object = object.clone();
-                request.forms.convert(&mut object, &form.resource);
-                Cow::Owned(object)
-            }
-        };
         Ok(Self {
-            object: seen(object),
-            old: seen(request.old),
+            object: seen(request, form, object).await?,
+            old: seen(request, form, request.old).await?,
             namespace: registry::namespace(request).await?,
             request: described(request, &form.resource, &form.kind),
             attributes: attributes(request),
@@ -67,6 +58,20 @@ impl<'a> Shown<'a> {
             resource: &self.attributes,
         })
     }
+}
+
+async fn seen<'a>(
+    request: &AdmissionRequest<'a>,
+    form: &Form,
+    object: Option<&'a Value>,
+) -> Result<Cow<'a, Value>, Status> {
+    let Some(object) = object else { return Ok(Cow::Borrowed(&NOTHING)) };
+    if form.resource == *request.resource {
+        return Ok(Cow::Borrowed(object));
+    }
+    let mut object = object.clone();
+    request.forms.convert(&mut object, &form.resource).await?;
+    Ok(Cow::Owned(object))
 }
 
 /// The variable `request`, without objects; `resource` and `kind` are those that the policy matched.

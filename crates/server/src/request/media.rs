@@ -92,8 +92,10 @@ pub(crate) struct Offer {
     pub(crate) stream: bool,
     /// It is a list, for which metadata is `PartialObjectMetadataList`.
     pub(crate) list: bool,
-    /// Tables and metadata are on offer.
+    /// Metadata is on offer.
     pub(crate) shapes: bool,
+    /// Tables are.
+    pub(crate) tables: bool,
     /// Of a built-in kind: upstream routes by media type before it looks at parameters, and knows no `application/*`.
     pub(crate) routed: bool,
 }
@@ -219,7 +221,7 @@ fn shape_of(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
         return None;
     }
     match shape {
-        "Table" => Some(Shape::Table),
+        "Table" => offer.tables.then_some(Shape::Table),
         "PartialObjectMetadata" if !offer.list || offer.stream => Some(Shape::Metadata),
         "PartialObjectMetadataList" if offer.list && !offer.stream => Some(Shape::Metadata),
         _ => None,
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_best_clause_on_offer_wins() {
-        let object = Offer { protobuf: true, stream: false, list: false, shapes: true, routed: false };
+        let object = Offer { protobuf: true, stream: false, list: false, shapes: true, tables: true, routed: false };
         let list = Offer { list: true, ..object };
         let custom = Offer { protobuf: false, ..list };
         let watch = Offer { stream: true, ..list };
@@ -263,6 +265,7 @@ mod tests {
             (protobuf, list, Some((Encoding::Protobuf, Shape::Whole))),
             (protobuf, custom, Some((Encoding::Json, Shape::Whole))),
             (table, list, Some((Encoding::Json, Shape::Table))),
+            (table, Offer { tables: false, ..list }, Some((Encoding::Json, Shape::Whole))),
             (table, Offer { shapes: false, ..list }, Some((Encoding::Json, Shape::Whole))),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", list, None),
             (metadata, object, Some((Encoding::Json, Shape::Metadata))),

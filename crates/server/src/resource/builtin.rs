@@ -52,7 +52,7 @@ fn resource(kind: &'static Kind, caches: &mut HashMap<String, Arc<ResourceCache>
         cache,
         storage: kind.storage_gvk(),
         custom: false,
-        selectable: kind.selectable.iter().map(|&f| f.to_owned()).collect(),
+        webhook: None,
         definition: None,
     }
 }

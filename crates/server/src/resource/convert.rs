@@ -1,12 +1,17 @@
 //! Between a version as it is served and the form in which it is stored.
 //!
-//! Most versions are stored as they are. Versions of custom kinds differ in their name only (strategy `None`). The two
-//! groups of `Event` show the same objects with some fields called otherwise.
+//! Most versions are stored as they are. Versions of custom kinds differ in their name (strategy `None`) and in what
+//! their schemas know; those that a webhook converts are as they are by the time they come here (see
+//! [`crate::conversion`]). The two groups of `Event` show the same objects with some fields called otherwise.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::custom::ByDefinition;
+
 /// How to convert.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) enum Conversion {
     /// Stored as served.
     Same,
@@ -16,6 +21,13 @@ pub(crate) enum Conversion {
         served: String,
         /// `apiVersion` as stored.
         stored: String,
+    },
+    /// Versions of a custom kind.
+    Custom {
+        /// As served.
+        served: Arc<ByDefinition>,
+        /// As stored.
+        stored: Arc<ByDefinition>,
     },
     /// `autoscaling/v1`, which knows one target only, stored as `v2`.
     AutoscalerV1,
@@ -50,14 +62,17 @@ fn set_version(object: &mut Map<String, Value>, version: &str) {
 impl Conversion {
     /// Whether stored bytes can be sent as they are.
     pub(crate) fn is_same(&self) -> bool {
-        *self == Self::Same
+        matches!(self, Self::Same)
     }
 
     /// From the stored form to the served one.
     pub(crate) fn to_served(&self, object: &mut Value) {
+        if let Self::Custom { served, .. } = self {
+            return served.adopt(object);
+        }
         let Some(object) = object.as_object_mut() else { return };
         match self {
-            Self::Same | Self::DefinitionV1beta1 => {}
+            Self::Same | Self::DefinitionV1beta1 | Self::Custom { .. } => {}
             Self::Renamed { served, .. } => set_version(object, served),
             Self::AutoscalerV1 => super::autoscaler::to_v1(object),
             Self::Members { served, members, .. } => {
@@ -73,9 +88,12 @@ impl Conversion {
 
     /// From the served form to the stored one.
     pub(crate) fn to_stored(&self, object: &mut Value) {
+        if let Self::Custom { stored, .. } = self {
+            return stored.adopt(object);
+        }
         let Some(object) = object.as_object_mut() else { return };
         match self {
-            Self::Same => {}
+            Self::Same | Self::Custom { .. } => {}
             Self::Renamed { stored, .. } => set_version(object, stored),
             Self::AutoscalerV1 => super::autoscaler::to_v2(object),
             Self::DefinitionV1beta1 => super::definition_v1beta1::to_v1(object),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use skiff_meta::schema::KindSchema;
-use skiff_meta::{GroupResource, GroupVersionKind, Object};
+use skiff_meta::{GroupResource, GroupVersionKind, Object, check};
 use skiff_rules::Rules;
 use skiff_rules::custom::{CustomRules, kind_schema};
 
@@ -13,6 +13,7 @@ use super::registry::compare_versions;
 use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
 use crate::cache::feed::ROOT;
 use crate::cache::{FieldReader, Form, ResourceCache};
+use crate::conversion::Webhook;
 use crate::tree;
 
 const ALL: &[&str] = skiff_api::kinds::ALL_VERBS;
@@ -28,31 +29,30 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
     let group = tree::text(spec, &["group"]);
     let id = GroupResource::new(group, tree::text(spec, &["names", "plural"]));
     let all = tree::at(spec, &["versions"])?.as_array()?;
+    let kind = tree::text(spec, &["names", "kind"]);
     let flag = |version: &Value, name: &str| version.get(name) == Some(&Value::Bool(true));
-    let stored = all.iter().find(|v| flag(v, "storage"))?;
-    let storage = GroupVersionKind::new(group, tree::text(stored, &["name"]), tree::text(spec, &["names", "kind"]));
+    // Compiling the rules is most of what a definition costs.
+    let family = Arc::new(Family(all.iter().map(|v| Arc::new(ByDefinition::read(group, kind, v))).collect()));
+    let stored = all.iter().zip(&family.0).find_map(|(v, shape)| flag(v, "storage").then_some(shape))?;
+    let storage = stored.gvk.clone();
     let terminating = definition.meta().deletion_timestamp.is_some();
-    // Compiling them is most of what a definition costs.
-    let rules = Arc::new(CustomRules::new(stored));
-    let rules_of = |v: &Value| if std::ptr::eq(v, stored) { rules.clone() } else { Arc::new(CustomRules::new(v)) };
-    let served = all.iter().filter(|v| flag(v, "served"));
+    let webhook = Webhook::read(spec, &family).map(Arc::new);
+    let conversion = |shape: &Arc<ByDefinition>| match webhook.is_some() || Arc::ptr_eq(shape, stored) {
+        true => Conversion::Same,
+        false => Conversion::Custom { served: shape.clone(), stored: stored.clone() },
+    };
+    let served = all.iter().zip(&family.0).filter(|(v, _)| flag(v, "served"));
     let mut versions: Vec<Arc<Version>> =
-        served.map(|v| Arc::new(version(v, rules_of(v), &storage, terminating))).collect();
+        served.map(|(v, shape)| Arc::new(version(v, shape, conversion(shape), terminating))).collect();
     versions.sort_by(|a, b| compare_versions(&b.gvk.version, &a.gvk.version));
-    let reader = field_reader(rules.clone());
-    let fields: Vec<String> = rules.selectable().map(str::to_owned).collect();
-    // A cache whose objects were read with other selectable fields is filled anew.
-    let same = |old: &Arc<Resource>| old.storage == storage && old.selectable == fields;
+    // What is in a cache was read as another specification said: it is filled anew, and those who watch come again.
+    let same = |old: &Arc<Resource>| old.definition.as_ref().is_some_and(|old| old.get("spec") == Some(spec));
     let cache = old.filter(same).and_then(|o| o.cache.clone());
     let cache = cache.unwrap_or_else(|| {
-        let form = Form::new(
-            storage.clone(),
-            all.iter().map(|version| {
-                let served = format!("{group}/{}", tree::text(version, &["name"]));
-                (served.clone(), Conversion::Renamed { served, stored: storage.api_version() })
-            }),
-        );
-        Arc::new(ResourceCache::new(&format!("{ROOT}{group}/{}/", id.resource), form, reader, None))
+        let others = family.0.iter().map(|shape| (shape.api_version(), conversion(shape)));
+        let form = Form::new(storage.clone(), others).of_family(family.clone());
+        let prefix = format!("{ROOT}{group}/{}/", id.resource);
+        Arc::new(ResourceCache::new(&prefix, form, field_reader(family.clone()), None))
     });
     Some(Resource {
         names: names(spec),
@@ -62,7 +62,7 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
         cache: Some(cache),
         storage,
         custom: true,
-        selectable: fields,
+        webhook,
         definition: Some(value),
     })
 }
@@ -80,18 +80,14 @@ fn names(spec: &Value) -> Names {
     }
 }
 
-fn version(version: &Value, rules: Arc<CustomRules>, storage: &GroupVersionKind, terminating: bool) -> Version {
-    let gvk = GroupVersionKind::new(&*storage.group, tree::text(version, &["name"]), &*storage.kind);
-    let (served, stored) = (gvk.api_version(), storage.api_version());
-    let conversion = if served == stored { Conversion::Same } else { Conversion::Renamed { served, stored } };
-    let selectable = rules.selectable().map(str::to_owned).collect();
-    let schema = kind_schema(version.pointer("/schema/openAPIV3Schema"));
+fn version(version: &Value, shape: &Arc<ByDefinition>, conversion: Conversion, terminating: bool) -> Version {
+    let gvk = shape.gvk.clone();
     Version {
         api_version: gvk.api_version(),
         verbs: if terminating { TERMINATING } else { ALL },
         subresources: subresources(version, &gvk),
-        selectable,
-        core: Arc::new(ByDefinition { rules, schema }),
+        selectable: shape.rules.selectable().map(str::to_owned).collect(),
+        core: shape.clone(),
         conversion,
         protobuf: false,
         deprecation: deprecation(version, &gvk),
@@ -129,22 +125,80 @@ fn subresources(version: &Value, gvk: &GroupVersionKind) -> Vec<Subresource> {
     all
 }
 
-fn field_reader(rules: Arc<CustomRules>) -> FieldReader {
+fn field_reader(family: Arc<Family>) -> FieldReader {
     Arc::new(move |object: &Object| match object.to_value() {
-        Ok(value) => rules.selected(&value).into(),
+        Ok(value) => family.0.iter().flat_map(|shape| shape.rules.selected(&value)).collect(),
         Err(_) => Box::default(),
     })
 }
 
+/// All versions of a custom kind, served or not.
+pub(crate) struct Family(Vec<Arc<ByDefinition>>);
+
+impl Family {
+    fn of(&self, object: &Value) -> Option<&Arc<ByDefinition>> {
+        let version = tree::text(object, &["apiVersion"]);
+        self.0.iter().find(|shape| shape.api_version() == version)
+    }
+
+    /// Drops what the schema of the object's version does not know.
+    pub(crate) fn prune(&self, object: &mut Value) {
+        if let Some(shape) = self.of(object) {
+            shape.prune(object);
+        }
+    }
+
+    /// An object as it is found in a store: its schema may have changed since it was written.
+    pub(crate) fn settle(&self, object: &mut Value) {
+        if let Some(shape) = self.of(object) {
+            shape.prune(object);
+            shape.rules.default(object);
+        }
+    }
+}
+
 /// A custom kind at one version: rules and types from its definition.
-struct ByDefinition {
-    rules: Arc<CustomRules>,
+pub(crate) struct ByDefinition {
+    gvk: GroupVersionKind,
+    rules: CustomRules,
     schema: KindSchema,
+}
+
+impl ByDefinition {
+    fn read(group: &str, kind: &str, version: &Value) -> Self {
+        Self {
+            gvk: GroupVersionKind::new(group, tree::text(version, &["name"]), kind),
+            rules: CustomRules::new(version),
+            schema: kind_schema(version.pointer("/schema/openAPIV3Schema")),
+        }
+    }
+
+    fn api_version(&self) -> String {
+        self.gvk.api_version()
+    }
+
+    /// Drops what the schema does not know. Metadata is as it was written.
+    fn prune(&self, object: &mut Value) {
+        let metadata = object.get_mut("metadata").map(Value::take);
+        // Values of other types than the schema says are judged when they are written.
+        let _ = check::check(object, self.schema.root());
+        if let (Some(metadata), Some(object)) = (metadata, object.as_object_mut()) {
+            object.insert("metadata".to_owned(), metadata);
+        }
+    }
+
+    /// Makes an object of another version one of this.
+    pub(super) fn adopt(&self, object: &mut Value) {
+        if let Some(object) = object.as_object_mut() {
+            object.insert("apiVersion".to_owned(), Value::from(self.api_version()));
+        }
+        self.prune(object);
+    }
 }
 
 impl Core for ByDefinition {
     fn rules(&self) -> &dyn Rules {
-        &*self.rules
+        &self.rules
     }
     fn schema(&self) -> Option<&KindSchema> {
         Some(&self.schema)

@@ -22,6 +22,7 @@ use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResourc
 use skiff_rules::Rules;
 
 use crate::cache::ResourceCache;
+use crate::conversion::Webhook;
 use convert::Conversion;
 
 /// One kind, as it is served.
@@ -40,8 +41,8 @@ pub(crate) struct Resource {
     pub(crate) storage: GroupVersionKind,
     /// Defined by a CustomResourceDefinition.
     pub(crate) custom: bool,
-    /// Fields by which the cache's objects can be selected.
-    pub(crate) selectable: Vec<String>,
+    /// Who converts between its versions, where they differ in more than their names.
+    pub(crate) webhook: Option<Arc<Webhook>>,
     /// The definition of a custom kind.
     pub(crate) definition: Option<Value>,
 }

@@ -154,7 +154,7 @@ pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     }
     let metadata = page.metadata();
     let objects = page.items.into_objects();
-    let trees = objects.iter().map(|o| call.show(o)).collect::<Result<Vec<Value>, Status>>()?;
+    let trees = objects.iter().map(|o| call.shown(o)).collect::<Result<Vec<Value>, Status>>()?;
     let tree = match accept.shape {
         Shape::Whole => {
             let typed = !call.served.resource.custom;

@@ -67,7 +67,7 @@ pub(crate) fn object(call: &Call, code: u16, object: &Object) -> Result<Response
         out.put_u8(b'\n');
         return Ok(whole(code, Encoding::Json.content_type(), out.freeze(), accept.gzip));
     }
-    tree(call, code, call.show(object)?)
+    tree(call, code, call.shown(object)?)
 }
 
 /// A tree, as the client wants it.

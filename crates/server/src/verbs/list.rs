@@ -124,7 +124,7 @@ pub(crate) async fn find(call: &Call, options: &ListOptions) -> Result<Found, St
     }
     // Whatever is there, at once: upstream's caches do not page it.
     let limit = if options.version == Some(0) { 0 } else { options.limit };
-    now(call, &cache, &selection, limit, "").map(Found::Page)
+    now(call, &cache, &selection, limit, "").await.map(Found::Page)
 }
 
 async fn next_page(
@@ -139,7 +139,7 @@ async fn next_page(
     }
     call.catch_up().await?;
     let Ok(revision) = Revision::try_from(token.rv) else {
-        return now(call, cache, selection, options.limit, &token.start).map(Found::Page);
+        return now(call, cache, selection, options.limit, &token.start).await.map(Found::Page);
     };
     match at_revision(call, cache, selection, options, revision, &token.start).await {
         Err(status) if status.is("Expired") => Ok(Found::Expired(self::token(-1, &token.start))),
@@ -148,10 +148,17 @@ async fn next_page(
 }
 
 /// A page of the cache, from `start` on.
-fn now(call: &Call, cache: &ResourceCache, selection: &Selection, limit: usize, start: &str) -> Result<Page, Status> {
+async fn now(
+    call: &Call,
+    cache: &ResourceCache,
+    selection: &Selection,
+    limit: usize,
+    start: &str,
+) -> Result<Page, Status> {
     let reached = call.api.feed.revision();
     let (items, changed) = cache.snapshot();
     call.check_all_readable()?;
+    let items = call.stretch(items).await?;
     let revision = reached.max(changed);
     Ok(page_of(items, revision, call.served.resource.namespaced, selection, limit, start))
 }
@@ -171,6 +178,7 @@ async fn at_revision(
         let compacted = call.api.store.compacted().await.map_err(|e| error::store(&e))?;
         if revision >= compacted {
             call.check_all_readable()?;
+            let items = call.stretch(items).await?;
             let namespaced = call.served.resource.namespaced;
             return Ok(page_of(items, revision, namespaced, selection, options.limit, start));
         }
@@ -257,7 +265,7 @@ async fn from_history(
             keys.start = KeyRange::one(pair.key.clone()).end;
             let Some(key) = std::str::from_utf8(&pair.key).ok().and_then(|k| k.strip_prefix(prefix)) else { continue };
             let key = key.to_owned();
-            let object = Arc::new(cache.recall(pair)?);
+            let object = call.in_version(&Arc::new(cache.recall(pair)?)).await?;
             if selection.matches_object(&key, &object) {
                 picked.push(object);
             }

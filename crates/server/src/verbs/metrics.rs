@@ -66,7 +66,7 @@ fn resource((plural, kind, namespaced): (&str, &str, bool)) -> Resource {
         cache: None,
         storage: gvk,
         custom: false,
-        selectable: Vec::new(),
+        webhook: None,
         definition: None,
     }
 }

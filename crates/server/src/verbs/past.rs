@@ -41,7 +41,7 @@ pub(crate) async fn list(call: &mut Call, at: &str, options: &ListOptions) -> Re
     for pair in found.items {
         let Some(key) = std::str::from_utf8(&pair.key).ok().and_then(|k| k.strip_prefix(prefix)) else { continue };
         let key = key.to_owned();
-        let object = Arc::new(cache.recall(pair)?);
+        let object = call.in_version(&Arc::new(cache.recall(pair)?)).await?;
         if selection.matches_object(&key, &object) {
             picked.push(object);
         }

@@ -32,7 +32,7 @@ pub(crate) enum Patch {
 /// Changes an object.
 pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let patch = read(call, &payload)?;
+    let (patch, repeated) = read(call, &payload)?;
     check_options(&patch, &options)?;
     if call.target.subresource == "scale" {
         return scale::patch(call, patch, &options).await;
@@ -40,11 +40,21 @@ pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, S
     let part = super::part(&call.target.subresource).ok_or_else(Status::no_such_path)?;
     let intent = Intent { dry_run: options.dry_run, part, options: options_tree("PatchOptions", &options) };
     let name = call.target.name.clone();
-    let edit = Patched { patch, options, part };
+    let edit = Patched { patch, repeated, options, part };
     Ok(replace(call, &name, &intent, &edit).await?.into_answer())
 }
 
-fn read(call: &Call, payload: &Payload) -> Result<Patch, Status> {
+/// The patch, and what it says twice, where that is told.
+fn read(call: &Call, payload: &Payload) -> Result<(Patch, Vec<String>), Status> {
+    if payload.media == "application/apply-patch+yaml" {
+        let decoded = codec::yaml::decode(&payload.bytes);
+        let decoded = decoded.map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+        return Ok((Patch::Apply(decoded.value), decoded.duplicates));
+    }
+    read_plain(call, payload).map(|patch| (patch, Vec::new()))
+}
+
+fn read_plain(call: &Call, payload: &Payload) -> Result<Patch, Status> {
     let json = || {
         codec::json::decode(&payload.bytes)
             .map(|d| d.value)
@@ -54,10 +64,6 @@ fn read(call: &Call, payload: &Payload) -> Result<Patch, Status> {
         "application/json-patch+json" => Ok(Patch::Json(payload.bytes.to_vec())),
         "application/merge-patch+json" => json().map(Patch::Merge),
         "application/strategic-merge-patch+json" if !call.served.resource.custom => json().map(Patch::Strategic),
-        "application/apply-patch+yaml" => {
-            let decoded = codec::yaml::decode(&payload.bytes);
-            decoded.map(|d| Patch::Apply(d.value)).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))
-        }
         _ if call.served.resource.custom => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
@@ -88,6 +94,8 @@ fn check_options(patch: &Patch, options: &WriteOptions) -> Result<(), Status> {
 
 struct Patched {
     patch: Patch,
+    /// What an applied document says twice.
+    repeated: Vec<String>,
     options: WriteOptions,
     part: Part,
 }
@@ -149,9 +157,11 @@ impl Patched {
         let reset = fields::reset(call, self.part);
         let writer = fields::writer(call, &manager, &reset);
         let merged = apply::apply(old, applied, version.root(), &writer, self.options.force);
+        let merged = merged.map_err(|e| e.to_status())?;
+        self.check_repeated(call)?;
         // What Go always writes belongs to nobody, but stands in what is applied as in what is posted: controllers
         // compare the two.
-        let decoded = codec::Decoded { value: merged.map_err(|e| e.to_status())?, duplicates: Vec::new() };
+        let decoded = codec::Decoded { value: merged, duplicates: Vec::new() };
         let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
         let mut new = decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"")?;
         if new.pointer("/metadata/name").is_none() {
@@ -159,6 +169,20 @@ impl Patched {
         }
         version.rules().default(&mut new);
         Ok(new)
+    }
+
+    fn check_repeated(&self, call: &mut Call) -> Result<(), Status> {
+        match self.options.validation {
+            FieldValidation::Strict if !self.repeated.is_empty() => {
+                let why = check::yaml_message(&self.repeated);
+                Err(Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}")))
+            }
+            FieldValidation::Warn => {
+                call.warnings.extend(self.repeated.iter().cloned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The body must be the object of the path.

@@ -19,6 +19,7 @@ use super::get::PATIENCE;
 use crate::api::Api;
 use crate::cache::{Event, EventType, Start, Subscription, TooOld, frame};
 use crate::call::{Answer, Call};
+use crate::conversion::Webhook;
 use crate::error;
 use crate::request::{ListOptions, Shape};
 use crate::respond::shape::Include;
@@ -46,7 +47,10 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
     let started = cache.watch(start, selection.lane(&cache));
     call.check_all_readable()?;
     let frames = match started {
-        Ok(subscription) => {
+        Ok(mut subscription) => {
+            if let Some(state) = subscription.state.take() {
+                subscription.state = Some(call.stretch(state).await?);
+            }
             let seconds = options.timeout_seconds.unwrap_or_else(|| LASTS + call.api.world.random() % LASTS);
             Watcher {
                 api: call.api.clone(),
@@ -98,6 +102,8 @@ async fn start(call: &Call, options: &ListOptions) -> Result<Start, Status> {
 /// Puts events into the bytes a client understands.
 pub(crate) struct FrameWriter {
     version: Arc<crate::resource::Version>,
+    /// Who has to make events ones of this version.
+    webhook: Option<Arc<Webhook>>,
     accept: crate::request::Accept,
     include: Include,
     api: Arc<Api>,
@@ -112,12 +118,20 @@ impl FrameWriter {
         let mut hasher = DefaultHasher::new();
         (&version.api_version, call.accept.encoding, call.accept.shape, include).hash(&mut hasher);
         let api = call.api.clone();
-        Ok(Self { version, accept: call.accept, include, api, key: hasher.finish() })
+        let webhook = call.served.resource.webhook.clone();
+        Ok(Self { version, webhook, accept: call.accept, include, api, key: hasher.finish() })
     }
 
     fn is_plain(&self) -> bool {
         let accept = crate::request::Accept { pretty: false, ..self.accept };
         respond::is_plain(accept) && self.version.conversion.is_same()
+    }
+
+    /// The event in this version; else how the watch ends.
+    async fn in_version(&self, event: Arc<Event>) -> Result<Arc<Event>, Bytes> {
+        let Some(webhook) = &self.webhook else { return Ok(event) };
+        let found = self.api.event_in(webhook, &event, &self.version.api_version).await;
+        found.map_err(|status| self.status(&status))
     }
 
     fn event(&self, event: &Event, ty: EventType) -> Bytes {
@@ -205,13 +219,14 @@ impl Watcher {
         StreamBody::new(frames).boxed_unsync()
     }
 
-    /// What the event means for this watcher, as bytes.
-    fn told(&self, event: &Event) -> Option<Bytes> {
+    /// What the event means for this watcher, as bytes; else how the watch ends.
+    async fn told(&self, event: Arc<Event>) -> Result<Option<Bytes>, Bytes> {
         if event.revision() <= self.after {
-            return None;
+            return Ok(None);
         }
-        let ty = event.seen_through(|entry| self.selection.matches(entry))?;
-        Some(self.writer.event(event, ty))
+        let event = self.writer.in_version(event).await?;
+        let ty = event.seen_through(|entry| self.selection.matches(entry));
+        Ok(ty.map(|ty| self.writer.event(&event, ty)))
     }
 
     fn frames(mut self, mut subscription: Subscription) -> impl futures::Stream<Item = Bytes> + Send + use<> {
@@ -222,8 +237,10 @@ impl Watcher {
             // What is there is told; from here on the watch costs what happens.
             drop(std::mem::take(&mut self.permit));
             for event in std::mem::take(&mut subscription.backlog) {
-                if let Some(bytes) = self.told(&event) {
-                    yield bytes;
+                match self.told(event).await {
+                    Ok(Some(bytes)) => yield bytes,
+                    Ok(None) => {}
+                    Err(end) => { yield end; return; }
                 }
             }
             let mut end = self.api.world.sleep(self.lasts).fuse();
@@ -231,21 +248,24 @@ impl Watcher {
             loop {
                 futures::select_biased! {
                     () = end => {
-                        yield self.catch_up(&mut subscription);
+                        yield self.catch_up(&mut subscription).await.unwrap_or_else(|end| end);
                         break;
                     }
                     () = tick => {
                         tick = self.api.world.sleep(BOOKMARKS).fuse();
-                        yield self.catch_up(&mut subscription);
+                        match self.catch_up(&mut subscription).await {
+                            Ok(bytes) => yield bytes,
+                            Err(end) => { yield end; break; }
+                        }
                     }
                     event = subscription.events.recv().fuse() => {
                         // The end of the queue means that this watcher was cut off.
                         let Some(event) = event else { break };
-                        let Some(first) = self.told(&event) else { continue };
-                        yield gather(first, || {
-                            let event = subscription.events.try_recv().ok()?;
-                            Some(self.told(&event).unwrap_or_default())
-                        });
+                        match self.gather(event, &mut subscription).await {
+                            Ok(bytes) if bytes.is_empty() => {}
+                            Ok(bytes) => yield bytes,
+                            Err(end) => { yield end; break; }
+                        }
                     }
                 }
             }
@@ -284,30 +304,30 @@ impl Watcher {
 
     /// All that waits, and a bookmark where wanted. Every event up to the feed's revision is in the queue before the
     /// feed says so, so the bookmark promises nothing that was not sent.
-    fn catch_up(&self, subscription: &mut Subscription) -> Bytes {
+    async fn catch_up(&self, subscription: &mut Subscription) -> Result<Bytes, Bytes> {
         let reached = self.api.feed.revision();
         let mut all = BytesMut::new();
         while let Ok(event) = subscription.events.try_recv() {
-            all.put_slice(&self.told(&event).unwrap_or_default());
+            all.put_slice(&self.told(event).await?.unwrap_or_default());
         }
         // Cut off: what was lost must not be promised.
         if self.bookmarks && !subscription.events.is_closed() {
             all.put_slice(&self.writer.bookmark(reached, false));
         }
-        all.freeze()
+        Ok(all.freeze())
     }
-}
 
-/// Joins what waits in the queue into one chunk; a single frame is passed on uncopied.
-fn gather(first: Bytes, mut next: impl FnMut() -> Option<Bytes>) -> Bytes {
-    let Some(second) = next() else { return first };
-    let mut all = BytesMut::with_capacity(first.len() + second.len());
-    all.put_slice(&first);
-    all.put_slice(&second);
-    while all.len() < CHUNK
-        && let Some(more) = next()
-    {
-        all.put_slice(&more);
+    /// The event and what waits behind it in one chunk; a single frame is passed on uncopied.
+    async fn gather(&self, event: Arc<Event>, subscription: &mut Subscription) -> Result<Bytes, Bytes> {
+        let mut first = self.told(event).await?.unwrap_or_default();
+        let mut all = BytesMut::new();
+        while all.len() < CHUNK
+            && let Ok(event) = subscription.events.try_recv()
+        {
+            let Some(more) = self.told(event).await? else { continue };
+            all.put_slice(&std::mem::take(&mut first));
+            all.put_slice(&more);
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
     }
-    all.freeze()
 }

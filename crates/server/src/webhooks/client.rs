@@ -74,13 +74,15 @@ struct Place {
 /// The client.
 pub(crate) struct HookClient {
     world: WorldRef,
+    /// What it calls itself.
+    agent: &'static str,
     trust: Mutex<HashMap<[u8; 32], Arc<ClientConfig>>>,
     idle: Mutex<HashMap<String, Vec<Sender>>>,
 }
 
 impl HookClient {
-    pub(crate) fn new(world: WorldRef) -> Self {
-        Self { world, trust: Mutex::default(), idle: Mutex::default() }
+    pub(crate) fn new(world: WorldRef, agent: &'static str) -> Self {
+        Self { world, agent, trust: Mutex::default(), idle: Mutex::default() }
     }
 
     /// Posts `body`, JSON, and gives the answer's body.
@@ -109,7 +111,7 @@ impl HookClient {
         let key = format!("{} {}:{} {print:x?}", place.name, place.host, place.port);
         while let Some(mut sender) = self.kept(&key) {
             // A server may have closed it just now: then nothing was heard.
-            match exchange(&mut sender, place, body.clone()).await {
+            match exchange(&mut sender, place, self.agent, body.clone()).await {
                 Ok(answer) => {
                     self.keep(key, sender);
                     return Ok(answer);
@@ -119,7 +121,8 @@ impl HookClient {
             }
         }
         let mut sender = self.dial(&bundle, print, place).await?;
-        let answer = exchange(&mut sender, place, body).await.map_err(|error| Trouble::Broken(error.to_string()))?;
+        let answer =
+            exchange(&mut sender, place, self.agent, body).await.map_err(|error| Trouble::Broken(error.to_string()))?;
         self.keep(key, sender);
         Ok(answer)
     }
@@ -189,7 +192,7 @@ enum Trouble {
     Broken(String),
 }
 
-async fn exchange(sender: &mut Sender, place: &Place, body: Bytes) -> hyper::Result<(u16, Bytes)> {
+async fn exchange(sender: &mut Sender, place: &Place, agent: &'static str, body: Bytes) -> hyper::Result<(u16, Bytes)> {
     sender.ready().await?;
     let path = place.url.path_and_query().map_or("/", |path| path.as_str());
     let authority = place.url.authority().map(|authority| authority.as_str()).unwrap_or_default();
@@ -199,7 +202,7 @@ async fn exchange(sender: &mut Sender, place: &Place, body: Bytes) -> hyper::Res
         .header(header::HOST, authority)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json, */*")
-        .header(header::USER_AGENT, "kube-apiserver-admission")
+        .header(header::USER_AGENT, agent)
         .body(Full::new(body));
     let Ok(request) = request else { return Ok((400, Bytes::new())) };
     let answer = sender.send_request(request).await?;

@@ -49,17 +49,22 @@ impl Invocation {
         self.resource != *request.resource
     }
     /// An object as the hook sees it.
-    pub(super) fn form(&self, request: &AdmissionRequest<'_>, object: Option<&Value>) -> Option<Value> {
-        let mut object = object?.clone();
+    pub(super) async fn form(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+    ) -> Result<Option<Value>, Status> {
+        let Some(mut object) = object.cloned() else { return Ok(None) };
         if self.is_converted(request) {
-            request.forms.convert(&mut object, &self.resource);
+            request.forms.convert(&mut object, &self.resource).await?;
         }
-        Some(object)
+        Ok(Some(object))
     }
     /// An object as it was sent, from what the hook made of it.
-    pub(super) fn restore(&self, request: &AdmissionRequest<'_>, object: &mut Value) {
-        if self.is_converted(request) {
-            request.forms.restore(object, &self.resource);
+    pub(super) async fn restore(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
+        match self.is_converted(request) {
+            true => request.forms.restore(object, &self.resource).await,
+            false => Ok(()),
         }
     }
 }
@@ -134,33 +139,33 @@ impl Dispatcher {
         if !namespace_fits(&hook.namespaces, request, object).await? {
             return Ok(None);
         }
-        match self.conditions_hold(&invocation, request, object) {
+        match self.conditions_hold(&invocation, request, object).await? {
             Ok(holds) => Ok(Some(invocation).filter(|_| holds)),
             Err(_) if hook.fails_open => Ok(None),
             Err(why) => Err(crate::admission::refuse(request, object, &why)),
         }
     }
 
-    fn conditions_hold(
+    async fn conditions_hold(
         &self,
         invocation: &Invocation,
         request: &AdmissionRequest<'_>,
         object: Option<&Value>,
-    ) -> Result<bool, String> {
+    ) -> Result<Result<bool, String>, Status> {
         let conditions = &invocation.hook.conditions;
         if conditions.is_empty() {
-            return Ok(true);
+            return Ok(Ok(true));
         }
-        let form = |object: Option<&Value>| invocation.form(request, object).unwrap_or_default();
-        conditions.hold(&Input {
-            object: &form(object),
-            old: &form(request.old),
+        let (object, old) = (invocation.form(request, object).await?, invocation.form(request, request.old).await?);
+        Ok(conditions.hold(&Input {
+            object: &object.unwrap_or_default(),
+            old: &old.unwrap_or_default(),
             namespace: &Value::Null,
             request: &described(request, &invocation.resource, &invocation.kind),
             params: &Value::Null,
             authorizer: &CelAuthorizer { authorizer: &*self.authorizer, user: request.user },
             resource: &attributes(request),
-        })
+        }))
     }
 
     fn objects_fit(&self, hook: &Hook, request: &AdmissionRequest<'_>, object: Option<&Value>) -> bool {

@@ -22,10 +22,11 @@ use skiff_meta::WorldRef;
 use crate::chain::{Admission, Authorizer};
 use client::HookClient;
 use dispatch::Dispatcher;
+pub(crate) use hooks::ClientConfig;
 
 /// MutatingAdmissionWebhook and ValidatingAdmissionWebhook.
 pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>, world: &WorldRef) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
-    let client = Arc::new(HookClient::new(world.clone()));
+    let client = Arc::new(HookClient::new(world.clone(), "kube-apiserver-admission"));
     let dispatcher = |resource, ty| Dispatcher::new(resource, ty, client.clone(), authorizer.clone(), world.clone());
     let mutating = mutating::MutatingAdmissionWebhook(dispatcher("mutatingwebhookconfigurations", "admit"));
     let validating =

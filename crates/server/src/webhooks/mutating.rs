@@ -86,12 +86,12 @@ impl MutatingAdmissionWebhook {
         object: Option<&Value>,
     ) -> Result<Option<Value>, Status> {
         let (hook, begun) = (&invocation.hook, self.0.clock());
-        let (shown, old) = (invocation.form(request, object), invocation.form(request, request.old));
+        let (shown, old) = (invocation.form(request, object).await?, invocation.form(request, request.old).await?);
         let outcome = self.0.ask(invocation, request, shown.as_ref(), old.as_ref()).await;
         let took = self.0.clock().saturating_sub(begun);
         let place = format!("round_{}_index_{index}", request.round);
         let changed = match self.0.judge(hook, request.operation, took, outcome) {
-            Ok(answer) => patched(hook, request, invocation, shown, &answer.patch)?,
+            Ok(answer) => patched(hook, request, invocation, shown, &answer.patch).await?,
             Err(Verdict::Closed(status)) => return Err(status),
             Err(Verdict::Open) => {
                 let key = format!("failed-open.mutation.webhook.admission.k8s.io/{place}");
@@ -107,7 +107,7 @@ impl MutatingAdmissionWebhook {
 }
 
 /// The object after the hook's patch, as it was sent, fitting its kind and defaulted.
-fn patched(
+async fn patched(
     hook: &Hook,
     request: &AdmissionRequest<'_>,
     invocation: &Invocation,
@@ -125,6 +125,6 @@ fn patched(
         return Err(Status::internal(why));
     };
     let mut new = apply_json_patch(&shown, patch).map_err(Status::internal)?;
-    invocation.restore(request, &mut new);
+    invocation.restore(request, &mut new).await?;
     request.forms.fit(new).map(Some)
 }

@@ -51,7 +51,7 @@ impl ValidatingAdmissionWebhook {
     ) -> Result<(), Status> {
         let begun = self.0.clock();
         let outcome = if invocation.is_converted(request) {
-            let (object, old) = (invocation.form(request, object), invocation.form(request, request.old));
+            let (object, old) = (invocation.form(request, object).await?, invocation.form(request, request.old).await?);
             self.0.ask(invocation, request, object.as_ref(), old.as_ref()).await
         } else {
             self.0.ask(invocation, request, object, request.old).await

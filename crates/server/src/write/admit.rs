@@ -1,5 +1,6 @@
 //! A write passes the admission plug-ins.
 
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_meta::codec::Decoded;
 use skiff_meta::schema::TypeRef;
@@ -124,8 +125,20 @@ impl CallForms<'_> {
     fn find(&self, resource: &GroupVersionResource) -> Option<Served> {
         self.call.api.catalog.registry().find(resource).cloned()
     }
+
+    async fn between(&self, object: &mut Value, from: &Served, to: &Served) -> Result<(), Status> {
+        if let Some(webhook) = &from.resource.webhook {
+            let converted = self.call.api.convert(webhook, object.take(), &to.version.api_version).await;
+            *object = converted.map_err(|status| Status::internal(status.message))?;
+            return Ok(());
+        }
+        from.version.conversion.to_stored(object);
+        to.version.conversion.to_served(object);
+        Ok(())
+    }
 }
 
+#[async_trait]
 impl Forms for CallForms<'_> {
     fn equivalents(&self) -> Vec<(GroupVersionResource, GroupVersionKind)> {
         let served = &self.call.served;
@@ -142,17 +155,17 @@ impl Forms for CallForms<'_> {
         all.filter(|other| other.gvr() != own).map(|other| (other.gvr(), other.version.gvk.clone())).collect()
     }
 
-    fn convert(&self, object: &mut Value, to: &GroupVersionResource) {
-        if let Some(to) = self.find(to) {
-            self.call.served.version.conversion.to_stored(object);
-            to.version.conversion.to_served(object);
+    async fn convert(&self, object: &mut Value, to: &GroupVersionResource) -> Result<(), Status> {
+        match self.find(to) {
+            Some(to) => self.between(object, &self.call.served, &to).await,
+            None => Ok(()),
         }
     }
 
-    fn restore(&self, object: &mut Value, from: &GroupVersionResource) {
-        if let Some(from) = self.find(from) {
-            from.version.conversion.to_stored(object);
-            self.call.served.version.conversion.to_served(object);
+    async fn restore(&self, object: &mut Value, from: &GroupVersionResource) -> Result<(), Status> {
+        match self.find(from) {
+            Some(from) => self.between(object, &from, &self.call.served).await,
+            None => Ok(()),
         }
     }
 

@@ -96,7 +96,7 @@ fn name_requester(call: &Call, object: &mut Value) {
 
 async fn change(call: &Call, name: &str, object: &Value) -> Result<Change, Status> {
     let key = call.store_key(name)?;
-    let value = Some(call.stored_bytes(object)?);
+    let value = Some(call.stored_bytes(object).await?);
     Ok(Change { key, expected: 0, value, lease: lease(call).await? })
 }
 

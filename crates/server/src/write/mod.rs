@@ -99,7 +99,12 @@ impl Call {
     }
 
     /// A tree of the request's version as stored bytes: canonical, without resourceVersion.
-    pub(crate) fn stored_bytes(&self, tree: &Value) -> Result<Bytes, Status> {
+    pub(crate) async fn stored_bytes(&self, tree: &Value) -> Result<Bytes, Status> {
+        let resource = &self.served.resource;
+        if let Some(webhook) = &resource.webhook {
+            let stored = self.api.convert(webhook, tree.clone(), &resource.storage.api_version()).await?;
+            return canonical_bytes(&stored).map_err(Status::internal);
+        }
         let conversion = &self.served.version.conversion;
         if conversion.is_same() {
             return canonical_bytes(tree).map_err(Status::internal);

@@ -106,7 +106,7 @@ async fn attempt(
     stored: &Arc<Object>,
     options: &DeleteOptions,
 ) -> Result<Option<Removed>, Status> {
-    let old = call.show(stored)?;
+    let old = call.show(stored).await?;
     let id = call.served.id().clone();
     check_preconditions(&call.served.version.group_kind(), name, stored, options)?;
     let kind = call.served.version.gvk.clone();
@@ -136,7 +136,7 @@ async fn attempt(
     }
     let mut bare = new;
     tree::metadata(&mut bare).remove("resourceVersion");
-    let bytes = call.stored_bytes(&bare)?;
+    let bytes = call.stored_bytes(&bare).await?;
     if !gone && bytes == stored.canonical() {
         return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone, written: false }));
     }

@@ -98,7 +98,7 @@ async fn change(
     edit: &dyn Edit,
 ) -> Result<Step, Status> {
     let version = call.served.version.clone();
-    let old = call.show(stored)?;
+    let old = call.show(stored).await?;
     let mut new = edit.edit(call, Some(&old))?;
     check_name(call, &mut new, name)?;
     check_version(call, &new, stored, name, edit)?;
@@ -124,8 +124,9 @@ async fn change(
     extra.append(own);
 
     let removes = is_finished(&new, &old);
-    let bytes = call.stored_bytes(&new)?;
-    if !removes && bytes == stored.canonical() {
+    let bytes = call.stored_bytes(&new).await?;
+    let same = bytes == stored.canonical() && !call.cache()?.is_outdated(&call.key(name));
+    if !removes && same {
         return Ok(Step::Same(Written::Updated(Done::Stored(stored.clone()))));
     }
     if intent.dry_run {

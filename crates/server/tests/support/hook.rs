@@ -115,6 +115,6 @@ async fn answer(
     if response["uid"].is_null() {
         response["uid"] = uid;
     }
-    let answer = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
+    let answer = json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response});
     Ok(Response::new(Full::from(answer.to_string())))
 }

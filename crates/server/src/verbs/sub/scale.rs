@@ -64,7 +64,7 @@ pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
     let paths = paths(call)?;
     let name = call.target.name.clone();
     let object = call.current(&name).await?.ok_or_else(|| call.not_found(&name))?;
-    Ok(Answer::Tree(200, project(&call.show(&object)?, &paths)))
+    Ok(Answer::Tree(200, project(&call.show(&object).await?, &paths)))
 }
 
 /// PUT.
@@ -85,7 +85,7 @@ async fn write(call: &mut Call, change: Change, kind: &str, options: &WriteOptio
     let name = call.target.name.clone();
     let tree = match replace(call, &name, &intent, &edit).await? {
         Written::Created(done) | Written::Updated(done) => match done {
-            Done::Stored(object) => call.show(&object)?,
+            Done::Stored(object) => call.show(&object).await?,
             Done::Dry(tree) => tree,
         },
     };
