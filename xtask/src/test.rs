@@ -27,7 +27,17 @@ pub(crate) enum Group {
 const CLUSTER: &[&str] = &["root_net", "cluster", "several_nodes"];
 
 /// The same on servers without nodes: what the API says on the wire, several servers on one etcd, kubectl's verbs.
-const WIRE: &[&str] = &["wire", "wire_admission", "wire_apps", "wire_cel", "wire_versions", "server", "servers", "kubectl"];
+const WIRE: &[&str] = &[
+    "wire",
+    "wire_access",
+    "wire_admission",
+    "wire_apps",
+    "wire_cel",
+    "wire_versions",
+    "server",
+    "servers",
+    "kubectl",
+];
 
 /// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for
 /// together, and would build most of them anew for each package alone.

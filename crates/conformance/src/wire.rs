@@ -103,12 +103,26 @@ impl Wire {
         (media, accept): (&str, &str),
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
+        let types = [("content-type", media), ("accept", accept)];
+        let headers: Vec<_> = types.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        self.send_with(who, method, path, &headers, body).await
+    }
+
+    /// Sends a request with headers of one's own.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn send_with(
+        &self,
+        who: Credentials,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method.clone()).uri(path);
-        if !media.is_empty() {
-            request = request.header("content-type", media);
-        }
-        if !accept.is_empty() {
-            request = request.header("accept", accept);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request.body(body.into()).map_err(|e| format!("{path}: {e}"))?;
         let backend = match who {

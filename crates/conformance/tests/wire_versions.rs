@@ -275,7 +275,8 @@ fn schema_changes(run: &mut Run) -> Outcome {
 }
 
 fn documents_describe(run: &mut Run) -> Outcome {
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}});
+    let properties = json!({"a": {"type": "string"}});
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": properties});
     let free = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
     let defined = run.define(json!([free]), json!({"strategy": "None"}))?;
     let name = format!("com.example.versions.v1.{}", defined.kind);
@@ -306,7 +307,7 @@ fn documents_describe(run: &mut Run) -> Outcome {
 }
 
 fn repeated_lines(run: &mut Run) -> Outcome {
-    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata:\n  a: x\n  b: x\n  a: y\n  b: y\n";
+    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata:\n  a: v\n  b: v\n  a: w\n  b: w\n";
     let send = |method: &Method, path: &str, media: &str| {
         let types = (media, "application/json");
         run.runtime.block_on(run.wire.send(Credentials::Own, method, path, types, body.to_owned()))

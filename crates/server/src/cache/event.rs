@@ -34,6 +34,9 @@ impl EventType {
 /// Tells apart the encodings of an event that are not plain JSON in the storage version: made up by those who encode.
 pub(crate) type FrameKey = u64;
 
+/// Events by `apiVersion`, or why there is none.
+pub(crate) type Forms = Vec<(Box<str>, Result<Arc<Event>, Status>)>;
+
 /// One change of one object.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -44,7 +47,7 @@ pub(crate) struct Event {
     plain: [OnceLock<Bytes>; 3],
     others: Mutex<Vec<(EventType, FrameKey, Bytes)>>,
     /// The event in other versions, or why there is none, where a webhook had to be asked.
-    pub(crate) forms: tokio::sync::Mutex<Vec<(Box<str>, Result<Arc<Event>, Status>)>>,
+    pub(crate) forms: tokio::sync::Mutex<Forms>,
 }
 
 impl Event {

@@ -157,7 +157,7 @@ mod tests {
         let tree = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "reason": "r"});
         let schema = skiff_api::facts::schema(&gvk).unwrap();
         let value = protobuf::encode(&tree, &gvk, schema.root()).unwrap();
-        let tree: Value = serde_json::from_slice(Form::new(gvk, []).read(pair(value)).unwrap().canonical()).unwrap();
+        let tree: Value = serde_json::from_slice(Form::new(gvk, []).read(pair(value)).unwrap().0.canonical()).unwrap();
         for (name, empty) in [("eventTime", Value::Null), ("source", json!({})), ("reportingComponent", json!(""))] {
             assert_eq!(tree.get(name), Some(&empty), "{name}");
         }

@@ -40,7 +40,9 @@ impl Target {
 
 /// The resource that `path` means, or `None` when it is no resource path.
 pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Option<Target> {
-    let mut parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
+    // As upstream: an escaped slash is one like any other, for authorization too.
+    let path = decode(path);
+    let mut parts: Vec<String> = path.trim_matches('/').split('/').map(str::to_owned).collect();
     let prefix_parts = match parts.first().map(String::as_str) {
         Some("api") => 2,
         Some("apis") => 3,
@@ -156,6 +158,7 @@ mod tests {
         assert_eq!(get("/api/v1/pods?watch=0"), "list||v1|pods|||||");
         assert_eq!(get("/api/v1/namespaces/a/pods/b"), "get||v1|pods|a|b|||");
         assert_eq!(get("/api/v1/namespaces/a/pods/b/log"), "get||v1|pods|a|b|log||");
+        assert_eq!(get("/api/v1/namespaces/a/pods/..%2fsecrets"), "get||v1|pods|a|..|secrets||");
         assert_eq!(get("/api/v1/namespaces/a"), "get||v1|namespaces|a|a|||");
         assert_eq!(get("/api/v1/namespaces/a/status"), "get||v1|namespaces|a|a|status||");
         assert_eq!(get("/api/v1/nodes/n/proxy/a%20b/c"), "get||v1|nodes||n|proxy|a b/c|");

@@ -15,9 +15,9 @@ pub(crate) mod watch;
 
 use http::Request;
 use skiff_client::Body;
-use skiff_meta::Status;
 use skiff_meta::codec::yaml;
 use skiff_meta::schema::TypeRef;
+use skiff_meta::{Status, names};
 use skiff_rules::Part;
 
 use crate::audit::Record;
@@ -48,6 +48,11 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
         *request.headers_mut() = call.headers.clone();
         *request.extensions_mut() = std::mem::take(&mut parts.extensions);
         return sub::connect::connect(call, request).await;
+    }
+    let bad = names::path_segment(&call.target.name, false);
+    if !call.target.name.is_empty() && !bad.is_empty() {
+        let why = format!("Name parameter invalid: {:?}: {}", call.target.name, bad.join(";"));
+        return Err(Status::bad_request(why));
     }
     if call.served.id().group.is_empty() && call.served.id().resource == "componentstatuses" {
         return components::read(call).await;
