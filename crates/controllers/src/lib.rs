@@ -5,6 +5,7 @@
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
 mod autoscaler;
+mod bootstrap_tokens;
 mod certificates;
 mod cronjob;
 mod daemonset;
@@ -133,6 +134,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("service-account-controller", serviceaccount::start),
     ("service-controller", service_lb::start),
     ("statefulset-controller", statefulset::start),
+    ("token-cleaner", bootstrap_tokens::start),
     ("ttl-after-finished-controller", ttl::start),
 ];
 

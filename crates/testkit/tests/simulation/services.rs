@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -56,6 +56,32 @@ fn quotas_follow_what_is_there() {
         deployments.delete("web", &DeleteOptions::default().propagation("Background")).await.unwrap();
         let less = json!({"pods": "0", "requests.cpu": "0", "configmaps": "2", "count/deployments.apps": "0", "services": "0"});
         until(&cluster, "q", used(less)).await;
+    });
+    assert_eq!(cluster.refused(), Vec::<String>::new());
+}
+
+#[test]
+fn expired_tokens_go() {
+    let (sim, cluster) = cluster(39, &Options::default());
+    run(&sim, 39, "tokens", async {
+        let until = |seconds: i64| (sim.world().now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+        for (name, ty, expiration) in [
+            ("old", "bootstrap.kubernetes.io/token", until(-1)),
+            ("soon", "bootstrap.kubernetes.io/token", until(60)),
+            ("late", "bootstrap.kubernetes.io/token", until(3600)),
+            ("other", "Opaque", until(-1)),
+        ] {
+            let secret = json!({"metadata": {"name": name}, "type": ty, "stringData": {"expiration": expiration}});
+            create::<Secret>(&cluster, "kube-system", secret).await;
+        }
+        let gone = |seen: &Seen<Secret>| {
+            let there = |name: &str| seen.contains_key(&("kube-system".to_owned(), name.to_owned()));
+            !there("old") && !there("soon") && there("late") && there("other")
+        };
+        let begun = sim.world().elapsed();
+        cluster.until("kube-system", gone).await;
+        let took = (sim.world().elapsed() - begun).as_secs();
+        assert!((58..63).contains(&took), "{took} s");
     });
     assert_eq!(cluster.refused(), Vec::<String>::new());
 }
