@@ -35,6 +35,14 @@ pub(crate) enum StartError {
     /// A node of a local cluster did not come up.
     #[error("{0} ended before it was ready; its log is {1}")]
     NodeEnded(String, String),
+    /// No node's data are there.
+    #[error("no node has its data in {0}; name its directory with --data-dir")]
+    NoNode(String),
+    /// An image that is to be removed is not there.
+    #[error("no image {0} is here; skiff image list shows which are")]
+    NoImage(String),
+    #[error(transparent)]
+    Runtime(#[from] skiff_cri::RuntimeError),
     #[error(transparent)]
     Netlink(#[from] skiff_net::netlink::NetlinkError),
     /// A certificate was refused.

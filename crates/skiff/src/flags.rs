@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// What machines show that are to become nodes
     #[command(subcommand)]
     Token(Token),
+    /// Images of the nodes on this machine
+    #[command(subcommand)]
+    Image(Image),
     /// One component alone, against any Kubernetes API
     ControllerManager(Component),
     /// One component alone, against any Kubernetes API
@@ -316,6 +319,35 @@ pub(crate) enum Token {
         tokens: Vec<String>,
         #[command(flatten)]
         cluster: Cluster,
+    },
+}
+
+/// `skiff image`.
+#[derive(Subcommand)]
+pub(crate) enum Image {
+    /// Import OCI or docker archives
+    Load {
+        /// Which
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The data directory of a node that runs, or of a local cluster
+        #[arg(long, default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// List images
+    List {
+        /// The data directory of a node that runs, or of a local cluster
+        #[arg(long, default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// Remove images, by name
+    Rm {
+        /// Which
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// The data directory of a node that runs, or of a local cluster
+        #[arg(long, default_value = DATA_DIR)]
+        data_dir: PathBuf,
     },
 }
 

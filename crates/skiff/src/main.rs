@@ -9,6 +9,7 @@ mod cluster;
 mod error;
 mod flags;
 mod follow;
+mod image;
 mod join;
 mod leader;
 mod log;
@@ -81,6 +82,7 @@ async fn run(command: Command) -> Result<(), error::StartError> {
         }
         Command::Cluster(verb) => cluster::run(&verb, world).await,
         Command::Token(verb) => token::run(&verb, world).await,
+        Command::Image(verb) => image::run(&verb, world).await,
         Command::ControllerManager(flags) => {
             log::start(&flags.log);
             server::controllers_alone(&flags.kubeconfig, world).await

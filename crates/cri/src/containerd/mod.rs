@@ -206,6 +206,18 @@ impl Containerd {
     }
 }
 
+/// A client of the containerd that runs from `directory`, whoever started it. Must be called inside a Tokio runtime.
+///
+/// # Errors
+/// When a program is missing or the path cannot be made absolute.
+pub fn client(directory: &Path, world: WorldRef) -> Result<impl Runtime, ContainerdError> {
+    let programs = Programs::find()?;
+    let directory = std::path::absolute(directory).map_err(io("its directory"))?;
+    let socket = socket_path(&directory)?;
+    let snapshotter = config::snapshotter(Machine::detect(&directory.join("root")));
+    Ok(GrpcRuntime::new(&socket).with_importer(Importer { ctr: programs.ctr, socket, snapshotter, world }))
+}
+
 /// Stops the containerd that runs from `directory`, if one does. Its containers run on; for cleaning up after a process
 /// that was killed.
 pub async fn stop_left_over(directory: &Path, world: WorldRef) {

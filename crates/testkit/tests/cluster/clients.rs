@@ -2,12 +2,35 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use crate::support::{Cluster, LONG, examples, holds, soon};
 
 fn clients() -> Result<PathBuf, String> {
     std::env::var_os("SKIFF_CLIENTS")
         .map(PathBuf::from)
         .ok_or_else(|| "SKIFF_CLIENTS is not set; run `cargo xtask test cluster`".to_owned())
+}
+
+/// Resources of a running container change, and the kernel says so.
+pub(crate) fn resize(cluster: &mut Cluster) -> Result<(), String> {
+    let program = clients()?.join("bin/kubectl");
+    let amounts = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu, "memory": "32Mi"}});
+    let container = |cpu: &str| json!({"name": "c", "image": "busybox:1.35", "resources": amounts(cpu)});
+    let mut one = container("100m");
+    one["command"] = json!(["sleep", "1000"]);
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [one]});
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sized"}, "spec": spec}))?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/sized", LONG])?;
+    let patch = json!({"spec": {"containers": [container("200m")]}}).to_string();
+    cluster.server.client(&program, &["patch", "pod", "sized", "--subresource=resize", "--patch", &patch])?;
+    let status = || cluster.get(&["pod", "sized"]).map(|pod| pod["status"]["containerStatuses"][0].clone());
+    soon("the new limit in the status", || status().is_ok_and(|one| one["resources"]["limits"]["cpu"] == "200m"))?;
+    let read = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null || true";
+    let quota = cluster.kubectl(&["exec", "sized", "--", "sh", "-c", read])?;
+    holds(&format!("the kernel's limit: {quota}"), quota.split_whitespace().next() == Some("20000"))?;
+    holds("it was not restarted", status()?["restartCount"] == 0)?;
+    cluster.kubectl(&["delete", "pod", "sized"]).map(drop)
 }
 
 pub(crate) fn kubectl(cluster: &mut Cluster) -> Result<(), String> {

@@ -99,6 +99,25 @@ pub(crate) fn claims(cluster: &mut Cluster) -> Result<(), String> {
 }
 
 /// The first process of a container, as this machine sees it.
+/// A file becomes a pod, whose mirror anybody may delete to no effect.
+pub(crate) fn static_pods(cluster: &mut Cluster) -> Result<(), String> {
+    let file = cluster.server.data_dir().join("static-pods/web.yaml");
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container("sleep 1000")]});
+    std::fs::write(&file, pod("web", spec).to_string()).map_err(|error| error.to_string())?;
+    let shown = |cluster: &Cluster| {
+        let pod = cluster.get(&["pod", "web-test"]).unwrap_or_default();
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().map(str::to_owned);
+        Some((pod["metadata"]["uid"].as_str()?.to_owned(), id?))
+    };
+    soon("a mirror", || shown(cluster).is_some())?;
+    let (mirror, container) = shown(cluster).ok_or("no mirror")?;
+    cluster.kubectl(&["delete", "pod", "web-test", "--wait=false"])?;
+    let again = |(uid, id): (String, String)| uid != mirror && id == container;
+    soon("another mirror of the same container", || shown(cluster).is_some_and(again))?;
+    std::fs::remove_file(&file).map_err(|error| error.to_string())?;
+    soon("no mirror", || cluster.get(&["pod", "web-test"]).is_err())
+}
+
 fn process_of(cluster: &Cluster, pod: &str) -> Result<String, String> {
     let marker = cluster.get(&["pod", pod])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let found = Command::new("sh")
