@@ -35,6 +35,9 @@ const STREAMS: u32 = 4_096;
 /// Bytes a client may send ahead on one HTTP/2 stream, and on all of one connection.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 
+/// The longest head of a request (upstream's figure): selectors may name thousands of values.
+const HEAD: u32 = 1 << 20;
+
 /// An API server that listens.
 pub struct Server {
     api: Arc<Api>,
@@ -175,12 +178,13 @@ impl Door {
             async move { Ok::<Response<Body>, std::convert::Infallible>(api.handle(request.map(boxed), identity).await) }
         });
         let mut builder = auto::Builder::new(Tasks(self.world.clone()));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD as usize);
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PATIENCE)
             .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD)
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -1,5 +1,6 @@
 //! Go's words for values that cannot become something else, where clients get to read them.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 use skiff_meta::check::Misfit;
@@ -21,6 +22,15 @@ pub(crate) fn unconvertible(misfit: &Misfit) -> String {
         custom if from == "int64" || custom.contains("Quantity") => misfit.to_string(),
         _ => format!("cannot restore struct from: {}", kind_of(from)),
     }
+}
+
+/// Why a text is no number, by the name of Go's function.
+pub(crate) fn no_number(function: &str, text: &str, why: &ParseIntError) -> String {
+    let why = match why.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {text:?}: {why}")
 }
 
 fn kind_of(go_type: &str) -> &str {

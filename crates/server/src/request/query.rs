@@ -5,6 +5,8 @@ use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::{FieldSelector, LabelSelector};
 use skiff_meta::{GroupKind, Status};
 
+use super::go_words;
+
 /// Names and values of a query string, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -43,8 +45,7 @@ impl Query {
     /// A whole number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let bad = |_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
-        text.parse().map(Some).map_err(bad)
+        text.parse().map(Some).map_err(|why| Status::bad_request(go_words::no_number("ParseInt", text, &why)))
     }
 }
 
@@ -85,8 +86,8 @@ fn version(text: &str) -> Result<Option<u64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
-        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+    text.parse().map(Some).map_err(|why| {
+        let why = go_words::no_number("ParseUint", text, &why);
         FieldError::invalid(&FieldPath::new("resourceVersion"), text, &why).to_string()
     })
 }

@@ -12,6 +12,7 @@ use super::{ATTEMPTS, Change, Committed, Done, Intent, Written, fields, insert, 
 use crate::call::Call;
 use crate::chain::Operation;
 use crate::metadata::system;
+use crate::request::go_words;
 use crate::resource::habits;
 use crate::tree;
 
@@ -179,8 +180,8 @@ fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, edit: &d
     match version.parse::<u64>() {
         Ok(version) if version == stored.revision() => Ok(()),
         Ok(_) => Err(Status::stale(id, name)),
-        Err(_) => {
-            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        Err(why) => {
+            let why = go_words::no_number("ParseUint", version, &why);
             let fault = FieldError::invalid(&path, version, &why);
             Err(Status::invalid(&call.served.version.group_kind(), name, &[fault]))
         }
