@@ -97,7 +97,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<(), Failure> {
 
 /// As many pods as a node takes.
 fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
-    let before = Steps::read(server)?;
+    let before = Steps::read(server);
     let one = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "10000"]});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "full"}, "spec": {
         "replicas": PODS_OF_A_NODE, "selector": {"matchLabels": {"app": "full"}},
@@ -111,7 +111,10 @@ fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
         Ok((begun, all.join().map_err(|_| "the watch of Deployments failed")??))
     })?;
     table.row(format!("{PODS_OF_A_NODE} pods on one node: all available"), ms(begun.1 - begun.0));
-    Steps::read(server)?.since(&before).tell(table);
+    match (before, Steps::read(server)) {
+        (Ok(before), Ok(after)) => after.since(&before).tell(table),
+        (Err(why), _) | (_, Err(why)) => table.row("  what a start is made of", why),
+    }
     std::thread::sleep(Duration::from_secs(15));
     table.row(format!("memory of the process, with {PODS_OF_A_NODE} pods"), server.memory()?);
     let ours = ticks(server.pid())?;
@@ -143,6 +146,9 @@ impl Steps {
 
     fn read(server: &Server) -> Result<Self, Failure> {
         let text = server.target.fetch("/api/v1/nodes/bench/proxy/metrics")?;
+        if !text.contains("kubelet_pod_start_duration_seconds") {
+            return Err(format!("the node's metrics cannot be read: {text:.100}"));
+        }
         let value = |name: &str, part: &str| {
             let (family, label) = name.split_once('|').unwrap_or((name, ""));
             let braced = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
