@@ -33,6 +33,7 @@ const WIRE: &[&str] = &[
     "wire_admission",
     "wire_apps",
     "wire_cel",
+    "wire_kube",
     "wire_noise",
     "wire_versions",
     "server",

@@ -1,7 +1,7 @@
 //! What the suites share: the API they ask, and how.
 #![allow(dead_code, reason = "each suite uses its part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(crate) fn api(number: u8, disable: &str) -> Result<(PathBuf, Option<Process>
 pub(crate) struct Api {
     pub(crate) wire: Wire,
     pub(crate) runtime: tokio::runtime::Runtime,
+    kubeconfig: PathBuf,
     made: Vec<String>,
     _server: Option<Process>,
 }
@@ -37,7 +38,12 @@ impl Api {
             let _inside = runtime.enter();
             Wire::new(&kubeconfig)?
         };
-        Ok(Self { wire, runtime, made: Vec::new(), _server: server })
+        Ok(Self { wire, runtime, kubeconfig, made: Vec::new(), _server: server })
+    }
+
+    /// Whom it speaks for.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     pub(crate) fn json(&self, method: Method, path: &str, body: &Value) -> Result<Answer, String> {

@@ -77,10 +77,18 @@ struct Response {
     uid: String,
     allowed: bool,
     status: Option<Value>,
-    patch: Option<String>,
+    patch: Option<Bytes>,
     patch_type: Option<String>,
     audit_annotations: Option<Map<String, Value>>,
     warnings: Option<Vec<String>>,
+}
+
+/// Bytes as Go reads them: base64, or a list of numbers, which is how other languages' serializers write them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Bytes {
+    Base64(String),
+    Numbers(Vec<u8>),
 }
 
 /// Reads an answer; the error says what is wrong with it.
@@ -91,8 +99,11 @@ pub(super) fn answer(version: Version, uid: &str, mutating: bool, body: &[u8]) -
         return Err("webhook response was absent".to_owned());
     }
     let response = Response::deserialize(&review["response"]).map_err(|error| error.to_string())?;
-    let given = response.patch.unwrap_or_default();
-    let patch = STANDARD.decode(&given).map_err(|error| format!("illegal base64 data: {error}"))?;
+    let patch = match response.patch {
+        None => Vec::new(),
+        Some(Bytes::Numbers(bytes)) => bytes,
+        Some(Bytes::Base64(text)) => STANDARD.decode(&text).map_err(|error| format!("illegal base64 data: {error}"))?,
+    };
     if version == Version::V1 {
         if response.uid != uid {
             return Err(format!("expected response.uid={uid:?}, got {:?}", response.uid));
@@ -171,6 +182,8 @@ mod tests {
         ] {
             assert_eq!(read(mutating, response), Err(why.to_owned()));
         }
+        let numbers = json!({"uid": "u", "allowed": true, "patch": b"[]", "patchType": "JSONPatch"});
+        assert_eq!(read(true, numbers).unwrap().patch, b"[]");
         let old = json!({"response": {"allowed": true, "patch": "W10="}}).to_string();
         assert_eq!(answer(Version::V1beta1, "u", true, old.as_bytes()).unwrap().patch, b"[]");
         let other =
