@@ -84,11 +84,25 @@ fn definitions(table: &mut Table) -> Result<(), Failure> {
 
 /// Somebody with an account of his own, who may read everything.
 fn reader(server: &Server, name: &str) -> Result<Target, Failure> {
-    let account = format!("--serviceaccount=default:{name}");
     kubectl(server, &["create", "serviceaccount", name])?;
-    kubectl(server, &["create", "clusterrolebinding", name, "--clusterrole=view", &account])?;
+    create(
+        server,
+        &format!(
+            r#"{{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{{"name":"{name}"}},
+            "roleRef":{{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}},
+            "subjects":[{{"kind":"ServiceAccount","namespace":"default","name":"{name}"}}]}}"#
+        ),
+    )?;
     let token = output(&mut kubectl_command(&server.kubeconfig(), &["create", "token", name]))?;
     Ok(Target { url: server.target.url.clone(), token: token.trim().to_owned() })
+}
+
+fn create(server: &Server, object: &str) -> Result<(), Failure> {
+    let file = target().join(format!("bench-{}.json", std::process::id()));
+    std::fs::write(&file, object).map_err(|e| format!("{}: {e}", file.display()))?;
+    let created = kubectl(server, &["create", "-f", &file.display().to_string()]);
+    let _ = std::fs::remove_file(&file);
+    created
 }
 
 fn kubectl(server: &Server, words: &[&str]) -> Result<(), Failure> {
@@ -144,11 +158,7 @@ fn webhook(table: &mut Table, server: &Server) -> Result<(), Failure> {
     );
     let alone = load(&server.target, MAPS, 1, Some("create.lua"))?;
     kubectl(server, &["create", "namespace", "hang"])?;
-    let file = target().join(format!("bench-{}-webhook.json", std::process::id()));
-    std::fs::write(&file, hook).map_err(|e| format!("{}: {e}", file.display()))?;
-    let created = kubectl(server, &["create", "-f", &file.display().to_string()]);
-    let _ = std::fs::remove_file(&file);
-    created?;
+    create(server, &hook)?;
     let path = "/api/v1/namespaces/hang/configmaps";
     let script = Some("create.lua");
     let (hung, other) = beside(&server.target, path, HANGING, script, || load(&server.target, MAPS, 1, script))?;
