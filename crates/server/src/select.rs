@@ -18,6 +18,8 @@ pub(crate) struct Selection {
     fields: FieldSelector,
     reader: FieldReader,
     version: Arc<Version>,
+    /// A webhook makes of what is stored what is selected from.
+    by_webhook: bool,
 }
 
 impl Selection {
@@ -36,6 +38,7 @@ impl Selection {
             fields: options.fields.clone(),
             reader: cache.reader().clone(),
             version: served.version.clone(),
+            by_webhook: served.resource.webhook.is_some(),
         })
     }
 
@@ -51,6 +54,11 @@ impl Selection {
     /// The namespace, empty for all.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// What is asked of the labels that are stored, which are others than those that a webhook makes of them.
+    pub(crate) fn of_stored_labels(&self) -> Option<&LabelSelector> {
+        (!self.by_webhook).then_some(&self.labels)
     }
 
     /// Whether every object of the namespace is selected.

@@ -7,6 +7,7 @@ mod entry;
 mod event;
 pub(crate) mod feed;
 mod form;
+mod labels;
 mod ring;
 mod sorted;
 mod watchers;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use skiff_meta::selector::LabelSelector;
 use skiff_meta::{Object, Status};
 use skiff_store::{KeyValue, Revision};
 use tokio::sync::mpsc;
@@ -22,6 +24,7 @@ use tokio::sync::mpsc;
 pub(crate) use entry::{Entry, FieldReader};
 pub(crate) use event::{Event, EventType, frame};
 pub(crate) use form::{Form, Unreadable};
+use labels::Labels;
 use ring::Ring;
 pub(crate) use ring::TooOld;
 pub(crate) use sorted::{Keyed, Place, Sorted};
@@ -40,6 +43,7 @@ pub(crate) struct ResourceCache {
 
 struct State {
     items: Sorted<Entry>,
+    labels: Labels,
     changed: Revision,
     /// Of all objects.
     bytes: u64,
@@ -99,6 +103,7 @@ impl ResourceCache {
     pub(crate) fn new(prefix: &str, form: Form, reader: FieldReader, trigger: Option<&'static str>) -> Self {
         let state = State {
             items: Sorted::default(),
+            labels: Labels::default(),
             changed: 0,
             bytes: 0,
             ring: Ring::new(0),
@@ -172,6 +177,26 @@ impl ResourceCache {
         (state.items.clone(), state.changed)
     }
 
+    /// The same, less some that `selector` does not select, where there is a way around them.
+    pub(crate) fn candidates(&self, selector: Option<&LabelSelector>) -> (Sorted<Entry>, Revision) {
+        let exact = |selector: &LabelSelector| {
+            let mut exact = selector.requirements().iter().filter_map(|r| Some((&r.key, selector.exact(&r.key)?)));
+            exact.next().map(|(name, value)| (name.clone(), value.to_owned()))
+        };
+        let Some((name, value)) = selector.and_then(exact) else { return self.snapshot() };
+        {
+            let state = self.state.read();
+            let few = (state.items.len() < labels::FEW).then(|| state.items.clone());
+            if let Some(found) = few.or_else(|| state.labels.find(&name, &value)) {
+                return (found, state.changed);
+            }
+        }
+        let mut state = self.state.write();
+        let State { labels, items, changed, .. } = &mut *state;
+        labels.ask(&name, items);
+        (labels.find(&name, &value).unwrap_or_else(|| items.clone()), *changed)
+    }
+
     /// The events after a revision.
     pub(crate) fn events_after(&self, revision: Revision) -> Result<Vec<Arc<Event>>, TooOld> {
         self.state.read().ring.after(revision)
@@ -230,6 +255,7 @@ impl ResourceCache {
         state.changed = state.changed.max(newest);
         state.bytes = entries.iter().map(bytes).sum();
         state.items = Sorted::from_sorted(entries.into_iter().map(Arc::new));
+        state.labels.clear();
         state.ring = Ring::new(revision);
         state.unreadable = unreadable;
         state.outdated = outdated;
@@ -264,6 +290,7 @@ impl ResourceCache {
                         blind = true;
                         let gone = state.items.remove(&key);
                         state.bytes -= gone.as_deref().map_or(0, bytes);
+                        state.labels.change(gone.as_ref(), None);
                         state.ring = Ring::new(revision);
                         state.unreadable.insert(key, why);
                         state.changed = revision;
@@ -276,6 +303,7 @@ impl ResourceCache {
                 };
                 state.bytes += current.as_deref().map_or(0, bytes);
                 state.bytes -= previous.as_deref().map_or(0, bytes);
+                state.labels.change(previous.as_ref(), current.as_ref());
                 state.changed = revision;
                 if current.is_some() || previous.is_some() {
                     let event = Arc::new(Event::new(revision, current, previous));
@@ -326,6 +354,41 @@ mod tests {
 
     fn gone(key: &str, revision: Revision) -> Update {
         Update { key: key.into(), revision, content: Content::Nothing }
+    }
+
+    fn labelled(name: &str, value: &str, revision: Revision) -> Update {
+        let labels = format!("{{\"app\":\"{value}\",\"all\":\"yes\"}}");
+        let bytes =
+            format!("{{\"metadata\":{{\"labels\":{labels},\"name\":\"{name}\",\"namespace\":\"n\",\"uid\":\"u\"}}}}");
+        let object = Object::from_canonical(bytes.into(), revision, None).unwrap();
+        Update { key: format!("n/{name}").into(), revision, content: Content::Object(Box::new(object), true) }
+    }
+
+    #[test]
+    fn labels_asked_for_again_lead_to_their_objects() {
+        let cache = cache();
+        let value = |i: u64| ["x", "y", "z"][i as usize % 3];
+        cache.apply((1..=3_000).map(|i| labelled(&format!("{i:04}"), value(i), i)).collect());
+        let found = |selector: &str| {
+            let selector = LabelSelector::parse(selector).unwrap();
+            let (items, changed) = cache.candidates(Some(&selector));
+            let matching = items.iter().filter(|entry| selector.matches(&entry.object().meta().labels)).count();
+            (items.len(), matching, changed)
+        };
+        assert_eq!(found("app=x"), (3_000, 1_000, 3_000), "the first time all are looked at");
+        assert_eq!(found("app=x"), (1_000, 1_000, 3_000));
+        assert_eq!(found("app in (y)"), (1_000, 1_000, 3_000));
+        assert_eq!(found("app=x,all=no"), (3_000, 0, 3_000), "asked for the first time: all");
+        assert_eq!(found("app=none"), (0, 0, 3_000));
+        assert_eq!((found("app!=x").0, found("app in (x,y)").0, found("app").0), (3_000, 3_000, 3_000));
+        // x to y, gone, new, without labels.
+        cache.apply(vec![labelled("0003", "y", 3_001), gone("n/0006", 3_002), labelled("new", "x", 3_003)]);
+        cache.apply(vec![put("0009", 3_004), put("0010", 3_005)]);
+        assert_eq!((found("app=x"), found("app=y")), ((998, 998, 3_005), (1_000, 1_000, 3_005)));
+        for other in 0..8 {
+            found(&format!("other{other}=x"));
+        }
+        assert_eq!(found("app=x").0, 3_000, "others were asked for since");
     }
 
     #[test]

@@ -156,7 +156,7 @@ async fn now(
     start: &str,
 ) -> Result<Page, Status> {
     let reached = call.api.feed.revision();
-    let (items, changed) = cache.snapshot();
+    let (items, changed) = cache.candidates(selection.of_stored_labels());
     call.check_all_readable()?;
     let items = call.stretch(items).await?;
     let revision = reached.max(changed);
@@ -173,7 +173,7 @@ async fn at_revision(
     start: &str,
 ) -> Result<Page, Status> {
     let reached = call.api.feed.revision();
-    let (items, changed) = cache.snapshot();
+    let (items, changed) = cache.candidates(selection.of_stored_labels());
     if changed <= revision && revision <= reached {
         let compacted = call.api.store.compacted().await.map_err(|e| error::store(&e))?;
         if revision >= compacted {
