@@ -39,6 +39,7 @@ impl EmbeddedStore {
             options,
             answered: 1,
             sync: Duration::ZERO,
+            hurried: 0,
             since_checkpoint: recovered.since_checkpoint,
             keys_at_checkpoint: recovered.keys_at_checkpoint,
             checkpoint: None,
@@ -56,6 +57,9 @@ impl EmbeddedStore {
 
 /// The longest that writers get to gather.
 const GATHER: Duration = Duration::from_millis(1);
+/// How many batches are taken as they are after writers did not gather in their moment: they are too many, and keep disk
+/// and processors busy in turns.
+const HURRIED: u32 = 16;
 
 /// How much log there is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,6 +76,8 @@ struct Writer {
     /// How many the last batch answered, and how long its sync took.
     answered: usize,
     sync: Duration,
+    /// So many batches are not waited for.
+    hurried: u32,
     since_checkpoint: Amount,
     keys_at_checkpoint: u64,
     checkpoint: Option<JoinHandle<()>>,
@@ -118,16 +124,22 @@ impl Writer {
     ///
     /// Writers who were answered together come back one by one. To sync for the first of them alone would make all
     /// others wait for two syncs instead of one, so they get a moment, short beside a sync, to gather.
-    fn next(&self) -> Option<Batch> {
-        let world = &self.shared.world;
-        let moment = if self.answered > 1 { (self.sync / 4).min(GATHER) } else { Duration::ZERO };
+    fn next(&mut self) -> Option<Batch> {
+        let world = self.shared.world.clone();
+        let gathers = self.answered > 1 && self.hurried == 0;
+        let moment = if gathers { (self.sync / 4).min(GATHER) } else { Duration::ZERO };
+        self.hurried = self.hurried.saturating_sub(1);
         let until = world.elapsed() + moment;
         loop {
             let left = until.saturating_sub(world.elapsed());
             let mut state = self.shared.state.write();
             let State { staging: Some(staging), closed, .. } = &mut *state else { return None };
             let enough = if left.is_zero() || *closed { 1 } else { self.answered };
-            if staging.waiting() >= enough {
+            let waiting = staging.waiting();
+            if waiting >= enough {
+                if gathers && waiting < self.answered {
+                    self.hurried = HURRIED;
+                }
                 return staging.take();
             }
             if *closed {
