@@ -44,6 +44,8 @@ struct Node {
     dependents: BTreeSet<Uid>,
     /// Known only from a reference.
     is_virtual: bool,
+    /// It was looked up, and was not where the reference says.
+    is_absent: bool,
     deleting: bool,
     /// Deletion waits for its dependents.
     foreground: bool,
@@ -93,7 +95,8 @@ impl Graph {
         let mut work = Vec::new();
         let node = self.nodes.entry(uid.clone()).or_default();
         let (was_foreground, was_orphaning) = (node.foreground, node.orphaning);
-        (node.deleting, node.foreground, node.orphaning, node.is_virtual) = (deleting, foreground, orphaning, false);
+        (node.deleting, node.foreground, node.orphaning) = (deleting, foreground, orphaning);
+        (node.is_virtual, node.is_absent) = (false, false);
         if node.place != *place {
             node.place = place.clone();
             let dependents = node.dependents.clone();
@@ -143,10 +146,12 @@ impl Graph {
                 self.nodes.insert(owner.clone(), Node { place, is_virtual: true, ..Node::default() });
                 work.push(Work::Delete(owner.clone()));
             }
+            let mut is_absent = false;
             if let Some(node) = self.nodes.get_mut(&owner) {
                 node.dependents.insert(uid.clone());
+                is_absent = node.is_absent;
             }
-            if !self.fits(uid, &owner) {
+            if is_absent || !self.fits(uid, &owner) {
                 work.push(Work::Delete(uid.clone()));
             }
         }
@@ -198,9 +203,11 @@ impl Graph {
     }
 
     /// A virtual object was looked up and is not there: every reference to it has to be looked up for itself, since
-    /// others may say better where it is.
+    /// others may say better where it is. So has every one that comes later, from a controller that has not heard yet.
     pub(crate) fn absent(&mut self, uid: &Uid) -> Vec<Work> {
-        let dependents = self.nodes.get(uid).map(|node| node.dependents.clone()).unwrap_or_default();
+        let Some(node) = self.nodes.get_mut(uid) else { return Vec::new() };
+        node.is_absent = node.is_virtual;
+        let dependents = node.dependents.clone();
         self.prune(uid);
         dependents.into_iter().map(Work::Delete).collect()
     }
@@ -292,6 +299,7 @@ mod tests {
         assert!(observe(&mut graph, "pod2", &["set"], "").is_empty());
         assert!(graph.view(&"set".into()).is_some_and(|view| view.is_virtual));
         assert_eq!(told(graph.absent(&"set".into())), ["delete pod1", "delete pod2"]);
+        assert_eq!(observe(&mut graph, "pod3", &["set"], ""), ["delete pod3"], "while the others are on their way");
         assert!(observe(&mut graph, "set", &[], "").is_empty(), "it was there after all");
         assert!(graph.view(&"set".into()).is_some_and(|view| !view.is_virtual));
     }
