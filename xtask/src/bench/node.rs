@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Table;
 use super::load::Target;
 use super::server::{Server, binary, memory};
-use crate::run::{root, run, target};
+use crate::run::{output, root, run, target};
 use crate::{Failure, image, install};
 
 /// Rollouts measured; the median is told.
@@ -145,7 +145,13 @@ impl Steps {
     ];
 
     fn read(server: &Server) -> Result<Self, Failure> {
-        let text = server.target.fetch("/api/v1/nodes/bench/proxy/metrics")?;
+        // Not through the API server, which leads nobody to a node on loopback.
+        let node: Value =
+            serde_json::from_str(&server.target.fetch("/api/v1/nodes/bench")?).map_err(|e| e.to_string())?;
+        let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "--cert"]).arg(server.data().join("pki/apiserver-kubelet-client.pem"));
+        let text = output(curl.arg(format!("https://127.0.0.1:{port}/metrics")))?;
         if !text.contains("kubelet_pod_start_duration_seconds") {
             return Err(format!("the node's metrics cannot be read: {text:.100}"));
         }

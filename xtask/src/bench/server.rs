@@ -66,6 +66,10 @@ impl Server {
         self.data.join("admin.kubeconfig")
     }
 
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
