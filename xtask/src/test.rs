@@ -39,6 +39,7 @@ const WIRE: &[&str] = &[
     "server",
     "servers",
     "kubectl",
+    "clients",
 ];
 
 /// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for
