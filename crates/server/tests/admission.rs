@@ -43,7 +43,8 @@ async fn fifty_at_once_never_exceed_a_quota() {
     server.post(&uri, &config_map("dry", "x")).await.ok();
     let after = used(server.get(&format!("{QUOTAS}/q")).await.ok());
     assert_eq!(after["count/configmaps"], "19", "a dry run pays nothing");
-    assert_eq!(server.post(CONFIG_MAPS, &config_map("c0", "x")).await.code, 409);
+    let taken = made["items"][0]["metadata"]["name"].as_str().unwrap();
+    assert_eq!(server.post(CONFIG_MAPS, &config_map(taken, "x")).await.code, 409);
     let after = used(server.get(&format!("{QUOTAS}/q")).await.ok());
     assert_eq!(after["count/configmaps"], "19", "what was not written is not charged");
 }
