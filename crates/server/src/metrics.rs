@@ -4,6 +4,7 @@ mod process;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,17 +45,17 @@ pub(crate) struct Told {
 }
 
 /// What requests are told apart by.
-#[derive(Clone, Hash, PartialEq, Eq)]
-struct Sort {
+#[derive(Hash)]
+struct Sort<'a> {
     verb: &'static str,
-    resource: GroupVersionResource,
-    subresource: String,
+    resource: &'a GroupVersionResource,
+    subresource: &'a str,
     scope: &'static str,
     dry_run: bool,
 }
 
-impl Sort {
-    fn new(target: &Target, applies: bool, dry_run: bool) -> Self {
+impl<'a> Sort<'a> {
+    fn new(target: &'a Target, applies: bool, dry_run: bool) -> Self {
         let verb = match (target.verb, &*target.subresource) {
             (_, "attach" | "exec" | "log" | "portforward" | "proxy") => "CONNECT",
             ("create", _) => "POST",
@@ -72,8 +73,14 @@ impl Sort {
             ("", _) if verb != "POST" => "namespace",
             _ => "resource",
         };
-        let (resource, subresource) = (target.resource.clone(), target.subresource.clone());
-        Self { verb, resource, subresource, scope, dry_run }
+        Self { verb, resource: &target.resource, subresource: &target.subresource, scope, dry_run }
+    }
+
+    /// Under which its counters are found: each request looks, so nothing is copied for that.
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// As labels, without whether it was a dry run.
@@ -135,7 +142,7 @@ impl Durations {
 }
 
 impl Counters {
-    fn new(sort: &Sort) -> Self {
+    fn new(sort: &Sort<'_>) -> Self {
         Self {
             labels: sort.labels(),
             dry_run: if sort.dry_run { "All" } else { "" },
@@ -179,10 +186,10 @@ const SLI: &str = "apiserver_request_sli_duration_seconds";
 /// Upstream has no finer buckets there.
 const SLI_FIRST: f64 = 0.05;
 
-/// All counters.
+/// All counters, by a hash of what they count.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    all: RwLock<HashMap<Sort, Arc<Counters>>>,
+    all: RwLock<HashMap<u64, Arc<Counters>>>,
     /// Requests that ended in a panic.
     pub(crate) panics: AtomicU64,
     /// Requests that took too long, and those that found no seat.
@@ -194,11 +201,11 @@ impl Metrics {
     /// The counters of a request that is known to reach a resource.
     pub(crate) fn of(&self, target: &Target, applies: bool, dry_run: bool) -> Arc<Counters> {
         let sort = Sort::new(target, applies, dry_run);
-        if let Some(found) = self.all.read().get(&sort) {
+        let key = sort.key();
+        if let Some(found) = self.all.read().get(&key) {
             return found.clone();
         }
-        let counters = Arc::new(Counters::new(&sort));
-        self.all.write().entry(sort).or_insert(counters).clone()
+        self.all.write().entry(key).or_insert_with(|| Arc::new(Counters::new(&sort))).clone()
     }
 
     /// The text form.
