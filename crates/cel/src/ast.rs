@@ -95,6 +95,34 @@ impl Expr {
         }
     }
 
+    /// The expressions right below.
+    pub(crate) fn children(&self) -> Vec<&Self> {
+        match &self.kind {
+            Kind::Literal(_) | Kind::Ident(_) => Vec::new(),
+            Kind::Select { operand, .. } => vec![operand],
+            Kind::Call { target, args, .. } => target.as_deref().into_iter().chain(args).collect(),
+            Kind::List { items, .. } => items.iter().collect(),
+            Kind::Map(entries) => entries.iter().flat_map(|e| [&e.key, &e.value]).collect(),
+            Kind::Struct { fields, .. } => fields.iter().map(|f| &f.value).collect(),
+            Kind::Fold(f) => vec![&f.range, &f.init, &f.condition, &f.step, &f.result],
+        }
+    }
+
+    /// Whether `name.field` is part of it, in any of the ways to write that.
+    pub(crate) fn selects(&self, name: &str, field: &str) -> bool {
+        let here = match &self.kind {
+            Kind::Select { operand, field: selected, .. } => operand.as_ident() == Some(name) && **selected == *field,
+            Kind::Call { name: called, args, .. } if called == op::OPT_SELECT => match &args[..] {
+                [operand, Self { kind: Kind::Literal(Literal::String(selected)), .. }] => {
+                    operand.as_ident() == Some(name) && **selected == *field
+                }
+                _ => false,
+            },
+            _ => false,
+        };
+        here || self.children().into_iter().any(|child| child.selects(name, field))
+    }
+
     /// `a.b.c`, if the expression is no more than that.
     pub(crate) fn qualified_name(&self) -> Option<String> {
         match &self.kind {

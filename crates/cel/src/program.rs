@@ -75,34 +75,21 @@ pub(crate) fn link(expr: &Expr, refs: Vec<Ref>) -> Result<Vec<Link>, String> {
 
 /// Compiles the patterns that are written out.
 fn patterns(expr: &Expr, links: &mut [Link], failed: &mut Option<String>) {
-    let each = |links: &mut [Link], failed: &mut Option<String>, exprs: &mut dyn Iterator<Item = &Expr>| {
-        exprs.for_each(|e| patterns(e, links, failed));
-    };
-    match &expr.kind {
-        Kind::Literal(_) | Kind::Ident(_) => {}
-        Kind::Select { operand, .. } => patterns(operand, links, failed),
-        Kind::Call { name, target, args } => {
-            let pattern = match (&**name, target, &args[..]) {
-                ("matches" | "find" | "findAll", Some(_), [pattern, ..]) | ("matches", None, [_, pattern]) => {
-                    Some(pattern)
-                }
-                _ => None,
-            };
-            if let Some(Kind::Literal(Literal::String(text))) = pattern.map(|p| &p.kind)
-                && let Some(Link::Call(call)) = links.get_mut(expr.id as usize)
-            {
-                match crate::pattern::compile(text) {
-                    Ok(pattern) => call.pattern = Some(pattern),
-                    Err(reason) => *failed = Some(reason),
-                }
+    if let Kind::Call { name, target, args } = &expr.kind {
+        let pattern = match (&**name, target, &args[..]) {
+            ("matches" | "find" | "findAll", Some(_), [pattern, ..]) | ("matches", None, [_, pattern]) => Some(pattern),
+            _ => None,
+        };
+        if let Some(Kind::Literal(Literal::String(text))) = pattern.map(|p| &p.kind)
+            && let Some(Link::Call(call)) = links.get_mut(expr.id as usize)
+        {
+            match crate::pattern::compile(text) {
+                Ok(pattern) => call.pattern = Some(pattern),
+                Err(reason) => *failed = Some(reason),
             }
-            each(links, failed, &mut target.as_deref().into_iter().chain(args));
         }
-        Kind::List { items, .. } => each(links, failed, &mut items.iter()),
-        Kind::Map(entries) => each(links, failed, &mut entries.iter().flat_map(|e| [&e.key, &e.value])),
-        Kind::Struct { fields, .. } => each(links, failed, &mut fields.iter().map(|f| &f.value)),
-        Kind::Fold(f) => each(links, failed, &mut [&f.range, &f.init, &f.condition, &f.step, &f.result].into_iter()),
     }
+    expr.children().into_iter().for_each(|child| patterns(child, links, failed));
 }
 
 impl Program {
@@ -119,6 +106,11 @@ impl Program {
     /// Whether the expression names the variable with this number.
     pub fn uses(&self, variable: usize) -> bool {
         self.used.contains(&variable)
+    }
+
+    /// Whether `variable.field` is part of the expression.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        self.expr.selects(variable, field)
     }
 
     /// Evaluates with the values of the environment's variables, in its order; what is missing fails only if it is needed.

@@ -252,7 +252,7 @@ impl Api {
             let digest = Digest { user, verb, target: target.as_ref(), path };
             Asks { id, received, digest, uri, headers: &parts.headers, identity }
         };
-        let user = match self.authenticate(identity, &parts.headers).await {
+        let user = match self.authenticate(identity, path, &parts.headers).await {
             Ok(user) => user,
             Err(status) => {
                 if let Some(audit) = &self.audit {

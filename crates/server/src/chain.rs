@@ -71,11 +71,11 @@ pub enum Identity {
 /// Finds out who asks.
 #[async_trait]
 pub trait Authenticator: Send + Sync {
-    /// The user behind client certificate or bearer token; anonymous requests are a user too.
+    /// The user behind client certificate or bearer token; anonymous requests are a user too, where their path allows it.
     ///
     /// # Errors
     /// 401 when credentials were shown and are not good.
-    async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status>;
+    async fn authenticate(&self, path: &str, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status>;
 }
 
 /// What somebody wants to do. `resource` is empty for paths that are no resource (`/healthz`), `path` otherwise counts

@@ -16,10 +16,15 @@ use crate::respond;
 
 impl Api {
     /// Who sends a request.
-    pub(crate) async fn authenticate(&self, identity: &Identity, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+    pub(crate) async fn authenticate(
+        &self,
+        identity: &Identity,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Arc<User>, Status> {
         match identity {
             Identity::Bound(user) => Ok(user.clone()),
-            Identity::Peer(peer) => self.chain.authenticator.authenticate(headers, peer).await,
+            Identity::Peer(peer) => self.chain.authenticator.authenticate(path, headers, peer).await,
         }
     }
 

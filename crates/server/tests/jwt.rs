@@ -82,6 +82,36 @@ fn sign(key: &KeyPair, claims: &Value) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
+/// A server that believes what the file says, and what time it is.
+async fn believing(file: &Value) -> (Arc<Api>, i64) {
+    let world = RealWorld::shared();
+    let store = Arc::new(MemoryStore::new(world.clone()));
+    let pki = Pki::in_memory(world.now()).unwrap();
+    let config = ServerConfig {
+        authentication: Some(AuthenticationConfig::read(&file.to_string()).unwrap()),
+        ..ServerConfig::default()
+    };
+    let now = world.now().as_second();
+    (Api::new(config, &pki, store, world).await.unwrap(), now)
+}
+
+async fn ask(api: &Arc<Api>, request: http::request::Builder, body: String) -> (u16, Bytes) {
+    let body: Body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+    let response = api.handle(request.body(body).unwrap(), Identity::Peer(Arc::new(Peer::default()))).await;
+    let code = response.status().as_u16();
+    (code, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// Who bears the token.
+async fn who(api: &Arc<Api>, token: String) -> (u16, Value) {
+    let question = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json");
+    let (code, bytes) = ask(api, request, question.to_string()).await;
+    (code, serde_json::from_slice::<Value>(&bytes).unwrap()["status"]["userInfo"].clone())
+}
+
 #[tokio::test]
 async fn another_issuers_tokens_are_believed_as_far_as_they_go() {
     let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
@@ -97,32 +127,8 @@ async fn another_issuers_tokens_are_believed_as_far_as_they_go() {
             },
         }],
     });
-    let world = RealWorld::shared();
-    let store = Arc::new(MemoryStore::new(world.clone()));
-    let pki = Pki::in_memory(world.now()).unwrap();
-    let config = ServerConfig {
-        authentication: Some(AuthenticationConfig::read(&file.to_string()).unwrap()),
-        ..ServerConfig::default()
-    };
-    let api = Api::new(config, &pki, store, world.clone()).await.unwrap();
-    let who = |token: String| {
-        let api = api.clone();
-        async move {
-            let question = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-            let body: Body =
-                Full::new(Bytes::from(question.to_string())).map_err(|never| match never {}).boxed_unsync();
-            let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
-                .header("authorization", format!("Bearer {token}"))
-                .header("content-type", "application/json")
-                .body(body)
-                .unwrap();
-            let response = api.handle(request, Identity::Peer(Arc::new(Peer::default()))).await;
-            let code = response.status().as_u16();
-            let bytes = response.into_body().collect().await.unwrap().to_bytes();
-            (code, serde_json::from_slice::<Value>(&bytes).unwrap()["status"]["userInfo"].clone())
-        }
-    };
-    let now = world.now().as_second();
+    let (api, now) = believing(&file).await;
+    let who = |token: String| who(&api, token);
     let claims = json!({
         "iss": url, "aud": ["x", "skiff"], "sub": "jane", "groups": ["devs"], "id": "7", "exp": now + 600, "hd": "example.com",
     });
@@ -142,5 +148,56 @@ async fn another_issuers_tokens_are_believed_as_far_as_they_go() {
         let mut changed = claims.clone();
         changed[claim] = value;
         assert_eq!(who(sign(&key, &changed)).await.0, 401, "{claim}");
+    }
+}
+
+#[tokio::test]
+async fn expressions_name_users_and_judge_them() {
+    let key = KeyPair::generate().unwrap();
+    let (url, authority) = issuer(&key).await;
+    let file = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
+        "jwt": [{
+            "issuer": {"url": url, "audiences": ["skiff"], "certificateAuthority": authority},
+            "claimValidationRules": [{"expression": "claims.exp - claims.iat <= 3600", "message": "lives too long"}],
+            "claimMappings": {
+                "username": {"expression": "claims.?email_verified.orValue(false) ? claims.email : 'id:' + claims.sub"},
+                "groups": {"expression": "claims.roles.split(',').map(role, 'team:' + role)"},
+                "uid": {"expression": "string(claims.id)"},
+                "extra": [{"key": "example.com/tenant", "valueExpression": "claims.tenant"},
+                    {"key": "example.com/none", "valueExpression": "''"}],
+            },
+            "userValidationRules": [
+                {"expression": "!user.username.startsWith('id:system:')", "message": "reserved"},
+                {"expression": "user.groups.all(group, group != 'team:root')"},
+            ],
+        }],
+    });
+    let (api, now) = believing(&file).await;
+    let claims = json!({"iss": url, "aud": "skiff", "sub": "jane", "id": 7, "roles": "a,b", "iat": now, "exp": now + 600,
+        "tenant": ["t"], "email": "jane@example.com"});
+    let (code, user) = who(&api, sign(&key, &claims)).await;
+    let extra = json!({"example.com/tenant": ["t"]});
+    let wanted = json!({"username": "id:jane", "uid": "7", "groups": ["team:a", "team:b", "system:authenticated"],
+        "extra": extra});
+    assert_eq!((code, user), (201, wanted));
+    for (claim, value, name) in [
+        ("email_verified", json!(true), Some("jane@example.com")),
+        ("exp", json!(now + 4_000), None),
+        ("sub", json!("system:admin"), None),
+        ("sub", json!(1), None),
+        ("roles", json!("root"), None),
+        ("roles", json!(null), None),
+        ("tenant", json!([1]), None),
+    ] {
+        let mut changed = claims.clone();
+        changed[claim] = value;
+        let (code, user) = who(&api, sign(&key, &changed)).await;
+        let expected = if name.is_some() { 201 } else { 401 };
+        assert_eq!((code, user["username"].as_str()), (expected, name), "{claim}: {user}");
+    }
+    for (path, code) in [("/livez", 200), ("/readyz", 401), ("/version", 401), ("/livez/ping", 401)] {
+        assert_eq!(ask(&api, Request::get(path), String::new()).await.0, code, "{path}");
     }
 }

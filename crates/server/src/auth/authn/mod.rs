@@ -31,8 +31,9 @@ pub(crate) struct Authenticators {
     admin: Option<StaticToken>,
     front: Option<FrontProxy>,
     issuers: Vec<jwt::Issuer>,
-    /// `None`: requests without credentials are refused.
-    anonymous: Option<Arc<User>>,
+    anonymous: Arc<User>,
+    /// Where nobody in particular may come in; `None`: everywhere.
+    doors: Option<jwt::Anonymous>,
 }
 
 /// A token given on the command line, and who bears it.
@@ -52,7 +53,8 @@ impl Authenticators {
             admin,
             front: None,
             issuers: Vec::new(),
-            anonymous: Some(Arc::new(User::anonymous())),
+            anonymous: Arc::new(User::anonymous()),
+            doors: None,
         }
     }
 
@@ -63,9 +65,8 @@ impl Authenticators {
 
     /// Also believes other issuers' tokens, and perhaps nobody without credentials.
     pub(crate) fn believing(self, config: AuthenticationConfig, world: &WorldRef) -> Self {
-        let anonymous = self.anonymous.filter(|_| config.anonymous.is_none_or(|anonymous| anonymous.enabled));
         let issuers = config.jwt.into_iter().map(|jwt| jwt::Issuer::new(jwt, world.clone())).collect();
-        Self { issuers, anonymous, ..self }
+        Self { issuers, doors: config.anonymous, ..self }
     }
 
     /// Who bears `token`, when it is good for one of `audiences` (none: the API server's own).
@@ -107,7 +108,7 @@ fn refuse<T>(why: &dyn std::fmt::Display) -> Result<T, Status> {
 
 #[async_trait]
 impl Authenticator for Authenticators {
-    async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status> {
+    async fn authenticate(&self, path: &str, headers: &HeaderMap, peer: &Peer) -> Result<Arc<User>, Status> {
         let now = self.accounts.now();
         if let Some(user) = self.front.as_ref().and_then(|front| front.user(headers, peer, now)) {
             return Ok(user);
@@ -123,10 +124,8 @@ impl Authenticator for Authenticators {
             };
         }
         match certificate {
-            Ok(_) => match &self.anonymous {
-                Some(anonymous) => Ok(anonymous.clone()),
-                None => refuse(&"no credentials"),
-            },
+            Ok(_) if self.doors.as_ref().is_none_or(|doors| doors.may(path)) => Ok(self.anonymous.clone()),
+            Ok(_) => refuse(&"no credentials"),
             Err(error) => refuse(&error),
         }
     }

@@ -53,12 +53,12 @@ impl Setup {
     fn who(&self, token: &str) -> Result<Arc<User>, u16> {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
-        block_on(self.authenticators.authenticate(&headers, &Peer::default())).map_err(|status| status.code)
+        block_on(self.authenticators.authenticate("/api", &headers, &Peer::default())).map_err(|status| status.code)
     }
 
     fn who_by(&self, certificates: Vec<CertificateDer<'static>>) -> Result<Arc<User>, u16> {
         let peer = Peer { certificates, ..Peer::default() };
-        block_on(self.authenticators.authenticate(&HeaderMap::new(), &peer)).map_err(|status| status.code)
+        block_on(self.authenticators.authenticate("/api", &HeaderMap::new(), &peer)).map_err(|status| status.code)
     }
 }
 
@@ -81,7 +81,7 @@ fn only_front_proxies_speak_for_others() {
     let who = |headers: &HeaderMap, pair: Option<crate::pki::Pair>| {
         let certificates = pair.map(|pair| pair.certificate_der().unwrap()).into_iter().collect();
         let peer = Peer { certificates, ..Peer::default() };
-        block_on(authenticators.authenticate(headers, &peer)).map_err(|status| status.code)
+        block_on(authenticators.authenticate("/api", headers, &peer)).map_err(|status| status.code)
     };
     let now = setup.world.now();
     let proxy = || setup.pki.front_proxy_client(now).unwrap();
@@ -224,6 +224,6 @@ fn a_good_token_makes_up_for_a_bad_certificate() {
     let peer = Peer { certificates: vec![foreign.certificate_der().unwrap()], ..Peer::default() };
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("bearer s3cret"));
-    let user = block_on(setup.authenticators.authenticate(&headers, &peer)).unwrap();
+    let user = block_on(setup.authenticators.authenticate("/api", &headers, &peer)).unwrap();
     assert!(user.is_in("system:masters"));
 }

@@ -2,8 +2,8 @@
 
 mod config;
 mod keys;
+mod mapping;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use skiff_meta::world::WorldExt;
 
 use super::{TokenError, with_authenticated};
 use crate::chain::User;
-pub(crate) use config::Jwt;
+pub(crate) use config::{Anonymous, Jwt};
 pub use config::{AuthenticationConfig, AuthenticationError, Oidc};
 use keys::Key;
 
@@ -36,7 +36,7 @@ const LEEWAY: i64 = 300;
 
 /// Believes one issuer.
 pub(crate) struct Issuer {
-    config: Jwt,
+    config: Arc<Jwt>,
     world: WorldRef,
     keys: tokio::sync::Mutex<Keys>,
 }
@@ -70,7 +70,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, TokenError> {
 }
 
 impl Issuer {
-    pub(crate) fn new(config: Jwt, world: WorldRef) -> Self {
+    pub(crate) fn new(config: Arc<Jwt>, world: WorldRef) -> Self {
         Self { config, world, keys: tokio::sync::Mutex::default() }
     }
 
@@ -85,8 +85,12 @@ impl Issuer {
         if !self.is_signed(&parts, false).await? && !self.is_signed(&parts, true).await? {
             return refused("oidc: verify token: failed to verify signature");
         }
-        self.check_claims(&parts.claims)?;
-        self.user(&parts.claims).map(Arc::new)
+        self.check_times(&parts.claims)?;
+        let claims = self.user(&parts.claims).and_then(|user| {
+            self.check_claims(&parts.claims)?;
+            self.config.mapper.check_user(&user).map(|()| user)
+        });
+        claims.map(|user| Arc::new(with_authenticated(user))).map_err(TokenError::Refused)
     }
 
     async fn is_signed(&self, parts: &Parts<'_>, anew: bool) -> Result<bool, TokenError> {
@@ -162,7 +166,7 @@ impl Issuer {
         serde_json::from_slice(&document).map_err(|e| format!("{url}: {e}"))
     }
 
-    fn check_claims(&self, claims: &Value) -> Result<(), TokenError> {
+    fn check_times(&self, claims: &Value) -> Result<(), TokenError> {
         let now = self.world.now().as_second();
         let time = |name: &str| claims.get(name).and_then(Value::as_f64).map(|time| time as i64);
         if time("exp").is_none_or(|end| end <= now) {
@@ -176,42 +180,64 @@ impl Issuer {
             let wanted = &self.config.issuer.audiences;
             return refused(format!("oidc: verify token: oidc: expected audience in {wanted:?} got {audiences:?}"));
         }
-        for rule in &self.config.claim_validation_rules {
-            let Some(found) = claims.get(&rule.claim) else {
-                return refused(format!("oidc: required claim {} not present in ID token", rule.claim));
-            };
-            if found.as_str() != Some(&rule.required_value) {
-                return refused(format!("oidc: required claim {} value does not match", rule.claim));
-            }
-        }
         Ok(())
     }
 
-    fn user(&self, claims: &Value) -> Result<User, TokenError> {
-        let mappings = &self.config.claim_mappings;
-        let claim = &mappings.username.claim;
-        let Some(name) = claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty()) else {
-            return refused(format!("oidc: parse username claims {claim:?}: claim not present"));
-        };
-        if claim == "email" && claims.get("email_verified").is_some_and(|verified| verified != true) {
-            return refused("oidc: email not verified");
+    fn check_claims(&self, claims: &Value) -> Result<(), String> {
+        for rule in self.config.rules.iter().filter(|rule| !rule.claim.is_empty()) {
+            let Some(found) = claims.get(&rule.claim) else {
+                return Err(format!("oidc: required claim {} not present in ID token", rule.claim));
+            };
+            if found.as_str() != Some(&rule.required_value) {
+                return Err(format!("oidc: required claim {} value does not match", rule.claim));
+            }
         }
-        let prefixed = |prefix: &Option<String>, text: &str| format!("{}{text}", prefix.as_deref().unwrap_or_default());
-        let groups = match &*mappings.groups.claim {
-            "" => Vec::new(),
-            claim => texts(&claims[claim]).into_iter().map(|group| prefixed(&mappings.groups.prefix, group)).collect(),
+        self.config.mapper.check_claims(claims)
+    }
+
+    fn user(&self, claims: &Value) -> Result<User, String> {
+        let Jwt { mappings, mapper, .. } = &*self.config;
+        let uid = match (&mapper.uid, &*mappings.uid.claim) {
+            (Some(program), _) => mapper.text(program, "uid", claims)?,
+            (None, "") => String::new(),
+            (None, claim) => {
+                let uid = claims.get(claim).and_then(Value::as_str).map(str::to_owned);
+                uid.ok_or_else(|| format!("oidc: parse uid claim {claim:?}: claim not present"))?
+            }
         };
-        let uid = match &*mappings.uid.claim {
-            "" => String::new(),
-            claim => claims.get(claim).and_then(Value::as_str).unwrap_or_default().to_owned(),
+        let groups = match (&mapper.groups, &*mappings.groups.claim) {
+            (Some(program), _) => mapper.texts(program, "group", claims)?,
+            (None, claim) => {
+                texts(&claims[claim]).into_iter().map(|group| prefixed(&mappings.groups.prefix, group)).collect()
+            }
         };
-        let mut extra = BTreeMap::new();
+        let mut extra = mapper.extra(claims)?;
         if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
             extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={id}")]);
         }
-        let name = prefixed(&mappings.username.prefix, name);
-        Ok(with_authenticated(User { name, uid, groups, extra }))
+        Ok(User { name: self.name(claims)?, uid, groups, extra })
     }
+
+    fn name(&self, claims: &Value) -> Result<String, String> {
+        let Jwt { mappings, mapper, .. } = &*self.config;
+        if let Some(program) = &mapper.username {
+            let name = mapper.text(program, "username", claims)?;
+            let empty = || "oidc: empty username via CEL expression is not allowed".to_owned();
+            return Some(name).filter(|name| !name.is_empty()).ok_or_else(empty);
+        }
+        let claim = &mappings.username.claim;
+        let Some(name) = claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty()) else {
+            return Err(format!("oidc: parse username claims {claim:?}: claim not present"));
+        };
+        if claim == "email" && claims.get("email_verified").is_some_and(|verified| verified != true) {
+            return Err("oidc: email not verified".to_owned());
+        }
+        Ok(prefixed(&mappings.username.prefix, name))
+    }
+}
+
+fn prefixed(prefix: &Option<String>, text: &str) -> String {
+    format!("{}{text}", prefix.as_deref().unwrap_or_default())
 }
 
 /// One text or a list of them.
