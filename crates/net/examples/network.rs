@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,12 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use skiff_client::{Backend, Body, Client, ClientError, Event, ListTarget};
 use skiff_meta::Object;
 use skiff_meta::world::RealWorld;
+use skiff_net::Family;
 use skiff_net::dns::{self, DnsConfig};
 use skiff_net::netlink::{Netlink, Route, Via};
 use skiff_net::nft;
@@ -55,7 +56,7 @@ fn addresses() {
     let mut netlink = Netlink::open().unwrap();
     let loopback = netlink.link("lo").unwrap().unwrap().index;
     netlink.set_up(loopback).unwrap();
-    netlink.add_address(loopback, Ipv4Net::from(ENDPOINT)).unwrap();
+    netlink.add_address(loopback, IpNet::from(IpAddr::V4(ENDPOINT))).unwrap();
     let destination = "10.43.0.0/16".parse().unwrap();
     netlink.set_route(&Route { destination, via: Via::Device(loopback), source: None }).unwrap();
 }
@@ -81,10 +82,11 @@ fn slice(name: &str, endpoints: &[Ipv4Addr]) -> Arc<Object> {
 
 fn state() -> State {
     let node = NodeFacts {
+        family: Family::V4,
         name: "node".to_owned(),
         zone: None,
         pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
-        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        service_cidr: "10.43.0.0/16".parse().ok(),
         localhost_node_ports: false,
     };
     State::new("bench", node)
@@ -98,8 +100,8 @@ fn services(count: u32) {
         (0..3).map(|i| Ipv4Addr::from(0x0a2a_0000 + ((index * 3 + i + shift) % 60_000) + 2)).collect()
     };
     for index in 0..count {
-        state.service_event(Event::Apply(service(&name(index), Ipv4Addr::from(0x0a2b_0001 + index))));
-        state.slice_event(Event::Apply(slice(&name(index), &endpoints(index, 0))));
+        state.service_event(&Event::Apply(service(&name(index), Ipv4Addr::from(0x0a2b_0001 + index))));
+        state.slice_event(&Event::Apply(slice(&name(index), &endpoints(index, 0))));
     }
     state.changes();
     let begun = Instant::now();
@@ -108,7 +110,7 @@ fn services(count: u32) {
     let mut times: Vec<f64> = (1..=21)
         .map(|round| {
             let begun = Instant::now();
-            state.slice_event(Event::Apply(slice(&name(count / 2), &endpoints(count / 2, round))));
+            state.slice_event(&Event::Apply(slice(&name(count / 2), &endpoints(count / 2, round))));
             nft::run_blocking(&state.changes().batch.to_string()).unwrap();
             begun.elapsed().as_secs_f64() * 1e3
         })
@@ -120,11 +122,11 @@ fn services(count: u32) {
 /// Connections per second to a server, by its own address and by that of a Service among 10,000.
 fn connections() {
     let mut state = state();
-    state.service_event(Event::Apply(service("web", SERVICE)));
-    state.slice_event(Event::Apply(slice("web", &[ENDPOINT])));
+    state.service_event(&Event::Apply(service("web", SERVICE)));
+    state.slice_event(&Event::Apply(slice("web", &[ENDPOINT])));
     for index in 0..10_000 {
-        state.service_event(Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
-        state.slice_event(Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
+        state.service_event(&Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
+        state.slice_event(&Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
     }
     state.changes();
     nft::run_blocking(&state.table().to_string()).unwrap();
@@ -170,8 +172,8 @@ fn names() {
     let services = (0..1_000).map(|i| service(&format!("s{i}"), Ipv4Addr::from(0x0a2b_0001 + i))).collect();
     let cluster = Cluster([("namespaces", vec![namespace]), ("services", services)].into());
     let config = DnsConfig {
-        listen: Ipv4Addr::LOCALHOST,
-        cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
+        listen: Ipv4Addr::LOCALHOST.into(),
+        cluster_dns: Ipv4Addr::new(10, 43, 0, 10).into(),
         cluster_domain: "cluster.local".to_owned(),
         node_name: "node".to_owned(),
         node_uid: String::new(),

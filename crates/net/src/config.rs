@@ -1,9 +1,12 @@
 //! What the user chose.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+
+use crate::Family;
+use crate::family::families;
 
 /// Who makes the pod network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +30,17 @@ pub struct NetConfig {
     pub cluster: String,
     /// The name of this node's Node object.
     pub node_name: String,
-    /// The node's own address, where DNS listens when the pod network is not ours.
-    pub node_ip: Ipv4Addr,
+    /// The node's own addresses, at most one of each family. At the first one DNS listens when the pod network is not
+    /// ours, and the overlay travels.
+    pub node_ips: Vec<IpAddr>,
     /// Who makes the pod network.
     pub mode: NetworkMode,
-    /// Addresses of all nodes' pods.
-    pub cluster_cidr: Ipv4Net,
-    /// Addresses of Services.
-    pub service_cidr: Ipv4Net,
+    /// Addresses of all nodes' pods, a range of each family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Addresses of Services, a range of each family.
+    pub service_cidrs: Vec<IpNet>,
     /// The address of the `kube-dns` Service.
-    pub cluster_dns: Ipv4Addr,
+    pub cluster_dns: IpAddr,
     /// `cluster.local`.
     pub cluster_domain: String,
     /// Where the container runtime looks for plugins.
@@ -49,6 +53,18 @@ pub struct NetConfig {
     pub policy: bool,
     /// Whether to run cluster DNS.
     pub dns: bool,
+}
+
+impl NetConfig {
+    /// The node's first address.
+    pub(crate) fn node_ip(&self) -> IpAddr {
+        self.node_ips.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+    }
+
+    /// The families that pods or Services have, the main one first.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        families(self.service_cidrs.iter().chain(&self.cluster_cidrs))
+    }
 }
 
 /// Where the plugin books addresses.

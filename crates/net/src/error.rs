@@ -27,7 +27,7 @@ pub enum NetError {
     #[error("pod address bookings: {0}")]
     Bookings(#[source] io::Error),
     /// The node's range cannot be read.
-    #[error("node {node} has a pod range that is no IPv4 network with room for pods: {range:?}")]
+    #[error("node {node} has a pod range that is no network with room for pods: {range:?}")]
     BadRange {
         /// The node.
         node: String,

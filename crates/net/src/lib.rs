@@ -7,7 +7,7 @@
 //! What is decided is decided in plain values ([`proxy::plan`], [`dns::Zone`], [`nft::Table`]) that tests can read; what
 //! touches the machine stands behind narrow traits ([`cni::Effects`], [`nft::Nft`]).
 //!
-//! IPv4 only so far.
+//! Every range of addresses is of one family; what is kept per family (tables, routes) is the same code twice.
 
 pub mod cni;
 mod config;
@@ -15,6 +15,7 @@ pub mod dns;
 mod error;
 #[cfg(test)]
 mod fake;
+mod family;
 mod http;
 mod names;
 pub mod netlink;
@@ -30,6 +31,7 @@ mod watch;
 
 pub use config::{NetConfig, NetworkMode};
 pub use error::NetError;
+pub use family::Family;
 pub use names::Instance;
 pub use ports::PodNetwork;
 pub use run::{Clients, run};

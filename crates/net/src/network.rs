@@ -5,58 +5,61 @@
 //! [`crate::cni::Effects`] says why); it holds the address that DNS listens at, and the route that makes addresses of
 //! Services reachable from the node whether or not the machine has a default route.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::cni::{self, Bookings, PluginConfig};
 use crate::config::state_dir;
+use crate::family::{after, of_family};
 use crate::names::overlay_number;
 use crate::netlink::{Link, Netlink, Route, Tunnel, Via};
 use crate::nft::{Nft, NftError};
 use crate::peers::{Kernel, Mac, Own, RealKernel, Way};
-use crate::{Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, sysctl};
+use crate::{Family, Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, sysctl};
 
 /// Largest packet where no default route says anything else.
 const ETHERNET_MTU: u32 = 1_500;
 /// The UDP port of overlays, as Linux and flannel have it.
 const OVERLAY_PORT: u16 = 8472;
-/// What the overlay puts around a packet: Ethernet, IPv4, UDP and its own header.
-const OVERLAY_BYTES: u32 = 50;
+
+/// What the overlay puts around a packet: Ethernet, IP, UDP and its own header.
+fn overlay_bytes(local: IpAddr) -> u32 {
+    if local.is_ipv4() { 50 } else { 70 }
+}
 
 /// The pod network of one node, as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeNetwork {
     /// Whose it is.
     pub instance: Instance,
-    /// Addresses of the node's pods; the first is the node's own.
-    pub pod_cidr: Ipv4Net,
+    /// Addresses of the node's pods, a range of each family; the first of a range is the node's own.
+    pub pod_cidrs: Vec<IpNet>,
     /// Addresses of all nodes' pods.
-    pub cluster_cidr: Ipv4Net,
+    pub cluster_cidrs: Vec<IpNet>,
     /// Addresses of Services.
-    pub service_cidr: Ipv4Net,
+    pub service_cidrs: Vec<IpNet>,
 }
 
 impl NodeNetwork {
-    /// The network of a node with range `pod_cidr`.
-    pub fn new(config: &NetConfig, pod_cidr: Ipv4Net) -> Self {
-        let (cluster_cidr, service_cidr) = (config.cluster_cidr, config.service_cidr);
-        Self { instance: Instance::of(&config.data_dir), pod_cidr, cluster_cidr, service_cidr }
+    /// The network of a node with these ranges.
+    pub fn new(config: &NetConfig, pod_cidrs: Vec<IpNet>) -> Self {
+        let (cluster_cidrs, service_cidrs) = (config.cluster_cidrs.clone(), config.service_cidrs.clone());
+        Self { instance: Instance::of(&config.data_dir), pod_cidrs, cluster_cidrs, service_cidrs }
     }
 
-    /// The node's address in the range, the pods' gateway.
-    pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.pod_cidr.network()).saturating_add(1))
+    /// The node's addresses in the ranges, the pods' gateways.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        self.pod_cidrs.iter().map(|range| after(range.network(), 1)).collect()
     }
 
-    fn routes(&self, device: u32) -> [Route; 2] {
-        let source = Some(self.gateway());
-        [
-            // More than a courtesy: without it, packets to a pod that is gone would leave by the default route.
-            Route { destination: self.pod_cidr.trunc(), via: Via::Unreachable, source: None },
-            Route { destination: self.service_cidr.trunc(), via: Via::Device(device), source },
-        ]
+    fn routes(&self, device: u32) -> Vec<Route> {
+        // More than a courtesy: without it, packets to a pod that is gone would leave by the default route.
+        let pods = self.pod_cidrs.iter().map(|range| (range.trunc(), Via::Unreachable, None));
+        let own = |range: &IpNet| self.gateways().into_iter().find(|own| own.is_ipv4() == range.addr().is_ipv4());
+        let services = self.service_cidrs.iter().map(|range| (range.trunc(), Via::Device(device), own(range)));
+        pods.chain(services).map(|(destination, via, source)| Route { destination, via, source }).collect()
     }
 
     /// Brings the network up, or whatever of it is missing, and tells the container runtime. Doing it again is fine.
@@ -64,11 +67,13 @@ impl NodeNetwork {
     /// # Errors
     /// When the kernel, nftables or the disk refuses.
     pub async fn up(&self, config: &NetConfig, nft: &dyn Nft) -> Result<(), NetError> {
-        sysctl::set(&["ipv4", "ip_forward"], "1")?;
+        let way_out = uplink(&mut Netlink::open()?, config.node_ip())?.map(|link| link.name);
+        for range in &self.pod_cidrs {
+            sysctl::forward(Family::of_range(*range), way_out.as_deref())?;
+        }
         let mtu = self.mtu(config)?;
         self.device(mtu)?;
-        let uplink = (config.mode == NetworkMode::Routed).then(|| uplink(&mut Netlink::open()?, config.node_ip));
-        let uplink = uplink.transpose()?.flatten().map(|link| link.name);
+        let uplink = way_out.filter(|_| config.mode == NetworkMode::Routed);
         if let Some(uplink) = &uplink {
             // Node ports on 127.0.0.1 may lead to endpoints on other nodes; the pod table guards the way back.
             sysctl::set(&["ipv4", "conf", uplink, "route_localnet"], "1")?;
@@ -82,8 +87,12 @@ impl NodeNetwork {
 
     /// The largest packet of pods.
     fn mtu(&self, config: &NetConfig) -> Result<u32, NetError> {
-        let uplink = uplink(&mut Netlink::open()?, config.node_ip)?.map_or(ETHERNET_MTU, |link| link.mtu);
-        Ok(if config.mode == NetworkMode::Vxlan { uplink.saturating_sub(OVERLAY_BYTES) } else { uplink })
+        let uplink = uplink(&mut Netlink::open()?, config.node_ip())?.map_or(ETHERNET_MTU, |link| link.mtu);
+        Ok(if config.mode == NetworkMode::Vxlan {
+            uplink.saturating_sub(overlay_bytes(config.node_ip()))
+        } else {
+            uplink
+        })
     }
 
     /// What the way to other nodes begins with; `None` where there are no others.
@@ -96,34 +105,32 @@ impl NodeNetwork {
         }
         Ok(Some(Own {
             name: config.node_name.clone(),
-            pod_cidr: self.pod_cidr,
-            cluster_cidr: self.cluster_cidr,
-            source: self.gateway(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            sources: self.gateways(),
             device: self.instance.tunnel_device(),
             tunnel: self.tunnel(config)?,
         }))
     }
 
     fn tunnel(&self, config: &NetConfig) -> Result<Option<Tunnel>, NetError> {
-        if config.mode != NetworkMode::Vxlan {
-            return Ok(None);
-        }
+        let Some(first) = self.pod_cidrs.first().filter(|_| config.mode == NetworkMode::Vxlan) else { return Ok(None) };
         Ok(Some(Tunnel {
             number: overlay_number(&config.cluster),
             port: OVERLAY_PORT,
-            local: config.node_ip,
-            mac: Mac::of(self.pod_cidr).0,
+            local: config.node_ip(),
+            mac: Mac::of(*first).0,
             mtu: self.mtu(config)?,
-            address: self.pod_cidr.network(),
+            addresses: self.pod_cidrs.iter().map(IpNet::network).collect(),
         }))
     }
 
     /// Sets up device, address and routes.
     fn device(&self, mtu: u32) -> Result<(), NetError> {
         let mut netlink = Netlink::open()?;
-        let (name, gateway) = (self.instance.node_device(), self.gateway());
+        let (name, gateways) = (self.instance.node_device(), self.gateways());
         if let Some(old) = netlink.link(&name)?
-            && netlink.addresses(old.index)?.iter().any(|address| *address != gateway)
+            && netlink.addresses(old.index)?.iter().any(|address| !gateways.contains(address))
         {
             // The node got another range since (its Node object was made anew).
             netlink.delete_link(&name)?;
@@ -132,19 +139,24 @@ impl NodeNetwork {
             netlink.add_bridge(&name, mtu)?;
         }
         let device = netlink.link(&name)?.ok_or(NetError::NoDevice(name))?;
-        netlink.add_address(device.index, Ipv4Net::from(gateway))?;
+        for gateway in gateways {
+            netlink.add_address(device.index, IpNet::from(gateway))?;
+        }
         for route in self.routes(device.index) {
             netlink.set_route(&route)?;
         }
         Ok(())
     }
 
-    /// Puts the pod table up with the host ports that pods have. Pods come and go meanwhile: the plugin changes records
+    /// Puts the pod tables up with the host ports that pods have. Pods come and go meanwhile: the plugin changes records
     /// first and the table second, so whoever changed after our reading shows in a second one.
     async fn pod_table(&self, bookings: &Bookings, nft: &dyn Nft) -> Result<(), NetError> {
-        let network = PodNetwork { pod_cidr: self.pod_cidr, cluster_cidr: self.cluster_cidr };
         let before = bookings.records().map_err(NetError::bookings)?;
-        nft.run(ports::table_script(&self.instance, network, &before)?).await?;
+        for pod_cidr in &self.pod_cidrs {
+            let cluster_cidr = of_family(&self.cluster_cidrs, Family::of_range(*pod_cidr)).unwrap_or(*pod_cidr);
+            let network = PodNetwork { pod_cidr: *pod_cidr, cluster_cidr };
+            nft.run(ports::table_script(&self.instance, network, &before)?).await?;
+        }
         let after = bookings.records().map_err(NetError::bookings)?;
         for record in after.iter().filter(|record| !record.ports.is_empty() && !before.contains(record)) {
             nft.run(ports::add_script(&self.instance, record)?).await?;
@@ -164,10 +176,10 @@ impl NodeNetwork {
             plugin: String::new(),
             instance: self.instance.id().to_owned(),
             state_dir: state_dir.to_owned(),
-            pod_cidr: self.pod_cidr,
-            cluster_cidr: self.cluster_cidr,
+            pod_cidrs: self.pod_cidrs.clone(),
+            cluster_cidrs: self.cluster_cidrs.clone(),
             uplink,
-            gateway: self.gateway(),
+            gateways: self.gateways(),
             mtu,
             capabilities: serde_json::Value::Null,
             runtime_config: cni::RuntimeConfig::default(),
@@ -185,7 +197,7 @@ fn ignore_refusal(result: Result<(), NftError>) -> Result<(), NftError> {
 }
 
 /// The device that has the node's address; failing that, the one that leads out of the machine.
-fn uplink(netlink: &mut Netlink, node: Ipv4Addr) -> Result<Option<Link>, NetError> {
+fn uplink(netlink: &mut Netlink, node: IpAddr) -> Result<Option<Link>, NetError> {
     let links = netlink.links()?;
     if !node.is_loopback() {
         for link in &links {
@@ -211,9 +223,11 @@ pub fn cleanup(data_dir: &Path, cni_bin_dir: &Path, cni_conf_dir: &Path) -> Resu
         netlink.delete_link(&link.name)?;
     }
     if let Some(installed) = cni::installed(cni_conf_dir).filter(|found| found.instance == instance.id()) {
-        let own = installed.pod_cidr.trunc();
-        netlink.delete_route(&Route { destination: own, via: Via::Unreachable, source: None })?;
-        for (destination, hop) in RealKernel.paths(Way::Plain, installed.cluster_cidr, own)?.routes {
+        let own: Vec<IpNet> = installed.pod_cidrs.iter().map(IpNet::trunc).collect();
+        for destination in &own {
+            netlink.delete_route(&Route { destination: *destination, via: Via::Unreachable, source: None })?;
+        }
+        for (destination, hop) in RealKernel.paths(Way::Plain, &installed.cluster_cidrs, &own)?.routes {
             netlink.delete_route(&Route { destination, via: Via::Gateway(0, hop.gateway), source: None })?;
         }
         if let Some(uplink) = &installed.uplink {
@@ -222,8 +236,10 @@ pub fn cleanup(data_dir: &Path, cni_bin_dir: &Path, cni_conf_dir: &Path) -> Resu
         }
         cni::uninstall(cni_bin_dir, cni_conf_dir)?;
     }
-    for table in [instance.service_table(), instance.policy_table(), instance.pod_table()] {
-        crate::nft::run_blocking(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
+    for family in Family::ALL {
+        for table in [instance.service_table(), instance.policy_table(), instance.pod_table()] {
+            crate::nft::run_blocking(&crate::nft::removal(family, &table))?;
+        }
     }
     match std::fs::remove_dir_all(state_dir(data_dir)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetError::bookings(error)),

@@ -1,21 +1,23 @@
 //! Everything together: what the binary starts on a node.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use skiff_client::{Client, Event};
 use skiff_meta::{Object, WorldRef};
 
 use crate::dns::{self, DnsConfig};
+use crate::family::of_family;
 use crate::network::NodeNetwork;
 use crate::nft::Nft;
 use crate::proxy::{self, NodeFacts};
-use crate::{Instance, NetConfig, NetError, NetworkMode, peers, policy, watch};
+use crate::{Family, Instance, NetConfig, NetError, NetworkMode, peers, policy, watch};
 
 /// The clients of the parts, each with its own identity.
 #[derive(Clone)]
@@ -63,14 +65,14 @@ pub async fn run(
 }
 
 async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
-    let mut listen = config.node_ip;
+    let mut listen = config.node_ip();
     let mut own = None;
-    if let Some(pod_cidr) = node.pod_cidr {
-        let network = NodeNetwork::new(config, pod_cidr);
+    if !node.pod_cidrs.is_empty() {
+        let network = NodeNetwork::new(config, node.pod_cidrs.clone());
         network.up(config, &crate::nft::Program).await?;
-        listen = network.gateway();
+        listen = network.gateways().first().copied().unwrap_or(listen);
         own = network.own(config)?;
-        tracing::info!(%pod_cidr, device = network.instance.node_device(), mode = ?config.mode, "pod network is up");
+        tracing::info!(pod_cidrs = ?network.pod_cidrs, device = network.instance.node_device(), mode = ?config.mode, "pod network is up");
     }
     let peers = async {
         if let Some(own) = own {
@@ -85,22 +87,26 @@ async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, worl
 }
 
 async fn run_proxy(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
-    let pod_cidr = node.pod_cidr;
     let table = Instance::of(&config.data_dir).service_table();
     if !config.proxy {
         remove_table(&table).await;
         return Ok(());
     }
-    if pod_cidr.is_none() {
-        crate::sysctl::set(&["ipv4", "ip_forward"], "1")?;
+    let mut facts = Vec::new();
+    for family in config.families() {
+        if node.pod_cidrs.is_empty() {
+            crate::sysctl::forward(family, None)?;
+        }
+        facts.push(NodeFacts {
+            family,
+            name: config.node_name.clone(),
+            zone: node.zone.clone(),
+            pod_cidr: of_family(&node.pod_cidrs, family),
+            service_cidr: of_family(&config.service_cidrs, family),
+            // The kernel sends packets with addresses of the machine itself elsewhere for IPv4 alone.
+            localhost_node_ports: family == Family::V4 && !node.pod_cidrs.is_empty(),
+        });
     }
-    let facts = NodeFacts {
-        name: config.node_name.clone(),
-        zone: node.zone.clone(),
-        pod_cidr,
-        service_cidr: config.service_cidr,
-        localhost_node_ports: pod_cidr.is_some(),
-    };
     proxy::run(&table, facts, clients.proxy.clone(), world.clone(), proxy::Effects::real(world)).await;
     Ok(())
 }
@@ -111,19 +117,30 @@ async fn run_policy(config: &NetConfig, clients: &Clients, world: &WorldRef) -> 
         remove_table(&table).await;
         return Ok(());
     }
-    policy::run(&table, &config.node_name, clients.policy.clone(), world.clone(), Arc::new(crate::nft::Program)).await;
+    let families = config.families();
+    policy::run(
+        &table,
+        &families,
+        &config.node_name,
+        clients.policy.clone(),
+        world.clone(),
+        Arc::new(crate::nft::Program),
+    )
+    .await;
     Ok(())
 }
 
 /// Removes what an earlier run may have left, which would go on with what is no longer true. Where nftables is missing
 /// there is none.
 async fn remove_table(table: &str) {
-    let _ = crate::nft::Program.run(format!("add table ip {table}\ndelete table ip {table}\n")).await;
+    for family in Family::ALL {
+        let _ = crate::nft::Program.run(crate::nft::removal(family, table)).await;
+    }
 }
 
 async fn run_dns(
     config: &NetConfig,
-    listen: std::net::Ipv4Addr,
+    listen: IpAddr,
     node_uid: String,
     clients: &Clients,
     world: &WorldRef,
@@ -151,8 +168,8 @@ struct KnownNode {
     uid: String,
     /// Where it is, as its label says.
     zone: Option<String>,
-    /// `None` where the pod network is not ours.
-    pod_cidr: Option<Ipv4Net>,
+    /// A range of each family; none where the pod network is not ours.
+    pod_cidrs: Vec<IpNet>,
 }
 
 impl KnownNode {
@@ -184,22 +201,27 @@ impl KnownNode {
         let uid = node.meta().uid.clone();
         let zone = node.meta().labels.get(ZONE_LABEL).cloned();
         if config.mode == NetworkMode::None {
-            return Ok(Some(Self { uid, zone, pod_cidr: None }));
+            return Ok(Some(Self { uid, zone, pod_cidrs: Vec::new() }));
         }
         let spec = node.typed::<Node>().ok().and_then(|node| node.spec.clone()).unwrap_or_default();
-        let ranges = spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr);
-        let Some(range) = ranges.into_iter().find(|range| !range.contains(':')) else { return Ok(None) };
-        let bad = |range: String| NetError::BadRange { node: config.node_name.clone(), range };
-        let pod_cidr: Ipv4Net = range.parse().map_err(|_| bad(range.clone()))?;
-        if pod_cidr.prefix_len() > 30 {
-            return Err(bad(range));
+        let ranges = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
+        let bad = |range: &str| NetError::BadRange { node: config.node_name.clone(), range: range.to_owned() };
+        let mut pod_cidrs = Vec::new();
+        for range in &ranges {
+            let parsed: IpNet = range.parse().map_err(|_| bad(range))?;
+            if parsed.max_prefix_len() - parsed.prefix_len() < 2 {
+                return Err(bad(range));
+            }
+            pod_cidrs.push(parsed.trunc());
         }
-        Ok(Some(Self { uid, zone, pod_cidr: Some(pod_cidr.trunc()) }))
+        Ok((!pod_cidrs.is_empty()).then_some(Self { uid, zone, pod_cidrs }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -210,11 +232,11 @@ mod tests {
             data_dir: "/nonexistent".into(),
             cluster: String::new(),
             node_name: "n1".to_owned(),
-            node_ip: std::net::Ipv4Addr::LOCALHOST,
+            node_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             mode,
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            cluster_dns: std::net::Ipv4Addr::new(10, 43, 0, 10),
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+            cluster_dns: "10.43.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             cni_bin_dir: PathBuf::new(),
             cni_conf_dir: PathBuf::new(),
@@ -228,6 +250,11 @@ mod tests {
         object(json!({"metadata": {"name": "n1", "uid": "u1"}, "spec": spec}))
     }
 
+    fn known_node(ranges: &[&str]) -> KnownNode {
+        let pod_cidrs = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        KnownNode { uid: "u1".to_owned(), zone: None, pod_cidrs }
+    }
+
     #[test]
     fn the_nodes_range_is_waited_for() {
         let cluster = Arc::new(Cluster::default());
@@ -238,25 +265,26 @@ mod tests {
         source.unbounded_send(Event::Replace(Vec::new())).unwrap();
         source.unbounded_send(Event::Apply(node(json!({})))).unwrap();
         assert!((&mut known).now_or_never().is_none());
-        let spec = json!({"podCIDR": "fd00::/64", "podCIDRs": ["fd00::/64", "10.42.3.0/24"]});
+        let ranges = ["10.42.3.0/24", "fd42:3::/64"];
+        let spec = json!({"podCIDR": ranges[0], "podCIDRs": ranges});
         source.unbounded_send(Event::Apply(node(spec))).unwrap();
         let known = known.now_or_never().expect("known by now").unwrap();
-        assert_eq!(known, KnownNode { uid: "u1".to_owned(), zone: None, pod_cidr: "10.42.3.0/24".parse().ok() });
+        assert_eq!(known, known_node(&ranges));
 
         let mut next = Box::pin(KnownNode::wait(&config, &mut events, Some(&known)));
-        source.unbounded_send(Event::Apply(node(json!({"podCIDR": "10.42.3.0/24"})))).unwrap();
+        source.unbounded_send(Event::Apply(node(json!({"podCIDR": ranges[0], "podCIDRs": ranges})))).unwrap();
         assert!((&mut next).now_or_never().is_none(), "nothing new");
         source.unbounded_send(Event::Apply(node(json!({"podCIDR": "10.42.4.0/24"})))).unwrap();
-        assert_eq!(next.now_or_never().unwrap().unwrap().pod_cidr, "10.42.4.0/24".parse().ok());
+        assert_eq!(next.now_or_never().unwrap().unwrap(), known_node(&["10.42.4.0/24"]));
     }
 
     #[test]
     fn ranges_that_hold_no_pods_are_refused_and_none_is_needed_for_foreign_networks() {
-        for range in ["10.42.0.0/31", "10.42.0.0", "pods"] {
+        for range in ["10.42.0.0/31", "fd42::/127", "10.42.0.0", "pods"] {
             let known = KnownNode::of(&config(NetworkMode::Bridge), &node(json!({"podCIDR": range})));
             assert!(matches!(known, Err(NetError::BadRange { .. })), "{range}");
         }
         let known = KnownNode::of(&config(NetworkMode::None), &node(json!({}))).unwrap();
-        assert_eq!(known, Some(KnownNode { uid: "u1".to_owned(), zone: None, pod_cidr: None }));
+        assert_eq!(known, Some(known_node(&[])));
     }
 }

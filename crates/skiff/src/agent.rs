@@ -18,25 +18,28 @@ pub(crate) async fn run(flags: &flags::Agent, world: WorldRef) -> Result<(), Sta
     let chosen = flags.node.data_dir != Path::new(flags::DATA_DIR);
     let data = DataDir::open(&flags.node.data_dir, false, chosen)?;
     let name = flags.node.node_name.clone().unwrap_or_else(host_name);
-    let address = flags.node.node_ip.unwrap_or_else(own_address);
+    let addresses = match &*flags.node.node_ip {
+        [] => vec![own_address()],
+        given => given.to_vec(),
+    };
     let joining = Joining {
         server: &flags.server,
         token: &flags.token,
         data: data.path(),
         node: &name,
-        address,
+        addresses: &addresses,
         world: world.clone(),
     };
     let joined = tokio::select! {
         joined = joining.join() => joined?,
         ended = stopped(None) => return ended,
     };
-    tracing::info!(server = flags.server, node = name, %address, "joined");
+    tracing::info!(server = flags.server, node = name, ?addresses, "joined");
     let [node, proxy, policy, dns] = joined.clients;
     let identity = Identity {
         data: data.path().to_path_buf(),
         name,
-        address,
+        addresses: addresses.clone(),
         serving: joined.serving,
         authority: joined.authority,
         clients: NodeClients { node, proxy, policy, dns },

@@ -190,9 +190,9 @@ pub(crate) struct Node {
     /// Name of this node [default: the host's name]
     #[arg(long)]
     pub(crate) node_name: Option<String>,
-    /// Address of this node [default: the one that reaches the default route]
-    #[arg(long)]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// Address of this node, or one of each family, A,B [default: the one that reaches the default route]
+    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "A[,B]")]
+    pub(crate) node_ip: Vec<IpAddr>,
     /// Labels of this node, KEY=VALUE
     #[arg(long, value_delimiter = ',')]
     pub(crate) node_label: Vec<String>,

@@ -112,7 +112,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) token: &'a str,
     pub(crate) data: &'a Path,
     pub(crate) node: &'a str,
-    pub(crate) address: IpAddr,
+    pub(crate) addresses: &'a [IpAddr],
     pub(crate) world: WorldRef,
 }
 
@@ -139,7 +139,8 @@ impl Joining<'_> {
             }
         };
         let node = self.remote_as(&authority, &kubelet);
-        let names = ServingNames::of([self.address.to_string(), self.node.to_owned()]);
+        let addresses = self.addresses.iter().map(IpAddr::to_string);
+        let names = ServingNames::of(addresses.chain([self.node.to_owned()]));
         let serving = match Pair::load(&path("kubelet-serving")) {
             Some(pair) if !self.ends_soon(&pair) && pair.serves(&names) => pair,
             _ => {

@@ -1,12 +1,12 @@
 //! The node's share of `skiff server` and `skiff agent`: containerd, the agent, the network.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use skiff_client::Client;
 use skiff_cri::containerd::{Containerd, ContainerdOptions};
 use skiff_cri::{GrpcRuntime, Runtime};
@@ -46,8 +46,8 @@ pub(crate) fn fit(flags: &flags::Node) -> Result<(), StartError> {
 }
 
 /// A range of addresses, as a flag gives it.
-pub(crate) fn range(flag: &'static str, text: &str) -> Result<Ipv4Net, StartError> {
-    let why = "is no range of IPv4 addresses, such as 10.42.0.0/16".to_owned();
+pub(crate) fn range(flag: &'static str, text: &str) -> Result<IpNet, StartError> {
+    let why = "is no range of addresses, such as 10.42.0.0/16".to_owned();
     text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
 }
 
@@ -57,8 +57,8 @@ pub(crate) struct Identity {
     pub(crate) data: PathBuf,
     /// Its name.
     pub(crate) name: String,
-    /// Its address.
-    pub(crate) address: IpAddr,
+    /// Its addresses, at most one of each family.
+    pub(crate) addresses: Vec<IpAddr>,
     /// What it serves with.
     pub(crate) serving: Pair,
     /// PEM of the cluster's authority.
@@ -176,24 +176,20 @@ async fn runtime(
 fn net_config(flags: &flags::Node, who: &Identity) -> Result<NetConfig, StartError> {
     let cluster = &who.cluster;
     let ours = cluster.network != Network::None;
-    let v4 = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4,
-        IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
-    };
     Ok(NetConfig {
         data_dir: who.data.clone(),
         cluster: who.authority.clone(),
         node_name: who.name.clone(),
-        node_ip: v4(who.address),
+        node_ips: who.addresses.clone(),
         mode: match cluster.network {
             Network::Vxlan => NetworkMode::Vxlan,
             Network::Routed => NetworkMode::Routed,
             Network::Bridge => NetworkMode::Bridge,
             Network::None => NetworkMode::None,
         },
-        cluster_cidr: range("cluster-cidr", &cluster.cluster_cidr)?,
-        service_cidr: range("service-cidr", &cluster.service_cidr)?,
-        cluster_dns: v4(cluster.cluster_dns),
+        cluster_cidrs: vec![range("cluster-cidr", &cluster.cluster_cidr)?],
+        service_cidrs: vec![range("service-cidr", &cluster.service_cidr)?],
+        cluster_dns: cluster.cluster_dns,
         cluster_domain: cluster.cluster_domain.clone(),
         cni_bin_dir: if ours { who.data.join("cni/bin") } else { flags.cni_bin_dir.clone() },
         cni_conf_dir: if ours { who.data.join("cni/net.d") } else { flags.cni_conf_dir.clone() },
@@ -210,7 +206,7 @@ fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, Start
     Ok(NodeConfig {
         name: who.name.clone(),
         hostname: host_name(),
-        addresses: vec![who.address],
+        addresses: who.addresses.clone(),
         labels: labels(flags)?,
         taints: taints(flags)?,
         log_directory: who.data.join("logs"),

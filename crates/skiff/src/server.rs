@@ -3,7 +3,7 @@
 //! From the store upwards: store, certificates, API, then everything that is a client of the API, each with its own
 //! user. At the end in the opposite order; containers are left running unless the cluster is ephemeral.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,13 +105,14 @@ fn identity(
     make: &dyn Fn(User) -> Client,
     world: &WorldRef,
 ) -> Result<Identity, StartError> {
-    let address = place.config.advertise;
-    let names = ServingNames::of([address.to_string(), place.node.clone(), host_name()]);
+    let addresses = place.addresses.clone();
+    let own = addresses.iter().map(IpAddr::to_string);
+    let names = ServingNames::of(own.chain([place.node.clone(), host_name()]));
     let user = User::new(format!("system:node:{}", place.node), &["system:nodes", "system:authenticated"]);
     Ok(Identity {
         data: place.data.path().to_path_buf(),
         name: place.node.clone(),
-        address,
+        addresses,
         serving: pki.issue_serving(&names, world.now())?,
         authority: pki.ca_pem().to_owned(),
         clients: NodeClients {
@@ -129,6 +130,8 @@ struct Place {
     data: DataDir,
     /// The node's name.
     node: String,
+    /// Its addresses.
+    addresses: Vec<IpAddr>,
     config: ServerConfig,
 }
 
@@ -138,7 +141,11 @@ impl Place {
         let data = DataDir::open(&flags.node.data_dir, flags.ephemeral, chosen)?;
         let node = flags.node.node_name.clone().unwrap_or_else(host_name);
         let config = ServerConfig { data_dir: Some(data.path().to_path_buf()), ..config };
-        Ok(Self { data, node, config })
+        let addresses = match &*flags.node.node_ip {
+            [] => vec![config.advertise],
+            given => given.to_vec(),
+        };
+        Ok(Self { data, node, addresses, config })
     }
 }
 
@@ -155,8 +162,12 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         .filter(|(first, last)| first <= last)
         .ok_or_else(|| wrong("service-node-port-range", range, "is no range of ports, such as 30000-32767"))?;
     let loopback = flags.node.bind_address.is_loopback();
-    let advertise =
-        flags.node.node_ip.unwrap_or_else(|| if loopback { flags.node.bind_address } else { own_address() });
+    let advertise = flags
+        .node
+        .node_ip
+        .first()
+        .copied()
+        .unwrap_or_else(|| if loopback { flags.node.bind_address } else { own_address() });
     let mut config = ServerConfig {
         bind: SocketAddr::new(flags.node.bind_address, flags.secure_port),
         advertise,

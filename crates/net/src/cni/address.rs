@@ -9,20 +9,22 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{Attachment, PluginError, PortMapping};
+use crate::Family;
+use crate::family::after;
 
 /// What is kept about one interface of one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its addresses, one of each family.
+    pub addresses: Vec<IpAddr>,
     /// Ports of the host that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
@@ -81,16 +83,17 @@ impl Bookings {
     ///
     /// # Errors
     /// When none is free or the disk fails.
-    pub fn claim(&self, range: Ipv4Net, reserved: &[Ipv4Addr], owner: &Attachment) -> Result<Ipv4Addr, PluginError> {
-        if let Some(address) = self.find(owner).map_err(PluginError::io("read address bookings"))? {
+    pub fn claim(&self, range: IpNet, reserved: &[IpAddr], owner: &Attachment) -> Result<IpAddr, PluginError> {
+        let booked = self.find(owner).map_err(PluginError::io("read address bookings"))?;
+        if let Some(address) = booked.into_iter().find(|address| range.contains(address)) {
             return Ok(address);
         }
-        let (first, last) = (u32::from(range.network()) + 1, u32::from(range.broadcast()).saturating_sub(1));
-        let count = u64::from(last.saturating_sub(first)) + 1;
-        let start = self.last_given().map(u32::from).filter(|a| (first..last).contains(a)).map_or(first, |a| a + 1);
+        let count = hosts(range);
+        let last = self.last_given(Family::of_range(range)).filter(|last| range.contains(last));
+        let start = last.map_or(0, |last| offset(range, last));
         for step in 0..count {
-            let offset = (u64::from(start - first) + step) % count;
-            let address = Ipv4Addr::from(first + u32::try_from(offset).unwrap_or(0));
+            let index = (u64::from(start) + u64::from(step)) % u64::from(count);
+            let address = after(range.network(), 1 + u32::try_from(index).unwrap_or_default());
             if reserved.contains(&address) {
                 continue;
             }
@@ -151,7 +154,7 @@ impl Bookings {
     /// # Errors
     /// When the disk fails.
     pub fn release(&self, owner: &Attachment) -> io::Result<()> {
-        if let Some(address) = self.find(owner)? {
+        for address in self.find(owner)? {
             remove(&self.addresses.join(address.to_string()))?;
         }
         remove(&self.records.join(owner.owner()))
@@ -170,37 +173,55 @@ impl Bookings {
         Ok(owners)
     }
 
-    /// The owner's address: by its record, or, where a kill came between booking and record, by a search.
-    fn find(&self, owner: &Attachment) -> io::Result<Option<Ipv4Addr>> {
+    /// The owner's addresses: by its record, or, where a kill came between booking and record, by a search.
+    fn find(&self, owner: &Attachment) -> io::Result<Vec<IpAddr>> {
         if let Some(record) = self.record(owner)?
-            && self.is_booked(&record.address.to_string(), owner)
+            && record.addresses.iter().all(|address| self.is_booked(&address.to_string(), owner))
         {
-            return Ok(Some(record.address));
+            return Ok(record.addresses);
         }
+        let mut found = Vec::new();
         for entry in read_dir(&self.addresses)? {
             let name = entry?.file_name();
             if let Some(name) = name.to_str()
                 && let Ok(address) = name.parse()
                 && self.is_booked(name, owner)
             {
-                return Ok(Some(address));
+                found.push(address);
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     fn is_booked(&self, address: &str, owner: &Attachment) -> bool {
         fs::read_link(self.addresses.join(address)).is_ok_and(|target| target.as_os_str() == owner.owner().as_str())
     }
 
-    fn last_given(&self) -> Option<Ipv4Addr> {
-        fs::read_to_string(self.records.join(".last")).ok()?.parse().ok()
+    fn last_given(&self, family: Family) -> Option<IpAddr> {
+        fs::read_to_string(self.records.join(format!(".last-{family}"))).ok()?.parse().ok()
     }
 
     /// A hint only: losing it costs nothing but order.
-    fn remember_last(&self, address: Ipv4Addr) {
-        let _ = fs::write(self.records.join(".last"), address.to_string());
+    fn remember_last(&self, address: IpAddr) {
+        let _ = fs::write(self.records.join(format!(".last-{}", Family::of(address))), address.to_string());
     }
+}
+
+/// How many addresses of a range can be given out: neither its first nor its last, and of a large one as many as a node
+/// will ever need.
+fn hosts(range: IpNet) -> u32 {
+    let bits = u32::from(range.max_prefix_len() - range.prefix_len());
+    1u32.checked_shl(bits).map_or(u32::MAX, |all| all.saturating_sub(2))
+}
+
+/// How far `address` is from the first address of its range.
+fn offset(range: IpNet, address: IpAddr) -> u32 {
+    let distance = match (range.network(), address) {
+        (IpAddr::V4(first), IpAddr::V4(address)) => u128::from(u32::from(address) - u32::from(first)),
+        (IpAddr::V6(first), IpAddr::V6(address)) => u128::from(address) - u128::from(first),
+        _ => 0,
+    };
+    u32::try_from(distance).unwrap_or_default()
 }
 
 fn boot_id() -> io::Result<String> {
@@ -230,7 +251,7 @@ mod tests {
         Attachment { container: name.to_owned(), interface: "eth0".to_owned() }
     }
 
-    fn range() -> Ipv4Net {
+    fn range() -> IpNet {
         "10.9.0.0/29".parse().unwrap()
     }
 
@@ -238,8 +259,9 @@ mod tests {
     fn addresses_go_round_and_end() {
         let dir = tempfile::tempdir().unwrap();
         let bookings = Bookings::open(dir.path()).unwrap();
-        let gateway = [Ipv4Addr::new(10, 9, 0, 1)];
-        let claim = |name: &str| bookings.claim(range(), &gateway, &owner(name)).map(|address| address.octets()[3]);
+        let gateway = ["10.9.0.1".parse().unwrap()];
+        let claim =
+            |name: &str| bookings.claim(range(), &gateway, &owner(name)).map(|address| offset(range(), address));
         let given: Vec<_> = ["a", "b", "c"].iter().map(|name| claim(name).unwrap()).collect();
         assert_eq!(given, [2, 3, 4]);
         assert_eq!(claim("b").unwrap(), 3, "the same owner keeps its address");
@@ -249,6 +271,20 @@ mod tests {
         assert!(matches!(claim("g"), Err(PluginError::NoAddress(_))));
         bookings.release(&owner("g")).unwrap();
         assert_eq!(bookings.owners().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn an_owner_has_an_address_of_each_family() {
+        let dir = tempfile::tempdir().unwrap();
+        let bookings = Bookings::open(dir.path()).unwrap();
+        let six: IpNet = "fd42::/64".parse().unwrap();
+        let claim = |range, name| bookings.claim(range, &[], &owner(name)).unwrap().to_string();
+        assert_eq!((claim(range(), "a"), claim(six, "a")), ("10.9.0.1".to_owned(), "fd42::1".to_owned()));
+        assert_eq!((claim(six, "b"), claim(range(), "b")), ("fd42::2".to_owned(), "10.9.0.2".to_owned()));
+        assert_eq!(claim(six, "a"), "fd42::1");
+        bookings.release(&owner("a")).unwrap();
+        assert_eq!(bookings.find(&owner("a")).unwrap(), [] as [IpAddr; 0]);
+        assert_eq!(claim(six, "c"), "fd42::3", "a released address rests");
     }
 
     #[test]
@@ -267,7 +303,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bookings = Bookings::open(dir.path()).unwrap();
         let address = bookings.claim(range(), &[], &owner("a")).unwrap();
-        bookings.keep(&owner("b"), &Record { address, ports: Vec::new() }).unwrap();
+        bookings.keep(&owner("b"), &Record { addresses: vec![address], ports: Vec::new() }).unwrap();
         bookings.release(&owner("b")).unwrap();
         assert_eq!(bookings.owners().unwrap(), [owner("a")].into());
     }
@@ -275,7 +311,7 @@ mod tests {
     #[test]
     fn claims_at_once_never_share_an_address() {
         let dir = tempfile::tempdir().unwrap();
-        let range: Ipv4Net = "10.9.0.0/24".parse().unwrap();
+        let range: IpNet = "10.9.0.0/24".parse().unwrap();
         #[allow(
             clippy::disallowed_methods,
             reason = "the plugin runs as many processes at once; threads stand for them"
@@ -288,7 +324,7 @@ mod tests {
                 })
             })
             .collect();
-        let given: Vec<Vec<Ipv4Addr>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let given: Vec<Vec<IpAddr>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         let distinct: HashSet<_> = given.iter().flatten().collect();
         assert_eq!(distinct.len(), 160);
     }

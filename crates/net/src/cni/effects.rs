@@ -1,18 +1,19 @@
 //! What the plugin does to the machine, behind one trait.
 //!
-//! A pod hangs on a link of its own and has its address alone (`/32`): it reaches everything, its neighbours included,
+//! A pod hangs on a link of its own and has its addresses alone (`/32`, `/128`): it reaches everything, its neighbours included,
 //! through the host's routing. So every packet passes the host's IP hooks whether or not the kernel filters bridged
 //! traffic, replies of Services come back through connection tracking by themselves, a pod reaches itself through its
 //! Service without hairpin mode, and neighbours cannot spoof one another (reverse path filter). The price of a bridge
 //! (learning, flooding, 1,023 ports) is not paid.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::protocol::PluginError;
+use crate::Family;
 use crate::netlink::{self, Link, Namespace, Netlink, Route, Via};
 use crate::nft;
 use crate::sysctl;
@@ -26,12 +27,19 @@ pub struct PodLink {
     pub interface: String,
     /// The device on the host.
     pub host_device: String,
-    /// The pod's address.
-    pub address: Ipv4Addr,
-    /// The host's address, as the pod sees it.
-    pub gateway: Ipv4Addr,
+    /// The pod's addresses, one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The host's addresses, as the pod sees it: one for each of the pod's.
+    pub gateways: Vec<IpAddr>,
     /// The largest packet, in bytes.
     pub mtu: u32,
+}
+
+impl PodLink {
+    /// Each address with its gateway.
+    fn pairs(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        self.addresses.iter().copied().zip(self.gateways.iter().copied())
+    }
 }
 
 /// Both ends of a link that was made.
@@ -88,10 +96,12 @@ impl Kernel {
 
     fn host_end(&mut self, link: &PodLink) -> Result<Link, PluginError> {
         let device = self.required(&link.host_device)?;
-        self.host.add_address(device.index, Ipv4Net::from(link.gateway))?;
-        let source = Some(link.gateway);
-        let route = Route { destination: Ipv4Net::from(link.address), via: Via::Device(device.index), source };
-        self.host.set_route(&route)?;
+        for (address, gateway) in link.pairs() {
+            self.host.add_address(device.index, IpNet::from(gateway))?;
+            let source = Some(gateway);
+            let route = Route { destination: IpNet::from(address), via: Via::Device(device.index), source };
+            self.host.set_route(&route)?;
+        }
         let conf = |key| ["ipv4", "conf", &link.host_device, key];
         sysctl::set(&conf("rp_filter"), "1")?;
         // Lets node ports answer on 127.0.0.1; the pod table drops what pods themselves send there.
@@ -110,7 +120,19 @@ impl Effects for Kernel {
         self.host.delete_link(&link.host_device)?;
         self.host.add_veth(&link.host_device, &link.interface, namespace.as_fd(), link.mtu)?;
         let host = self.host_end(link)?;
+        if link.addresses.iter().any(IpAddr::is_ipv6) {
+            // Some runtimes begin with it switched off.
+            let on = || sysctl::set(&["ipv6", "conf", "all", "disable_ipv6"], "0");
+            netlink::inside(&namespace, on).map_err(PluginError::io("enter a network namespace"))??;
+        }
         let pod = in_pod(&namespace, &link.namespace, |pod| pod_end(pod, link))?;
+        if let Ok(mac) = <[u8; 6]>::try_from(&*pod.mac) {
+            // The kernel asks for neighbours only once it has made sure of its own address on the link, a second or two
+            // after the link came up.
+            for address in link.addresses.iter().filter(|address| address.is_ipv6()) {
+                self.host.set_neighbour(host.index, *address, mac)?;
+            }
+        }
         Ok(Ends { host, pod })
     }
 
@@ -121,10 +143,13 @@ impl Effects for Kernel {
 
     fn check(&mut self, link: &PodLink) -> Result<(), PluginError> {
         let device = self.required(&link.host_device)?;
-        let wanted = Ipv4Net::from(link.address);
-        let leads = |route: &Route| route.destination == wanted && route.via == Via::Device(device.index);
-        if !device.up || !self.host.routes()?.iter().any(leads) {
-            return Err(PluginError::Check(format!("{} has no route to {}", link.host_device, link.address)));
+        let routes = self.host.routes()?;
+        for address in &link.addresses {
+            let wanted = IpNet::from(*address);
+            let leads = |route: &Route| route.destination == wanted && route.via == Via::Device(device.index);
+            if !device.up || !routes.iter().any(leads) {
+                return Err(PluginError::Check(format!("{} has no route to {address}", link.host_device)));
+            }
         }
         let namespace = open_namespace(&link.namespace)?;
         in_pod(&namespace, &link.namespace, |pod| check_pod_end(pod, link))
@@ -170,15 +195,17 @@ fn pod_end(pod: &mut Netlink, link: &PodLink) -> Result<Link, PluginError> {
     pod.set_up(loopback.index)?;
     let device = pod.link(&link.interface)?.ok_or_else(|| missing(&link.interface))?;
     pod.set_up(device.index)?;
-    pod.add_address(device.index, Ipv4Net::from(link.address))?;
-    let gateway = Ipv4Net::from(link.gateway);
-    pod.set_route(&Route { destination: gateway, via: Via::Device(device.index), source: Some(link.address) })?;
-    pod.set_route(&default_route(device.index, link.gateway))?;
+    for (address, gateway) in link.pairs() {
+        pod.add_address(device.index, IpNet::from(address))?;
+        let (destination, via) = (IpNet::from(gateway), Via::Device(device.index));
+        pod.set_route(&Route { destination, via, source: Some(address) })?;
+        pod.set_route(&default_route(device.index, gateway))?;
+    }
     Ok(device)
 }
 
-fn default_route(device: u32, gateway: Ipv4Addr) -> Route {
-    Route { destination: Ipv4Net::default(), via: Via::Gateway(device, gateway), source: None }
+fn default_route(device: u32, gateway: IpAddr) -> Route {
+    Route { destination: Family::of(gateway).everything(), via: Via::Gateway(device, gateway), source: None }
 }
 
 fn check_pod_end(pod: &mut Netlink, link: &PodLink) -> Result<(), PluginError> {
@@ -189,11 +216,14 @@ fn check_pod_end(pod: &mut Netlink, link: &PodLink) -> Result<(), PluginError> {
     if !device.up {
         return wrong(format!("device {} is down in the pod", link.interface));
     }
-    if !pod.addresses(device.index)?.contains(&link.address) {
-        return wrong(format!("the pod has lost its address {}", link.address));
-    }
-    if !pod.routes()?.contains(&default_route(device.index, link.gateway)) {
-        return wrong("the pod has lost its default route".to_owned());
+    let (addresses, routes) = (pod.addresses(device.index)?, pod.routes()?);
+    for (address, gateway) in link.pairs() {
+        if !addresses.contains(&address) {
+            return wrong(format!("the pod has lost its address {address}"));
+        }
+        if !routes.contains(&default_route(device.index, gateway)) {
+            return wrong("the pod has lost its default route".to_owned());
+        }
     }
     Ok(())
 }

@@ -12,8 +12,10 @@ mod protocol;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 pub use address::{Bookings, Record};
@@ -21,7 +23,7 @@ pub use effects::{Effects, Ends, Kernel, PodLink};
 pub use install::{InstallError, install, installed, uninstall};
 pub use protocol::{Attachment, PluginConfig, PluginError, PortMapping, RuntimeConfig, VERSIONS};
 
-use crate::{Instance, ports};
+use crate::{Family, Instance, ports};
 use protocol::{AddResult, ResultAddress, ResultInterface, ResultRoute};
 
 /// Runs the plugin as a process: commands come from the environment, configuration from `stdin`, and the answer goes to
@@ -111,9 +113,15 @@ impl<'a> Call<'a> {
         if !VERSIONS.contains(&config.cni_version.as_str()) {
             return Err(PluginError::Version(config.cni_version));
         }
-        if config.pod_cidr.prefix_len() > 30 || !config.pod_cidr.contains(&config.gateway) {
-            let (range, gateway) = (config.pod_cidr, config.gateway);
-            return Err(PluginError::Config(format!("podCidr {range} has no room for pods beside gateway {gateway}")));
+        let ranges = config.pod_cidrs.iter().zip(&config.gateways);
+        let fits = |(range, gateway): (&IpNet, &IpAddr)| {
+            range.max_prefix_len() - range.prefix_len() >= 2 && range.contains(gateway)
+        };
+        let each = !config.pod_cidrs.is_empty() && config.pod_cidrs.len() == config.gateways.len();
+        if !each || !ranges.clone().all(fits) {
+            let (ranges, gateways) = (&config.pod_cidrs, &config.gateways);
+            let why = format!("podCIDRs {ranges:?} have no room for pods beside gateways {gateways:?}");
+            return Err(PluginError::Config(why));
         }
         let instance = Instance::from_id(&config.instance)
             .ok_or_else(|| PluginError::Config(format!("instance {:?} is no id", config.instance)))?;
@@ -122,21 +130,23 @@ impl<'a> Call<'a> {
         Ok(Self { config, instance, bookings, effects })
     }
 
-    fn link(&self, owner: &Attachment, namespace: &std::path::Path, address: std::net::Ipv4Addr) -> PodLink {
+    fn link(&self, owner: &Attachment, namespace: &Path, addresses: &[IpAddr]) -> PodLink {
         PodLink {
             namespace: namespace.to_owned(),
             interface: owner.interface.clone(),
             host_device: self.instance.pod_device(&owner.container, &owner.interface),
-            address,
-            gateway: self.config.gateway,
+            addresses: addresses.to_vec(),
+            gateways: self.config.gateways.clone(),
             mtu: self.config.mtu,
         }
     }
 
-    fn add(&mut self, owner: &Attachment, namespace: &std::path::Path) -> Result<Value, PluginError> {
+    fn add(&mut self, owner: &Attachment, namespace: &Path) -> Result<Value, PluginError> {
         self.status()?;
-        let address = self.bookings.claim(self.config.pod_cidr, &[self.config.gateway], owner)?;
-        match self.build(owner, namespace, address) {
+        let ranges = self.config.pod_cidrs.iter();
+        let claim = |range: &IpNet| self.bookings.claim(*range, &self.config.gateways, owner);
+        let addresses: Result<Vec<IpAddr>, PluginError> = ranges.map(claim).collect();
+        match addresses.and_then(|addresses| self.build(owner, namespace, addresses)) {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 // The runtime will call DEL as well; whatever this leaves, that one gets.
@@ -146,22 +156,22 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn build(
-        &mut self,
-        owner: &Attachment,
-        namespace: &std::path::Path,
-        address: std::net::Ipv4Addr,
-    ) -> Result<Value, PluginError> {
+    fn build(&mut self, owner: &Attachment, namespace: &Path, addresses: Vec<IpAddr>) -> Result<Value, PluginError> {
         let mappings = self.config.runtime_config.port_mappings.iter().filter(|mapping| mapping.host_port != 0);
-        let record = Record { address, ports: mappings.cloned().collect() };
+        let record = Record { addresses, ports: mappings.cloned().collect() };
         self.bookings.keep(owner, &record).map_err(PluginError::io("keep an address booking"))?;
-        let link = self.link(owner, namespace, address);
+        let link = self.link(owner, namespace, &record.addresses);
         let ends = self.effects.attach(&link)?;
         // The record comes first: should the agent be rebuilding its table just now, it reads the record afterwards.
         if !record.ports.is_empty() {
             self.effects.nft(&ports::add_script(&self.instance, &record)?)?;
         }
-        let gw = self.config.gateway;
+        let ip = |(address, gateway): (&IpAddr, &IpAddr)| ResultAddress {
+            address: IpNet::from(*address).to_string(),
+            gateway: *gateway,
+            interface: 1,
+        };
+        let route = |gw: &IpAddr| ResultRoute { dst: Family::of(*gw).everything(), gw: *gw };
         let result = AddResult {
             cni_version: self.config.cni_version.clone(),
             interfaces: vec![
@@ -172,8 +182,8 @@ impl<'a> Call<'a> {
                     sandbox: Some(namespace.display().to_string()),
                 },
             ],
-            ips: vec![ResultAddress { address: format!("{address}/32"), gateway: gw, interface: 1 }],
-            routes: vec![ResultRoute { dst: ipnet::Ipv4Net::default(), gw }],
+            ips: record.addresses.iter().zip(&self.config.gateways).map(ip).collect(),
+            routes: self.config.gateways.iter().map(route).collect(),
             dns: serde_json::Map::new(),
         };
         Ok(serde_json::to_value(result)?)
@@ -189,13 +199,13 @@ impl<'a> Call<'a> {
         self.bookings.release(owner).map_err(PluginError::io("release an address"))
     }
 
-    fn check(&mut self, owner: &Attachment, namespace: &std::path::Path) -> Result<(), PluginError> {
+    fn check(&mut self, owner: &Attachment, namespace: &Path) -> Result<(), PluginError> {
         if self.config.prev_result.is_none() {
             return Err(PluginError::Config("CHECK needs prevResult".to_owned()));
         }
         let record = self.bookings.record(owner).map_err(PluginError::io("read an address booking"))?;
         let record = record.ok_or_else(|| PluginError::Check(format!("{} has no address booked", owner.container)))?;
-        let link = self.link(owner, namespace, record.address);
+        let link = self.link(owner, namespace, &record.addresses);
         self.effects.check(&link)
     }
 

@@ -1,9 +1,9 @@
 //! What goes in and out of the plugin, as the CNI specification 1.0.0 and 1.1.0 writes it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,15 +27,17 @@ pub struct PluginConfig {
     pub instance: String,
     /// Where addresses are booked.
     pub state_dir: PathBuf,
-    /// The node's range of pod addresses.
-    pub pod_cidr: Ipv4Net,
+    /// The node's ranges of pod addresses, one of each family.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<IpNet>,
     /// All nodes' pods, for clean-up.
-    pub cluster_cidr: Ipv4Net,
+    #[serde(rename = "clusterCIDRs")]
+    pub cluster_cidrs: Vec<IpNet>,
     /// The device towards other nodes that packets from 127.0.0.0/8 may leave by, where it is not ours; for clean-up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<String>,
-    /// The node's own address in that range, the pods' gateway.
-    pub gateway: Ipv4Addr,
+    /// The node's own addresses in those ranges, the pods' gateways.
+    pub gateways: Vec<IpAddr>,
     /// The largest packet of pod devices, in bytes.
     pub mtu: u32,
     /// Capabilities, in the file; the runtime replaces them by `runtimeConfig`.
@@ -74,7 +76,7 @@ pub struct PortMapping {
     /// `tcp`, `udp` or `sctp`, in any case; default `tcp`.
     #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
-    /// Only at this address of the host; empty or 0.0.0.0: at all.
+    /// Only at this address of the host; empty, 0.0.0.0 or `::`: at all.
     #[serde(rename = "hostIP", alias = "HostIP", default)]
     pub host_ip: String,
 }
@@ -102,7 +104,7 @@ pub(super) struct AddResult {
     pub cni_version: String,
     /// Both ends of the link, the host's first.
     pub interfaces: Vec<ResultInterface>,
-    /// The pod's address.
+    /// The pod's addresses.
     pub ips: Vec<ResultAddress>,
     /// The pod's routes.
     pub routes: Vec<ResultRoute>,
@@ -128,7 +130,7 @@ pub(super) struct ResultAddress {
     /// In CIDR notation.
     pub address: String,
     /// The gateway.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// Index of the device that has it.
     pub interface: usize,
 }
@@ -137,9 +139,9 @@ pub(super) struct ResultAddress {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ResultRoute {
     /// Destination.
-    pub dst: Ipv4Net,
+    pub dst: IpNet,
     /// Gateway.
-    pub gw: Ipv4Addr,
+    pub gw: IpAddr,
 }
 
 /// Why a call failed; the codes are the specification's.
@@ -172,7 +174,7 @@ pub enum PluginError {
     },
     /// All addresses are taken.
     #[error("no free address is left in {0}")]
-    NoAddress(Ipv4Net),
+    NoAddress(IpNet),
     /// The kernel refused a device, address or route.
     #[error(transparent)]
     Netlink(#[from] crate::netlink::NetlinkError),

@@ -62,7 +62,8 @@ impl Node {
 
     fn config(&self) -> Value {
         json!({"cniVersion": "1.0.0", "name": "skiff", "type": "skiff-cni", "instance": "aaaaa",
-            "stateDir": self.state.path(), "podCidr": "10.42.0.0/24", "clusterCidr": "10.42.0.0/16", "gateway": "10.42.0.1", "mtu": 1400})
+            "stateDir": self.state.path(), "podCIDRs": ["10.42.0.0/24"],
+            "clusterCIDRs": ["10.42.0.0/16"], "gateways": ["10.42.0.1"], "mtu": 1400})
     }
 
     fn call(&self, env: &[(&str, &str)], input: &Value) -> (i32, Value) {
@@ -183,9 +184,10 @@ fn refusals_have_the_specifications_codes() {
     assert_eq!(code(node.pod("DANCE", "c1", &node.config())), 4);
     assert_eq!(code(node.pod("ADD", "../c1", &node.config())), 4);
     assert_eq!(code(node.pod("ADD", "c1", &json!(7))), 6);
-    assert_eq!(code(node.pod("ADD", "c1", &change("podCidr", json!("10.43.0.0/24")))), 7);
+    assert_eq!(code(node.pod("ADD", "c1", &change("podCIDRs", json!(["10.43.0.0/24"])))), 7);
+    assert_eq!(code(node.pod("ADD", "c1", &change("gateways", json!([])))), 7);
     assert_eq!(code(node.pod("ADD", "c1", &change("instance", json!("../..")))), 7);
-    let mut small = change("podCidr", json!("10.42.0.0/30"));
+    let mut small = change("podCIDRs", json!(["10.42.0.0/30"]));
     assert_eq!(node.pod("ADD", "c1", &small).0, 0);
     assert_eq!(code(node.pod("ADD", "c2", &small)), 11);
     small["runtimeConfig"] = json!({"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}]});
@@ -207,10 +209,10 @@ fn the_configuration_appears_whole_and_goes() {
     let text = std::fs::read_to_string(conf.join("00-skiff.conflist")).unwrap();
     let list: Value = serde_json::from_str(&text).unwrap();
     let plugin = json!({"type": "skiff-cni", "instance": "aaaaa", "stateDir": node.state.path(),
-        "podCidr": "10.42.0.0/24", "clusterCidr": "10.42.0.0/16", "gateway": "10.42.0.1", "mtu": 1400, "capabilities": {"portMappings": true}});
+        "podCIDRs": ["10.42.0.0/24"], "clusterCIDRs": ["10.42.0.0/16"], "gateways": ["10.42.0.1"], "mtu": 1400, "capabilities": {"portMappings": true}});
     assert_eq!(list, json!({"cniVersion": "1.0.0", "name": "skiff", "plugins": [plugin]}));
     assert_eq!(std::fs::read_link(bin.join("skiff-cni")).unwrap(), std::env::current_exe().unwrap());
-    assert_eq!(installed(&conf).unwrap().pod_cidr, config.pod_cidr);
+    assert_eq!(installed(&conf).unwrap().pod_cidrs, config.pod_cidrs);
     uninstall(&bin, &conf).unwrap();
     uninstall(&bin, &conf).unwrap();
     assert!(installed(&conf).is_none());

@@ -18,7 +18,7 @@ mod zone;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +54,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsConfig {
     /// Where to listen: port 53 if it is free there, else any.
-    pub listen: Ipv4Addr,
+    pub listen: IpAddr,
     /// The address of the `kube-dns` Service.
-    pub cluster_dns: Ipv4Addr,
+    pub cluster_dns: IpAddr,
     /// `cluster.local`.
     pub cluster_domain: String,
     /// This node.
@@ -74,8 +74,8 @@ pub struct DnsConfig {
 pub async fn run(config: DnsConfig, client: Client, world: WorldRef) -> Result<(), NetError> {
     let sockets = bind(config.listen).await?;
     let at = sockets.address().map_err(|source| NetError::Listen { address: (config.listen, PORT).into(), source })?;
-    let zone = Zone::new(&config.cluster_domain, IpAddr::V4(config.cluster_dns));
-    let ourselves = vec![at.ip(), IpAddr::V4(config.cluster_dns)];
+    let zone = Zone::new(&config.cluster_domain, config.cluster_dns);
+    let ourselves = vec![at.ip(), config.cluster_dns];
     let upstream = Upstream::new(config.resolv_conf.clone(), ourselves, world.clone());
     let (zone, upstream) = (Arc::new(RwLock::new(zone)), Arc::new(upstream));
     let mut sources = Sources::new(&client);
@@ -116,7 +116,7 @@ async fn follow_settings(mut events: BoxStream<'static, Event>, upstream: &Upstr
 }
 
 /// Tells figures where it may; names resolve without them.
-async fn tell_figures(listen: Ipv4Addr, metrics: Arc<Metrics>, world: &WorldRef) {
+async fn tell_figures(listen: IpAddr, metrics: Arc<Metrics>, world: &WorldRef) {
     let listener = match TcpListener::bind((listen, METRICS_PORT)).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -130,7 +130,7 @@ async fn tell_figures(listen: Ipv4Addr, metrics: Arc<Metrics>, world: &WorldRef)
     http::serve(listener, world.clone(), page).await;
 }
 
-async fn bind(listen: Ipv4Addr) -> Result<Sockets, NetError> {
+async fn bind(listen: IpAddr) -> Result<Sockets, NetError> {
     match Sockets::bind((listen, PORT).into()).await {
         Ok(sockets) => return Ok(sockets),
         Err(error) => tracing::info!(%listen, "port {PORT} is not to be had, taking another: {error}"),

@@ -3,18 +3,20 @@
 //! Every node serves DNS itself, so every node has a slice of its own, with a hint that it is meant for this node only.
 //! Nodes without DNS, and proxies that do not know hints, use any of them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use skiff_client::{Client, ClientError, Patch};
 
+use crate::Family;
+
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 
 /// The Service. It selects no pods, so nobody else makes endpoints for it.
-pub(super) fn service(address: Ipv4Addr) -> Value {
+pub(super) fn service(address: IpAddr) -> Value {
     let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "targetPort": 53, "protocol": protocol});
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -28,6 +30,7 @@ pub(super) fn service(address: Ipv4Addr) -> Value {
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ipFamilies": [Family::of(address).to_string()], "ipFamilyPolicy": "SingleStack",
             "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")],
         },
     })
@@ -46,7 +49,7 @@ pub(super) fn endpoint(node: &str, node_uid: &str, at: SocketAddr) -> Value {
                 "endpointslice.kubernetes.io/managed-by": "skiff-dns",
             },
         },
-        "addressType": "IPv4",
+        "addressType": Family::of(at.ip()).to_string(),
         "endpoints": [{
             "addresses": [at.ip()],
             "conditions": {"ready": true, "serving": true, "terminating": false},
@@ -71,7 +74,7 @@ fn slice_name(node: &str) -> String {
 /// Writes both, as they are wanted; unchanged ones cost no write.
 pub(super) async fn publish(
     client: &Client,
-    address: Ipv4Addr,
+    address: IpAddr,
     node: &str,
     node_uid: &str,
     at: SocketAddr,

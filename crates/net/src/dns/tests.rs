@@ -348,8 +348,8 @@ async fn the_service_and_its_endpoint_are_published_even_if_not_at_once() {
     let cluster = Arc::new(Cluster::default());
     *cluster.refusals.lock() = 2;
     let config = DnsConfig {
-        listen: Ipv4Addr::LOCALHOST,
-        cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
+        listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        cluster_dns: "10.43.0.10".parse().unwrap(),
         cluster_domain: DOMAIN.to_owned(),
         node_name: "n1".to_owned(),
         node_uid: "u1".to_owned(),

@@ -9,12 +9,12 @@ mod neighbour;
 mod socket;
 mod tunnel;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -24,6 +24,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 pub use namespace::{Namespace, inside};
 pub use socket::{Netlink, NetlinkError};
 pub use tunnel::Tunnel;
+
+use crate::Family;
 
 /// What one needs to know of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Link {
     /// Whether it is administratively up.
     pub up: bool,
     /// Where it is the port of a tunnel: its number, UDP port and own address.
-    pub tunnel: Option<(u32, u16, Ipv4Addr)>,
+    pub tunnel: Option<(u32, u16, IpAddr)>,
 }
 
 impl Link {
@@ -70,22 +72,22 @@ pub enum Via {
     /// The destination is on this device's link.
     Device(u32),
     /// Through a gateway on this device's link; device 0: whichever link the gateway is on.
-    Gateway(u32, Ipv4Addr),
+    Gateway(u32, IpAddr),
     /// Through a gateway that is taken to be on this device's link, whatever its address.
-    OnLink(u32, Ipv4Addr),
+    OnLink(u32, IpAddr),
     /// Nowhere: senders hear "host unreachable" at once.
     Unreachable,
 }
 
-/// One IPv4 route of the main table.
+/// One route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Which destinations.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// Where they go.
     pub via: Via,
     /// The source address the host itself uses for them.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 impl Netlink {
@@ -179,28 +181,31 @@ impl Netlink {
         self.tell("bring device up", RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Gives a device an address; having it already is fine.
+    /// Gives a device an address, usable at once: nobody else is asked whether he has it. Having it already is fine.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Net) -> Result<(), NetlinkError> {
+    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), NetlinkError> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family(Family::of_range(address));
         message.header.prefix_len = address.prefix_len();
         message.header.scope = AddressScope::Universe;
         message.header.index = index;
-        message.attributes.push(AddressAttribute::Local(address.addr().into()));
-        message.attributes.push(AddressAttribute::Address(address.addr().into()));
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Address(address.addr()));
+        if address.addr().is_ipv6() {
+            let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
         self.tell("add address", RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// The IPv4 addresses of the device `index`.
+    /// The addresses of the device `index`, but for those that the kernel gives every device.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn addresses(&mut self, index: u32) -> Result<Vec<Ipv4Addr>, NetlinkError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+        let message = AddressMessage::default();
         let answers = self.ask("list addresses", RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
         Ok(answers.into_iter().filter_map(|answer| as_address(answer, index)).collect())
     }
@@ -221,13 +226,12 @@ impl Netlink {
         gone_is_fine(self.tell("delete route", RouteNetlinkMessage::DelRoute(route.message()), 0))
     }
 
-    /// All IPv4 routes of the main table that lead to a device or nowhere.
+    /// All routes of the main table that lead to a device or nowhere, of all families.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        let message = RouteMessage::default();
         let answers = self.ask("list routes", RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
         Ok(answers.into_iter().filter_map(as_route).collect())
     }
@@ -249,7 +253,7 @@ impl Route {
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
-            address_family: AddressFamily::Inet,
+            address_family: family(Family::of_range(self.destination)),
             destination_prefix_length: self.destination.prefix_len(),
             table: RouteHeader::RT_TABLE_MAIN,
             protocol: RouteProtocol::Static,
@@ -257,7 +261,7 @@ impl Route {
             kind: RouteType::Unicast,
             ..RouteHeader::default()
         };
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(self.destination.network())));
+        message.attributes.push(RouteAttribute::Destination(self.destination.network().into()));
         match self.via {
             Via::Device(index) => {
                 message.header.scope = RouteScope::Link;
@@ -270,14 +274,29 @@ impl Route {
                 if matches!(self.via, Via::OnLink(..)) {
                     message.header.flags = RouteFlags::Onlink;
                 }
-                message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+                message.attributes.push(RouteAttribute::Gateway(gateway.into()));
             }
             Via::Unreachable => message.header.kind = RouteType::Unreachable,
         }
         if let Some(source) = self.source {
-            message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+            message.attributes.push(RouteAttribute::PrefSource(source.into()));
         }
         message
+    }
+}
+
+fn family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn plain_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
     }
 }
 
@@ -295,13 +314,21 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
     }
 }
 
-fn as_address(message: RouteNetlinkMessage, index: u32) -> Option<Ipv4Addr> {
+fn as_address(message: RouteNetlinkMessage, index: u32) -> Option<IpAddr> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    let local = message.attributes.into_iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(address),
-        _ => None,
-    });
-    local.filter(|_| message.header.index == index)
+    if message.header.index != index || message.header.scope == AddressScope::Link {
+        return None;
+    }
+    let (mut address, mut local) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            // Devices that join two machines have the other's here, and say their own below.
+            AddressAttribute::Address(found) => address = Some(found),
+            AddressAttribute::Local(found) => local = Some(found),
+            _ => {}
+        }
+    }
+    local.or(address)
 }
 
 fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
@@ -310,12 +337,17 @@ fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
         return None;
     }
     let on_link = message.header.flags.contains(RouteFlags::Onlink);
-    let (mut destination, mut device, mut gateway, mut source) = (Ipv4Addr::UNSPECIFIED, None, None, None);
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet => Family::V4.unspecified(),
+        AddressFamily::Inet6 => Family::V6.unspecified(),
+        _ => return None,
+    };
+    let (mut device, mut gateway, mut source) = (None, None, None);
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address),
+            RouteAttribute::Destination(address) => destination = plain_address(&address)?,
+            RouteAttribute::Gateway(address) => gateway = Some(plain_address(&address)?),
+            RouteAttribute::PrefSource(address) => source = Some(plain_address(&address)?),
             RouteAttribute::Oif(index) => device = Some(index),
             _ => {}
         }
@@ -327,6 +359,6 @@ fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
         (RouteType::Unicast, Some(index), None) => Via::Device(index),
         _ => return None,
     };
-    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
     Some(Route { destination, via, source })
 }

@@ -1,6 +1,6 @@
 //! Permanent neighbours, and the forwarding entries of overlay ports, which the kernel keeps as neighbours too.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -8,7 +8,8 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Netlink, NetlinkError, gone_is_fine};
+use super::{Netlink, NetlinkError, family, gone_is_fine};
+use crate::Family;
 
 type Mac = [u8; 6];
 
@@ -17,15 +18,17 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn neighbours(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, Mac)>, NetlinkError> {
-        self.entries("list neighbours", AddressFamily::Inet, index)
+    pub fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, NetlinkError> {
+        let mut entries = self.entries("list neighbours", AddressFamily::Inet, index)?;
+        entries.extend(self.entries("list neighbours", AddressFamily::Inet6, index)?);
+        Ok(entries)
     }
 
     /// The forwarding entries of overlay port `index`, turned round.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn forwards(&mut self, index: u32) -> Result<Vec<(Mac, Ipv4Addr)>, NetlinkError> {
+    pub fn forwards(&mut self, index: u32) -> Result<Vec<(Mac, IpAddr)>, NetlinkError> {
         let entries = self.entries("list forwarding entries", AddressFamily::Bridge, index)?;
         Ok(entries.into_iter().map(|(address, mac)| (mac, address)).collect())
     }
@@ -34,8 +37,8 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_neighbour(&mut self, index: u32, address: Ipv4Addr, mac: Mac) -> Result<(), NetlinkError> {
-        let message = entry(AddressFamily::Inet, index, address, Some(mac));
+    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
+        let message = entry(family(Family::of(address)), index, address, Some(mac));
         self.tell("set neighbour", RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
@@ -43,8 +46,8 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses; a missing one is fine, and `false`.
-    pub fn delete_neighbour(&mut self, index: u32, address: Ipv4Addr) -> Result<bool, NetlinkError> {
-        let message = entry(AddressFamily::Inet, index, address, None);
+    pub fn delete_neighbour(&mut self, index: u32, address: IpAddr) -> Result<bool, NetlinkError> {
+        let message = entry(family(Family::of(address)), index, address, None);
         gone_is_fine(self.tell("delete neighbour", RouteNetlinkMessage::DelNeighbour(message), 0))
     }
 
@@ -52,7 +55,7 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_forward(&mut self, index: u32, mac: Mac, to: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub fn set_forward(&mut self, index: u32, mac: Mac, to: IpAddr) -> Result<(), NetlinkError> {
         let message = entry(AddressFamily::Bridge, index, to, Some(mac));
         self.tell("set forwarding entry", RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
@@ -61,7 +64,7 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses; a missing one is fine, and `false`.
-    pub fn delete_forward(&mut self, index: u32, mac: Mac, to: Ipv4Addr) -> Result<bool, NetlinkError> {
+    pub fn delete_forward(&mut self, index: u32, mac: Mac, to: IpAddr) -> Result<bool, NetlinkError> {
         let message = entry(AddressFamily::Bridge, index, to, Some(mac));
         gone_is_fine(self.tell("delete forwarding entry", RouteNetlinkMessage::DelNeighbour(message), 0))
     }
@@ -71,7 +74,7 @@ impl Netlink {
         what: &'static str,
         family: AddressFamily,
         index: u32,
-    ) -> Result<Vec<(Ipv4Addr, Mac)>, NetlinkError> {
+    ) -> Result<Vec<(IpAddr, Mac)>, NetlinkError> {
         let mut message = NeighbourMessage::default();
         message.header.family = family;
         message.header.ifindex = index;
@@ -80,7 +83,7 @@ impl Netlink {
     }
 }
 
-fn entry(family: AddressFamily, index: u32, address: Ipv4Addr, mac: Option<Mac>) -> NeighbourMessage {
+fn entry(family: AddressFamily, index: u32, address: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family;
     message.header.ifindex = index;
@@ -88,12 +91,12 @@ fn entry(family: AddressFamily, index: u32, address: Ipv4Addr, mac: Option<Mac>)
     if family == AddressFamily::Bridge {
         message.header.flags = NeighbourFlags::Own;
     }
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    message.attributes.push(NeighbourAttribute::Destination(address.into()));
     message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
     message
 }
 
-fn read(answer: RouteNetlinkMessage, index: u32) -> Option<(Ipv4Addr, Mac)> {
+fn read(answer: RouteNetlinkMessage, index: u32) -> Option<(IpAddr, Mac)> {
     let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
     if message.header.ifindex != index || message.header.state != NeighbourState::Permanent {
         return None;
@@ -101,10 +104,12 @@ fn read(answer: RouteNetlinkMessage, index: u32) -> Option<(Ipv4Addr, Mac)> {
     let (mut address, mut mac) = (None, None);
     for attribute in message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(found),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(IpAddr::V4(found)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => address = Some(IpAddr::V6(found)),
             // Forwarding entries belong to the family of bridges, for which the address is just bytes.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
+                let v4 = <[u8; 4]>::try_from(&*bytes).map(IpAddr::from);
+                address = v4.or_else(|_| <[u8; 16]>::try_from(&*bytes).map(IpAddr::from)).ok();
             }
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes).ok(),
             _ => {}

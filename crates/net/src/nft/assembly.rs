@@ -69,7 +69,8 @@ impl<O: Ord + Clone> Assembly<O> {
 
     /// Replaces the fragments of some owners (`None` removes one) and says what changes in the table.
     pub fn update(&mut self, changes: BTreeMap<O, Option<Fragment>>) -> Batch {
-        let mut batch = Batch { table: self.skeleton.name.clone(), ..Batch::default() };
+        let Table { family, name, .. } = &self.skeleton;
+        let mut batch = Batch { family: *family, table: name.clone(), ..Batch::default() };
         let mut before = BTreeMap::new();
         for (owner, fragment) in changes {
             let new = fragment.unwrap_or_default();

@@ -8,7 +8,7 @@ impl Table {
     /// The change that makes this table `new`. Base chains are what both have; sets that differ in more than their
     /// elements must differ in name.
     pub fn change_to(&self, new: &Self) -> Batch {
-        let mut batch = Batch { table: self.name.clone(), ..Batch::default() };
+        let mut batch = Batch { family: self.family, table: self.name.clone(), ..Batch::default() };
         for (name, set) in &new.sets {
             let old = self.sets.get(name);
             if old.is_none() {

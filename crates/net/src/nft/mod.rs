@@ -14,6 +14,7 @@ pub use batch::Batch;
 pub use program::{Nft, NftError, Program, run_blocking};
 #[cfg(test)]
 pub(crate) use table::element;
+pub(crate) use table::removal;
 pub use table::{Chain, Set, Table};
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::Family;
+
 /// A chain: its rules, and for base chains where it hooks in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
@@ -34,15 +36,23 @@ impl Set {
     }
 }
 
-/// One table of the `ip` family. Printed as a script that puts it up anew, in place of what has its name.
+/// One table. Printed as a script that puts it up anew, in place of what has its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Its name.
+    /// Which packets it sees.
+    pub family: Family,
+    /// Its name; tables of other families may bear it too.
     pub name: String,
     /// Sets and maps by name.
     pub sets: BTreeMap<String, Set>,
     /// Chains by name.
     pub chains: BTreeMap<String, Chain>,
+}
+
+/// A script that removes a table; one that is not there is fine.
+pub(crate) fn removal(family: Family, table: &str) -> String {
+    let own = format!("{} {table}", family.word());
+    format!("add table {own}\ndelete table {own}\n")
 }
 
 /// `KEY` or `KEY : VALUE`.
@@ -52,8 +62,9 @@ pub(crate) fn element(key: &str, value: &str) -> String {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, sets, chains } = self;
-        writeln!(f, "add table ip {name}\ndelete table ip {name}\ntable ip {name} {{")?;
+        let Self { family, name, sets, chains } = self;
+        let own = format!("{} {name}", family.word());
+        writeln!(f, "add table {own}\ndelete table {own}\ntable {own} {{")?;
         for (name, set) in sets {
             writeln!(f, "  {} {name} {{ {} }}", set.keyword, set.spec)?;
         }
@@ -66,16 +77,16 @@ impl fmt::Display for Table {
         }
         writeln!(f, "}}")?;
         for (chain, rule) in chains.iter().flat_map(|(name, chain)| chain.rules.iter().map(move |rule| (name, rule))) {
-            writeln!(f, "add rule ip {name} {chain} {rule}")?;
+            writeln!(f, "add rule {own} {chain} {rule}")?;
         }
         for (set, Set { elements, .. }) in sets.iter().filter(|(_, set)| !set.elements.is_empty()) {
-            write_elements(f, "add", name, set, elements.iter().map(|(key, value)| element(key, value)))?;
+            write_elements(f, "add", &own, set, elements.iter().map(|(key, value)| element(key, value)))?;
         }
         Ok(())
     }
 }
 
-/// `add element ip TABLE SET { ... }`.
+/// `add element FAMILY TABLE SET { ... }`.
 pub(super) fn write_elements(
     f: &mut fmt::Formatter<'_>,
     verb: &str,
@@ -83,7 +94,7 @@ pub(super) fn write_elements(
     set: &str,
     elements: impl Iterator<Item = String>,
 ) -> fmt::Result {
-    write!(f, "{verb} element ip {table} {set} {{ ")?;
+    write!(f, "{verb} element {table} {set} {{ ")?;
     for (index, element) in elements.enumerate() {
         if index > 0 {
             f.write_str(", ")?;

@@ -1,12 +1,12 @@
 //! The kernel's side of [`super::plan`].
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::plan::{Hop, Mac, Paths, Step, Way};
 use crate::netlink::{Netlink, Route, Tunnel, Via};
-use crate::{NetError, sysctl};
+use crate::{Family, NetError, sysctl};
 
 /// Who has the routes, neighbours and forwarding entries.
 pub trait Kernel: Send + 'static {
@@ -15,16 +15,16 @@ pub trait Kernel: Send + 'static {
     /// # Errors
     /// When the kernel refuses.
     fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError>;
-    /// What leads into `cluster` now, beside the node's `own` pods.
+    /// What leads into the ranges of `cluster` now, beside the node's `own` pods.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn paths(&mut self, way: Way, cluster: Ipv4Net, own: Ipv4Net) -> Result<Paths, NetError>;
+    fn paths(&mut self, way: Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError>;
     /// Takes a step.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn take(&mut self, way: Way, source: Ipv4Addr, step: &Step) -> Result<(), NetError>;
+    fn take(&mut self, way: Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError>;
 }
 
 /// This machine's kernel.
@@ -39,8 +39,9 @@ impl Kernel for RealKernel {
         };
         let found = netlink.link(device)?;
         if let Some(index) = found.as_ref().filter(|link| tunnel.is(link)).map(|link| link.index) {
-            netlink.add_address(index, Ipv4Net::from(tunnel.address))?;
-            return Ok(Way::Tunnel(index));
+            let way = Way::Tunnel(index, Family::of(tunnel.local));
+            add_addresses(&mut netlink, index, tunnel)?;
+            return Ok(way);
         }
         if found.is_some() {
             netlink.delete_link(device)?;
@@ -49,44 +50,46 @@ impl Kernel for RealKernel {
         let index = netlink.link(device)?.ok_or_else(|| NetError::NoDevice(device.to_owned()))?.index;
         // Node ports on 127.0.0.1 may lead to endpoints on other nodes; the pod table guards the way back.
         sysctl::set(&["ipv4", "conf", device, "route_localnet"], "1")?;
-        netlink.add_address(index, Ipv4Net::from(tunnel.address))?;
-        Ok(Way::Tunnel(index))
+        add_addresses(&mut netlink, index, tunnel)?;
+        Ok(Way::Tunnel(index, Family::of(tunnel.local)))
     }
 
-    fn paths(&mut self, way: Way, cluster: Ipv4Net, own: Ipv4Net) -> Result<Paths, NetError> {
+    fn paths(&mut self, way: Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError> {
         let mut netlink = Netlink::open()?;
         let mut paths = Paths::default();
         for route in netlink.routes()? {
-            let inside = cluster.contains(&route.destination) && !own.contains(&route.destination);
+            let within = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&route.destination));
+            let inside = within(cluster) && !within(own);
             let hop = match route.via {
                 Via::Gateway(_, gateway) => Hop { gateway, device: None },
                 Via::OnLink(device, gateway) => Hop { gateway, device: Some(device) },
                 _ => continue,
             };
-            if inside && route.destination != cluster {
+            if inside && !cluster.contains(&route.destination) {
                 paths.routes.insert(route.destination, hop);
             }
         }
-        if let Way::Tunnel(index) = way {
+        if let Way::Tunnel(index, _) = way {
             paths.neighbours = netlink.neighbours(index)?.into_iter().map(|(to, mac)| (to, Mac(mac))).collect();
             paths.forwards = netlink.forwards(index)?.into_iter().map(|(mac, to)| (Mac(mac), to)).collect();
         }
         Ok(paths)
     }
 
-    fn take(&mut self, way: Way, source: Ipv4Addr, step: &Step) -> Result<(), NetError> {
+    fn take(&mut self, way: Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError> {
         let mut netlink = Netlink::open()?;
         let index = match way {
-            Way::Tunnel(index) => index,
+            Way::Tunnel(index, _) => index,
             Way::Plain => 0,
         };
-        let route = |to: Ipv4Net, hop: Hop| {
+        let route = |to: IpNet, hop: Hop| {
             let via = match hop.device {
                 Some(device) => Via::OnLink(device, hop.gateway),
                 // The kernel finds the device.
                 None => Via::Gateway(0, hop.gateway),
             };
-            Route { destination: to, via, source: Some(source) }
+            let source = sources.iter().copied().find(|source| source.is_ipv4() == to.addr().is_ipv4());
+            Route { destination: to, via, source }
         };
         match *step {
             Step::RemoveRoute(to, hop) => drop(netlink.delete_route(&Route { source: None, ..route(to, hop) })?),
@@ -98,4 +101,11 @@ impl Kernel for RealKernel {
         }
         Ok(())
     }
+}
+
+fn add_addresses(netlink: &mut Netlink, index: u32, tunnel: &Tunnel) -> Result<(), NetError> {
+    for address in &tunnel.addresses {
+        netlink.add_address(index, IpNet::from(*address))?;
+    }
+    Ok(())
 }

@@ -8,11 +8,11 @@ mod kernel;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use skiff_client::{Client, Event};
 use skiff_meta::{Object, WorldRef};
@@ -31,12 +31,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Own {
     /// Its name.
     pub name: String,
-    /// Its pods.
-    pub pod_cidr: Ipv4Net,
+    /// Its pods, a range of each family.
+    pub pod_cidrs: Vec<IpNet>,
     /// All nodes' pods.
-    pub cluster_cidr: Ipv4Net,
-    /// The address it sends from itself.
-    pub source: Ipv4Addr,
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The addresses it sends from itself.
+    pub sources: Vec<IpAddr>,
     /// The name of the tunnel's port.
     pub device: String,
     /// `None`: plain routes.
@@ -102,12 +102,12 @@ impl<K: Kernel> State<K> {
     fn sync(&mut self) -> Result<(), NetError> {
         let own = &self.own;
         let way = self.kernel.prepare(&own.device, own.tunnel.as_ref())?;
-        let is = self.kernel.paths(way, own.cluster_cidr, own.pod_cidr)?;
+        let is = self.kernel.paths(way, &own.cluster_cidrs, &own.pod_cidrs)?;
         let should = Paths::to(way, self.peers.values());
         let mut failed = None;
         // One node that cannot be reached must not keep the others from being.
         for step in steps(&is, &should) {
-            match self.kernel.take(way, own.source, &step) {
+            match self.kernel.take(way, &own.sources, &step) {
                 Ok(()) => tracing::debug!(?step, "way to a node"),
                 Err(error) => {
                     tracing::warn!(?step, "{error}");
@@ -128,6 +128,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Family;
     use crate::fake::{Cluster, Hurry, object};
 
     /// A kernel that does what it is told, but for the first so many steps.
@@ -136,12 +137,12 @@ mod tests {
 
     impl Kernel for FakeKernel {
         fn prepare(&mut self, _: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError> {
-            Ok(tunnel.map_or(Way::Plain, |_| Way::Tunnel(7)))
+            Ok(tunnel.map_or(Way::Plain, |tunnel| Way::Tunnel(7, Family::of(tunnel.local))))
         }
-        fn paths(&mut self, _: Way, _: Ipv4Net, _: Ipv4Net) -> Result<Paths, NetError> {
+        fn paths(&mut self, _: Way, _: &[IpNet], _: &[IpNet]) -> Result<Paths, NetError> {
             Ok(self.0.lock().0.clone())
         }
-        fn take(&mut self, _: Way, _: Ipv4Addr, step: &Step) -> Result<(), NetError> {
+        fn take(&mut self, _: Way, _: &[IpAddr], step: &Step) -> Result<(), NetError> {
             let (paths, refusals) = &mut *self.0.lock();
             if *refusals > 0 {
                 *refusals -= 1;
@@ -170,9 +171,9 @@ mod tests {
         kernel.0.lock().1 = 2;
         let own = Own {
             name: "n1".to_owned(),
-            pod_cidr: "10.42.1.0/24".parse().unwrap(),
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            source: Ipv4Addr::new(10, 42, 1, 1),
+            pod_cidrs: vec!["10.42.1.0/24".parse().unwrap()],
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            sources: vec!["10.42.1.1".parse().unwrap()],
             device: "skvx".to_owned(),
             tunnel: None,
         };

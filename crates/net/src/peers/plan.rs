@@ -6,32 +6,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 
+use crate::Family;
+use crate::names::fnv1a;
+
 /// Another node, as far as packets care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its pods.
-    pub pod_cidr: Ipv4Net,
-    /// Where it is.
-    pub address: Ipv4Addr,
+    /// Its pods, a range of each family.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where it is, an address of each family.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Peer {
     /// `None` while its range or its address is not known.
     pub fn of(node: &Node) -> Option<Self> {
         let spec = node.spec.as_ref()?;
-        let ranges = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
-        let pod_cidr: Ipv4Net = ranges.filter_map(|range| range.parse().ok()).next()?;
-        let mut addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-        let address = addresses.find_map(|address| match address.type_.as_str() {
-            "InternalIP" => address.address.parse().ok(),
-            _ => None,
-        })?;
-        Some(Self { pod_cidr: pod_cidr.trunc(), address })
+        let ranges = spec.pod_cidrs.as_deref().unwrap_or(spec.pod_cidr.as_slice());
+        let pod_cidrs: Vec<IpNet> =
+            ranges.iter().filter_map(|range| range.parse().ok()).map(|r: IpNet| r.trunc()).collect();
+        let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        let own = addresses.filter(|address| address.type_ == "InternalIP");
+        let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
+        (!pod_cidrs.is_empty() && !addresses.is_empty()).then_some(Self { pod_cidrs, addresses })
+    }
+
+    fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
 }
 
@@ -41,8 +47,11 @@ pub struct Mac(pub [u8; 6]);
 
 impl Mac {
     /// The address of the port of the node with this range: locally administered, and unique as ranges are.
-    pub fn of(pod_cidr: Ipv4Net) -> Self {
-        let [a, b, c, d] = pod_cidr.network().octets();
+    pub fn of(pod_cidr: IpNet) -> Self {
+        let [a, b, c, d] = match pod_cidr.network() {
+            IpAddr::V4(v4) => v4.octets(),
+            IpAddr::V6(v6) => (fnv1a(&v6.octets()) as u32).to_be_bytes(),
+        };
         Self([0x0a, 0x5c, a, b, c, d])
     }
 }
@@ -57,8 +66,8 @@ impl fmt::Debug for Mac {
 /// How packets reach other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// In UDP, through the port with this index.
-    Tunnel(u32),
+    /// In UDP of this family, through the port with this index.
+    Tunnel(u32, Family),
     /// As they are.
     Plain,
 }
@@ -67,7 +76,7 @@ pub enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// The next machine.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// The device, where the gateway's address does not say which; such a gateway is taken to be on its link.
     pub device: Option<u32>,
 }
@@ -76,11 +85,11 @@ pub struct Hop {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
     /// By destination.
-    pub routes: BTreeMap<Ipv4Net, Hop>,
+    pub routes: BTreeMap<IpNet, Hop>,
     /// Permanent neighbours on the tunnel's port.
-    pub neighbours: BTreeMap<Ipv4Addr, Mac>,
+    pub neighbours: BTreeMap<IpAddr, Mac>,
     /// Which machine has which port.
-    pub forwards: BTreeMap<Mac, Ipv4Addr>,
+    pub forwards: BTreeMap<Mac, IpAddr>,
 }
 
 impl Paths {
@@ -90,13 +99,20 @@ impl Paths {
         for peer in peers {
             match way {
                 Way::Plain => {
-                    paths.routes.insert(peer.pod_cidr, Hop { gateway: peer.address, device: None });
+                    for range in &peer.pod_cidrs {
+                        let gateway = peer.address(Family::of_range(*range));
+                        paths.routes.extend(gateway.map(|gateway| (*range, Hop { gateway, device: None })));
+                    }
                 }
-                Way::Tunnel(index) => {
-                    let (port, mac) = (peer.pod_cidr.network(), Mac::of(peer.pod_cidr));
-                    paths.forwards.insert(mac, peer.address);
-                    paths.neighbours.insert(port, mac);
-                    paths.routes.insert(peer.pod_cidr, Hop { gateway: port, device: Some(index) });
+                Way::Tunnel(index, family) => {
+                    let (Some(first), Some(address)) = (peer.pod_cidrs.first(), peer.address(family)) else { continue };
+                    let mac = Mac::of(*first);
+                    paths.forwards.insert(mac, address);
+                    for range in &peer.pod_cidrs {
+                        let port = range.network();
+                        paths.neighbours.insert(port, mac);
+                        paths.routes.insert(*range, Hop { gateway: port, device: Some(index) });
+                    }
                 }
             }
         }
@@ -108,17 +124,17 @@ impl Paths {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Remove a route.
-    RemoveRoute(Ipv4Net, Hop),
+    RemoveRoute(IpNet, Hop),
     /// Remove a neighbour.
-    RemoveNeighbour(Ipv4Addr),
+    RemoveNeighbour(IpAddr),
     /// Remove a forwarding entry.
-    RemoveForward(Mac, Ipv4Addr),
+    RemoveForward(Mac, IpAddr),
     /// Set a forwarding entry, in place of the port's other one.
-    SetForward(Mac, Ipv4Addr),
+    SetForward(Mac, IpAddr),
     /// Set a neighbour.
-    SetNeighbour(Ipv4Addr, Mac),
+    SetNeighbour(IpAddr, Mac),
     /// Set a route, in place of the one to the same destination.
-    SetRoute(Ipv4Net, Hop),
+    SetRoute(IpNet, Hop),
 }
 
 /// The steps from what is to what should be. Routes go first and come last, so that none leads nowhere.
@@ -151,18 +167,35 @@ mod tests {
     use super::*;
 
     fn peer(number: u8) -> Peer {
-        let pod_cidr = Ipv4Net::new(Ipv4Addr::new(10, 42, number, 0), 24).unwrap();
-        Peer { pod_cidr, address: Ipv4Addr::new(192, 0, 2, number) }
+        Peer { pod_cidrs: vec![range(number)], addresses: vec![address(number)] }
+    }
+
+    fn range(number: u8) -> IpNet {
+        format!("10.42.{number}.0/24").parse().unwrap()
+    }
+
+    fn address(number: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, number])
+    }
+
+    fn of_both(number: u8) -> Peer {
+        let (range6, address6) = (format!("fd42:{number}::/64"), format!("2001:db8::{number}"));
+        Peer {
+            pod_cidrs: vec![range(number), range6.parse().unwrap()],
+            addresses: vec![address(number), address6.parse().unwrap()],
+        }
     }
 
     #[test]
     fn a_node_is_a_peer_once_both_are_known() {
-        let status = json!({"addresses": [{"type": "Hostname", "address": "x"}, {"type": "InternalIP", "address": "fd00::1"},
-            {"type": "InternalIP", "address": "192.0.2.1"}]});
+        let status = json!({"addresses": [{"type": "Hostname", "address": "x"},
+            {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "InternalIP", "address": "2001:db8::1"}]});
         let peer_of =
             |spec, status| Peer::of(&serde_json::from_value(json!({"spec": spec, "status": status})).unwrap());
-        let spec = json!({"podCIDR": "fd00::/64", "podCIDRs": ["fd00::/64", "10.42.1.0/24"]});
-        assert_eq!(peer_of(spec.clone(), status.clone()), Some(peer(1)));
+        let spec = json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24", "fd42:1::/64"]});
+        assert_eq!(peer_of(spec.clone(), status.clone()), Some(of_both(1)));
+        let only_the_first = peer_of(json!({"podCIDR": "10.42.1.0/24"}), status.clone()).unwrap();
+        assert_eq!(only_the_first.pod_cidrs, [range(1)]);
         assert_eq!(peer_of(spec, json!({})), None);
         assert_eq!(peer_of(json!({}), status), None);
     }
@@ -170,21 +203,46 @@ mod tests {
     #[test]
     fn both_ways() {
         let plain = Paths::to(Way::Plain, &[peer(1), peer(2)]);
-        assert_eq!(plain.routes[&peer(2).pod_cidr], Hop { gateway: peer(2).address, device: None });
+        assert_eq!(plain.routes[&range(2)], Hop { gateway: address(2), device: None });
         assert!(plain.neighbours.is_empty() && plain.forwards.is_empty());
 
-        let tunnel = Paths::to(Way::Tunnel(7), &[peer(1)]);
-        let (port, mac) = (Ipv4Addr::new(10, 42, 1, 0), Mac([0x0a, 0x5c, 10, 42, 1, 0]));
-        assert_eq!(tunnel.routes, [(peer(1).pod_cidr, Hop { gateway: port, device: Some(7) })].into());
+        let tunnel = Paths::to(Way::Tunnel(7, Family::V4), &[peer(1)]);
+        let (port, mac) = (IpAddr::from([10, 42, 1, 0]), Mac([0x0a, 0x5c, 10, 42, 1, 0]));
+        assert_eq!(tunnel.routes, [(range(1), Hop { gateway: port, device: Some(7) })].into());
         assert_eq!(tunnel.neighbours, [(port, mac)].into());
-        assert_eq!(tunnel.forwards, [(mac, peer(1).address)].into());
+        assert_eq!(tunnel.forwards, [(mac, address(1))].into());
+    }
+
+    #[test]
+    fn both_families() {
+        let Peer { pod_cidrs: ranges, addresses } = of_both(1);
+        let plain = Paths::to(Way::Plain, &[of_both(1)]);
+        assert_eq!(plain.routes[&ranges[1]], Hop { gateway: addresses[1], device: None });
+        let one_wire = Peer { addresses: vec![addresses[0]], ..of_both(1) };
+        assert_eq!(
+            Paths::to(Way::Plain, std::slice::from_ref(&one_wire)).routes.len(),
+            1,
+            "IPv6 needs a wire of its own"
+        );
+
+        let mac = Mac([0x0a, 0x5c, 10, 42, 1, 0]);
+        for (family, node) in [(Family::V4, of_both(1)), (Family::V6, of_both(1)), (Family::V4, one_wire)] {
+            let tunnel = Paths::to(Way::Tunnel(7, family), &[node]);
+            assert_eq!(tunnel.routes.len(), 2);
+            assert_eq!(tunnel.neighbours, [(ranges[0].network(), mac), (ranges[1].network(), mac)].into());
+            assert_eq!(tunnel.forwards, [(mac, addresses[usize::from(family == Family::V6)])].into());
+        }
+        let six: Vec<Peer> =
+            (1..=9).map(|n| Peer { pod_cidrs: of_both(n).pod_cidrs[1..].to_vec(), ..of_both(n) }).collect();
+        assert_eq!(Paths::to(Way::Tunnel(7, Family::V6), &six).forwards.len(), 9, "ports of IPv6 clusters differ");
     }
 
     #[test]
     fn steps_lead_from_any_state_to_any_other() {
-        let moved = Peer { address: Ipv4Addr::new(192, 0, 2, 99), ..peer(1) };
-        let sets: [&[Peer]; 5] = [&[], &[peer(1)], &[moved], &[peer(1), peer(2)], &[peer(2), peer(3)]];
-        let ways = [Way::Plain, Way::Tunnel(7), Way::Tunnel(8)];
+        let moved = Peer { addresses: vec![address(99)], ..peer(1) };
+        let sets: [&[Peer]; 6] =
+            [&[], &[peer(1)], &[moved], &[peer(1), peer(2)], &[peer(2), peer(3)], &[of_both(1), of_both(4)]];
+        let ways = [Way::Plain, Way::Tunnel(7, Family::V4), Way::Tunnel(8, Family::V6)];
         let states: Vec<Paths> = ways.iter().flat_map(|way| sets.iter().map(|set| Paths::to(*way, *set))).collect();
         for is in &states {
             for should in &states {

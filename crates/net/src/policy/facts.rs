@@ -1,13 +1,15 @@
 //! What policies are about, taken from objects: pods with addresses, namespaces, policies with compiled selectors.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use skiff_meta::LabelSelector;
+
+use crate::Family;
 
 /// Labels of an object.
 pub(super) type Labels = BTreeMap<String, String>;
@@ -17,7 +19,8 @@ pub(super) type Labels = BTreeMap<String, String>;
 pub(super) struct Pod {
     pub(super) namespace: String,
     pub(super) labels: Labels,
-    pub(super) address: Ipv4Addr,
+    /// At most one of each family.
+    pub(super) addresses: Vec<IpAddr>,
     /// Whether it is on this node.
     pub(super) local: bool,
     /// Ports by name.
@@ -25,15 +28,21 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    /// `None` for pods that have ended, or have no IPv4 address, or the host's.
+    /// `None` for pods that have ended, or have no address, or the host's.
     pub(super) fn of(pod: &core::Pod, node: &str) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if spec.host_network == Some(true) || ended {
             return None;
         }
-        let ips = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
-        let address = ips.filter_map(|ip| ip.parse().ok()).next()?;
+        let ips: Vec<&String> = match &status.pod_ips {
+            Some(ips) => ips.iter().map(|ip| &ip.ip).collect(),
+            None => status.pod_ip.iter().collect(),
+        };
+        let addresses: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        if addresses.is_empty() {
+            return None;
+        }
         let sidecars = spec.init_containers.iter().flatten();
         let containers =
             spec.containers.iter().chain(sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always")));
@@ -44,10 +53,15 @@ impl Pod {
         Some(Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
-            address,
+            addresses,
             local: spec.node_name.as_deref() == Some(node),
             ports: ports.collect(),
         })
+    }
+
+    /// Its address of a family.
+    pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
 }
 
@@ -86,7 +100,7 @@ pub(super) enum Peer {
     /// Pods of one namespace, or of those that are selected.
     Pods { namespaces: Namespaces, pods: LabelSelector },
     /// Addresses, but for some.
-    Block { range: Ipv4Net, except: Vec<Ipv4Net> },
+    Block { range: IpNet, except: Vec<IpNet> },
 }
 
 /// Where selected pods are.
@@ -108,8 +122,8 @@ pub(super) enum Port {
 }
 
 impl Policy {
-    /// The policy that an object describes. What cannot be understood (a faulty selector, a range of another address
-    /// family) matches nothing, so that a policy never lets pass more than it says.
+    /// The policy that an object describes. What cannot be understood (a faulty selector, a faulty range)
+    /// matches nothing, so that a policy never lets pass more than it says.
     pub(super) fn of(policy: &api::NetworkPolicy) -> Self {
         let namespace = policy.metadata.namespace.clone().unwrap_or_default();
         let spec = policy.spec.clone().unwrap_or_default();
@@ -147,7 +161,7 @@ impl Peer {
     fn of(namespace: &str, peer: &api::NetworkPolicyPeer) -> Self {
         if let Some(block) = &peer.ip_block {
             let except = block.except.iter().flatten().filter_map(|range| range.parse().ok()).collect();
-            return match block.cidr.parse::<Ipv4Net>() {
+            return match block.cidr.parse::<IpNet>() {
                 Ok(range) => Self::Block { range: range.trunc(), except },
                 Err(_) => Self::Pods { namespaces: Namespaces::Own(String::new()), pods: LabelSelector::nothing() },
             };

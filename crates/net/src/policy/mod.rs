@@ -23,7 +23,7 @@ use skiff_client::{Client, Event};
 use skiff_meta::{Object, WorldRef};
 
 use crate::nft::{Nft, NftError, Table};
-use crate::watch;
+use crate::{Family, watch};
 use facts::{Labels, Pod, Policy};
 
 /// How long to wait before trying again when nftables refused.
@@ -40,8 +40,8 @@ pub enum Source {
     Policies,
 }
 
-/// Keeps table `table` of node `node` in step with the cluster, for ever.
-pub async fn run(table: &str, node: &str, client: Client, world: WorldRef, nft: Arc<dyn Nft>) {
+/// Keeps tables called `table` of node `node` in step with the cluster, for ever: one for each of `families`.
+pub async fn run(table: &str, families: &[Family], node: &str, client: Client, world: WorldRef, nft: Arc<dyn Nft>) {
     let sources: [(Source, BoxStream<'static, Event>); 3] = [
         (Source::Pods, watch::pods(&client)),
         (Source::Namespaces, watch::namespaces(&client)),
@@ -51,7 +51,7 @@ pub async fn run(table: &str, node: &str, client: Client, world: WorldRef, nft: 
     let mut state = State::new(table, node);
     // Every list first: rules made of half of what there is would refuse what is allowed.
     let mut missing = vec![Source::Pods, Source::Namespaces, Source::Policies];
-    let mut loaded = None;
+    let mut loaded = vec![None; families.len()];
     loop {
         while !missing.is_empty() || !state.dirty {
             let Some((source, event)) = events.next().await else { return };
@@ -61,13 +61,15 @@ pub async fn run(table: &str, node: &str, client: Client, world: WorldRef, nft: 
         while let Some(Some((source, event))) = events.next().now_or_never() {
             state.take(source, event);
         }
-        match load(&mut loaded, state.table(), &*nft).await {
-            Ok(()) => state.dirty = false,
-            Err(error) => {
+        state.dirty = false;
+        for (loaded, family) in loaded.iter_mut().zip(families) {
+            if let Err(error) = load(loaded, state.table(*family), &*nft).await {
                 tracing::error!("network policies are not up to date: {error}");
-                loaded = None;
-                world.sleep(RETRY).await;
+                (*loaded, state.dirty) = (None, true);
             }
+        }
+        if state.dirty {
+            world.sleep(RETRY).await;
         }
     }
 }
@@ -134,9 +136,9 @@ impl State {
         };
     }
 
-    /// The table that follows.
-    pub fn table(&self) -> Table {
-        render::table(&self.name, &plan::plan(&self.policies, self.pods.values(), &self.namespaces))
+    /// The table of a family that follows.
+    pub fn table(&self, family: Family) -> Table {
+        render::table(&self.name, &plan::plan(family, &self.policies, self.pods.values(), &self.namespaces))
     }
 }
 

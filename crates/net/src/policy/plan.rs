@@ -5,11 +5,12 @@
 //! policies that speak of the same peers share a set, and a pod that comes or goes changes elements and no rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::facts::{Labels, Peer, Pod, Policy, Port, Rule};
+use crate::Family;
 
 /// In or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,17 +19,18 @@ pub(super) enum Direction {
     Egress,
 }
 
-/// What the node enforces.
+/// What the node enforces in one address family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
+    pub(super) family: Family,
     /// Which profile an isolated pod has.
-    pub(super) pods: BTreeMap<(Direction, Ipv4Addr), String>,
+    pub(super) pods: BTreeMap<(Direction, IpAddr), String>,
     /// What passes, by profile.
     pub(super) profiles: BTreeMap<(Direction, String), Vec<Match>>,
     /// Addresses of peers.
-    pub(super) peers: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    pub(super) peers: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Ports by name: who has which at which number.
-    pub(super) ports: BTreeMap<String, BTreeSet<(Ipv4Addr, &'static str, u16)>>,
+    pub(super) ports: BTreeMap<String, BTreeSet<(IpAddr, &'static str, u16)>>,
 }
 
 /// One way to pass.
@@ -45,8 +47,8 @@ pub(super) enum PeerMatch {
     /// A set of [`Plan::peers`].
     Set(String),
     Block {
-        range: Ipv4Net,
-        except: Vec<Ipv4Net>,
+        range: IpNet,
+        except: Vec<IpNet>,
     },
 }
 
@@ -61,13 +63,14 @@ pub(super) enum PortMatch {
     Set(String),
 }
 
-/// Plans for the local ones among `pods`.
+/// Plans a family for the local ones among `pods`.
 pub(super) fn plan<'a>(
+    family: Family,
     policies: &BTreeMap<String, Policy>,
     pods: impl Iterator<Item = &'a Pod> + Clone,
     namespaces: &BTreeMap<String, Labels>,
 ) -> Plan {
-    let mut planner = Planner { plan: Plan::default(), namespaces };
+    let mut planner = Planner { plan: Plan { family, ..Plan::default() }, namespaces };
     for direction in [Direction::Ingress, Direction::Egress] {
         let mut profiles: BTreeMap<Vec<&str>, Vec<&Pod>> = BTreeMap::new();
         for pod in pods.clone().filter(|pod| pod.local) {
@@ -87,7 +90,8 @@ pub(super) fn plan<'a>(
                 let scope = Scope { direction, profile: &profile, subjects: &subjects };
                 planner.rule(&scope, rule, pods.clone(), &mut matches);
             }
-            let addresses = subjects.iter().map(|pod| ((direction, pod.address), profile.clone()));
+            let addresses = subjects.iter().filter_map(|pod| pod.address(family));
+            let addresses = addresses.map(|address| ((direction, address), profile.clone()));
             planner.plan.pods.extend(addresses);
             planner.plan.profiles.insert((direction, profile), matches);
         }
@@ -127,7 +131,7 @@ impl Planner<'_> {
         let ports = self.ports(scope, &rule.ports, pods.clone());
         let peers = match rule.peers.as_slice() {
             [] => vec![PeerMatch::Anybody],
-            peers => peers.iter().map(|peer| self.peer(peer, pods.clone())).collect(),
+            peers => peers.iter().filter_map(|peer| self.peer(peer, pods.clone())).collect(),
         };
         for peer in peers {
             for port in &ports {
@@ -139,17 +143,19 @@ impl Planner<'_> {
         }
     }
 
-    fn peer<'p>(&mut self, peer: &Peer, pods: impl Iterator<Item = &'p Pod>) -> PeerMatch {
+    /// `None` for ranges of the other family.
+    fn peer<'p>(&mut self, peer: &Peer, pods: impl Iterator<Item = &'p Pod>) -> Option<PeerMatch> {
+        let family = self.plan.family;
         if let Peer::Block { range, except } = peer {
-            return PeerMatch::Block { range: *range, except: Ipv4Net::aggregate(except) };
+            let block = PeerMatch::Block { range: *range, except: IpNet::aggregate(except) };
+            return (Family::of_range(*range) == family).then_some(block);
         }
         let set = name("peers-", &format!("{peer:?}"));
         let namespaces = self.namespaces;
-        self.plan
-            .peers
-            .entry(set.clone())
-            .or_insert_with(|| pods.filter(|pod| peer.includes(pod, namespaces)).map(|pod| pod.address).collect());
-        PeerMatch::Set(set)
+        self.plan.peers.entry(set.clone()).or_insert_with(|| {
+            pods.filter(|pod| peer.includes(pod, namespaces)).filter_map(|pod| pod.address(family)).collect()
+        });
+        Some(PeerMatch::Set(set))
     }
 
     fn ports<'p>(
@@ -161,6 +167,7 @@ impl Planner<'_> {
         if ports.is_empty() {
             return vec![PortMatch::Anything];
         }
+        let family = self.plan.family;
         let mut numbers: BTreeMap<&'static str, Vec<(u16, u16)>> = BTreeMap::new();
         let mut matches = Vec::new();
         for port in ports {
@@ -168,9 +175,11 @@ impl Planner<'_> {
                 Port::Any(protocol) => matches.push(PortMatch::Protocol(protocol)),
                 Port::Numbers(protocol, first, last) => numbers.entry(protocol).or_default().push((*first, *last)),
                 Port::Named(protocol, wanted) => {
-                    let found = |pod: &Pod| -> Vec<(Ipv4Addr, &'static str, u16)> {
+                    let found = |pod: &Pod| -> Vec<(IpAddr, &'static str, u16)> {
                         let ports = pod.ports.iter().filter(|(name, p, _)| name == wanted && p == protocol);
-                        ports.map(|(_, p, number)| (pod.address, *p, *number)).collect()
+                        let at =
+                            |(_, p, number): &(String, &'static str, u16)| Some((pod.address(family)?, *p, *number));
+                        ports.filter_map(at).collect()
                     };
                     // The receiver is the subject when something comes in, and anybody when something goes out.
                     let (set, receivers) = match scope.direction {

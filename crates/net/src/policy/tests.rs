@@ -1,7 +1,7 @@
 //! The planner by table, and against an evaluator that knows no plan.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,16 +17,16 @@ type Cast = (BTreeMap<String, Policy>, Vec<Pod>, BTreeMap<String, Labels>);
 /// A packet that begins a connection.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
     protocol: &'static str,
     port: u16,
 }
 
 /// What upstream's documentation says, read aloud.
 fn naive((policies, pods, namespaces): &Cast, packet: Packet) -> bool {
-    let pod = |address| pods.iter().find(|pod| pod.address == address);
-    let side = |subject: Ipv4Addr, other: Ipv4Addr, rules: fn(&Policy) -> Option<&Vec<Rule>>| {
+    let pod = |address| pods.iter().find(|pod| pod.addresses.contains(&address));
+    let side = |subject: IpAddr, other: IpAddr, rules: fn(&Policy) -> Option<&Vec<Rule>>| {
         let Some(subject) = pod(subject).filter(|pod| pod.local) else { return true };
         let mut about = policies.values().filter(|policy| policy.selects(subject)).filter_map(rules).peekable();
         about.peek().is_none()
@@ -58,7 +58,7 @@ fn naive((policies, pods, namespaces): &Cast, packet: Packet) -> bool {
 
 /// What the plan lets pass, as the table's rules go.
 fn planned(plan: &Plan, packet: Packet) -> bool {
-    let passes = |direction, subject: Ipv4Addr, other: Ipv4Addr| {
+    let passes = |direction, subject: IpAddr, other: IpAddr| {
         let Some(profile) = plan.pods.get(&(direction, subject)) else { return true };
         plan.profiles[&(direction, profile.clone())].iter().any(|Match { peer, port }| {
             let peer = match peer {
@@ -89,11 +89,15 @@ fn pod(namespace: &str, number: u8, app: &str, node: &str) -> Value {
         "metadata": {"name": format!("p{number}"), "namespace": namespace, "uid": format!("p{number}"), "labels": {"app": app}},
         "spec": {"nodeName": node, "containers": [{"name": "c", "ports": [
             {"name": "web", "containerPort": 8080 + i32::from(number % 2)}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]},
-        "status": {"phase": "Running", "podIP": address(number), "podIPs": [{"ip": "fd00::1"}, {"ip": address(number)}]}})
+        "status": {"phase": "Running", "podIP": address(number), "podIPs": [{"ip": address(number)}, {"ip": address6(number)}]}})
 }
 
-fn address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 42, 0, number)
+fn address(number: u8) -> IpAddr {
+    IpAddr::from([10, 42, 0, number])
+}
+
+fn address6(number: u8) -> IpAddr {
+    format!("fd42::{number:x}").parse().unwrap()
 }
 
 fn policy(namespace: &str, name: &str, spec: Value) -> Value {
@@ -120,8 +124,8 @@ fn cast(policies: &[Value]) -> Cast {
     )
 }
 
-fn plan_of((policies, pods, namespaces): &Cast) -> Plan {
-    plan(policies, pods.iter(), namespaces)
+fn plan_of(family: Family, (policies, pods, namespaces): &Cast) -> Plan {
+    plan(family, policies, pods.iter(), namespaces)
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn policies_by_table() {
         ),
     ] {
         let cast = cast(&policies);
-        let plan = plan_of(&cast);
+        let plan = plan_of(Family::V4, &cast);
         let packet = |from: u8| Packet { from: address(from), to: address(1), protocol: "tcp", port: 80 };
         let may = |from: &u8| planned(&plan, packet(*from));
         let pass: Vec<u8> = [1, 2, 3, 4, 5, 9].into_iter().filter(may).collect();
@@ -249,7 +253,7 @@ fn named_ports_are_the_receivers() {
     let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"ports": [{"port": "web"}]}], "egress": [{"ports": [{"port": "dns", "protocol": "UDP"}, {"port": "web"}]}]});
     let cast = cast(&[policy("n", "p", spec)]);
-    let plan = plan_of(&cast);
+    let plan = plan_of(Family::V4, &cast);
     let may = |to: u8, protocol, port| planned(&plan, Packet { from: address(3), to: address(to), protocol, port });
     assert!(may(1, "tcp", 8081) && !may(1, "tcp", 8080) && may(2, "tcp", 8080));
     assert!(may(5, "udp", 53) && !may(5, "tcp", 53), "a pod elsewhere that no policy is about");
@@ -289,6 +293,9 @@ fn peer() -> impl Strategy<Value = Value> {
         (labels(), team).prop_map(|(pods, team)| json!({"podSelector": pods, "namespaceSelector": team})),
         (0u8..8, 28u8..33, 0u8..8).prop_map(|(at, bits, hole)| {
             json!({"ipBlock": {"cidr": format!("10.42.0.{at}/{bits}"), "except": [format!("10.42.0.{hole}/31"), format!("10.42.0.{hole}/32")]}})
+        }),
+        (0u8..8, 124u8..129, 0u8..8).prop_map(|(at, bits, hole)| {
+            json!({"ipBlock": {"cidr": format!("fd42::{at}/{bits}"), "except": [format!("fd42::{hole}/127"), format!("fd42::{hole}/128")]}})
         }),
     ]
 }
@@ -330,13 +337,15 @@ proptest! {
     #[test]
     fn plan_and_evaluator_agree(policies in proptest::collection::vec(any_policy(), 0..5)) {
         let cast = cast(&policies);
-        let plan = plan_of(&cast);
-        render::table("t", &plan).check_references();
-        for from in 1..=6 {
-            for to in 1..=6 {
-                for (protocol, port) in [("tcp", 79), ("tcp", 81), ("tcp", 84), ("tcp", 8080), ("tcp", 8081), ("udp", 53), ("udp", 81)] {
-                    let packet = Packet { from: address(from), to: address(to), protocol, port };
-                    prop_assert_eq!(naive(&cast, packet), planned(&plan, packet), "{:?}", packet);
+        for (family, address) in [(Family::V4, address as fn(u8) -> IpAddr), (Family::V6, address6)] {
+            let plan = plan_of(family, &cast);
+            render::table("t", &plan).check_references();
+            for from in 1..=6 {
+                for to in 1..=6 {
+                    for (protocol, port) in [("tcp", 79), ("tcp", 81), ("tcp", 84), ("tcp", 8080), ("tcp", 8081), ("udp", 53), ("udp", 81)] {
+                        let packet = Packet { from: address(from), to: address(to), protocol, port };
+                        prop_assert_eq!(naive(&cast, packet), planned(&plan, packet), "{:?}", packet);
+                    }
                 }
             }
         }
@@ -344,7 +353,7 @@ proptest! {
 
     #[test]
     fn changes_add_up_to_the_whole_table(steps in proptest::collection::vec(proptest::collection::vec(any_policy(), 0..4), 1..5)) {
-        let table = |policies: &[Value]| render::table("t", &plan_of(&cast(policies)));
+        let table = |policies: &[Value]| render::table("t", &plan_of(Family::V4, &cast(policies)));
         let mut kernel = table(&[]);
         for policies in &steps {
             let wanted = table(policies);
@@ -360,7 +369,8 @@ fn nothing_is_loaded_before_all_is_known_and_refusals_are_tried_again() {
     let [pods, namespaces, policies] =
         ["pods", "namespaces", "networkpolicies"].map(|resource| cluster.source(resource));
     let nft = Arc::new(FakeNft::default());
-    let mut work = Box::pin(run("t", "node", cluster.client(), Hurry::shared(), nft.clone()));
+    let mut work =
+        Box::pin(run("t", &[Family::V4, Family::V6], "node", cluster.client(), Hurry::shared(), nft.clone()));
     let mut turn = || assert!((&mut work).now_or_never().is_none());
     let scripts = || nft.scripts.lock().clone();
     pods.unbounded_send(Event::Replace(vec![object(pod("n", 1, "a", "node"))])).unwrap();
@@ -369,20 +379,22 @@ fn nothing_is_loaded_before_all_is_known_and_refusals_are_tried_again() {
     assert!(scripts().is_empty());
     policies.unbounded_send(Event::Replace(Vec::new())).unwrap();
     turn();
-    assert_eq!(scripts().len(), 1);
+    assert_eq!(scripts().len(), 2, "one of each family");
 
     *nft.failures.lock() = 1;
     let deny = object(policy("n", "deny", json!({"podSelector": {}})));
     policies.unbounded_send(Event::Apply(deny.clone())).unwrap();
     turn();
-    assert_eq!(scripts().len(), 2);
-    assert!(scripts()[1].starts_with("add table ip t\ndelete table ip t\n"), "anew after a refusal: {}", scripts()[1]);
-    assert!(scripts()[1].contains("10.42.0.1 : jump ingress-"), "{}", scripts()[1]);
+    assert_eq!(scripts().len(), 4);
+    assert!(scripts()[2].contains("add element ip6 t ingress { fd42::1 : jump ingress-"), "{}", scripts()[2]);
+    assert!(scripts()[3].starts_with("add table ip t\ndelete table ip t\n"), "anew after a refusal: {}", scripts()[3]);
+    assert!(scripts()[3].contains("10.42.0.1 : jump ingress-"), "{}", scripts()[3]);
 
     pods.unbounded_send(Event::Apply(object(pod("n", 1, "a", "node")))).unwrap();
     turn();
-    assert_eq!(scripts().len(), 2, "nothing has changed");
+    assert_eq!(scripts().len(), 4, "nothing has changed");
     policies.unbounded_send(Event::Delete(deny)).unwrap();
     turn();
-    assert!(scripts()[2].contains("delete element ip t ingress { 10.42.0.1 }"), "{}", scripts()[2]);
+    assert!(scripts()[4].contains("delete element ip t ingress { 10.42.0.1 }"), "{}", scripts()[4]);
+    assert!(scripts()[5].contains("delete element ip6 t ingress { fd42::1 }"), "{}", scripts()[5]);
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use async_trait::async_trait;
 
 use super::plan::UdpFlow;
+use crate::Family;
 
 /// Connection tracking.
 #[async_trait]
@@ -34,7 +35,11 @@ impl Conntrack for Program {
 
 fn arguments(flow: &UdpFlow) -> Vec<String> {
     let port = flow.port.to_string();
-    let mut arguments = vec!["-D", "-p", "udp", "--orig-port-dst", &port];
+    let family = match flow.family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    let mut arguments = vec!["-D", "-f", family, "-p", "udp", "--orig-port-dst", &port];
     let address = flow.address.map(|address| address.to_string());
     let endpoint = flow.endpoint.map(|endpoint| endpoint.to_string());
     if let Some(address) = &address {

@@ -1,7 +1,7 @@
 //! Which endpoints of a Service port may be used, and by whom.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
@@ -11,7 +11,7 @@ use super::plan::NodeFacts;
 /// Where a connection can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Target {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
 }
 
@@ -60,7 +60,7 @@ impl Targets {
     /// The endpoints of `port` in a Service's slices, as a proxy on `node` sees them.
     pub(super) fn of(port: &ServicePort, slices: &[&EndpointSlice], node: &NodeFacts) -> Self {
         let mut candidates = BTreeMap::new();
-        for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+        for slice in slices.iter().filter(|slice| slice.address_type == node.family.to_string()) {
             let number = slice.ports.iter().flatten().find(|p| same_port(p, port)).and_then(|p| p.port);
             let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
             for endpoint in slice.endpoints.iter().flatten() {

@@ -2,7 +2,7 @@
 //! its endpoints are there, so that a balancer outside sends connections only where one is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,14 @@ impl HealthCheck {
         let spec = service.spec.as_ref().filter(|spec| {
             spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
         })?;
+        // Where a Service has both families, its first one tells.
+        let family = spec.ip_families.iter().flatten().next();
+        if family.is_some_and(|family| *family != node.family.to_string()) {
+            return None;
+        }
         let port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
-        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let mine = slices.iter().filter(|slice| slice.address_type == node.family.to_string());
+        let endpoints = mine.flat_map(|slice| slice.endpoints.iter().flatten());
         let here = endpoints.filter(|endpoint| {
             let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false);
             ready && endpoint.node_name.as_deref() == Some(&*node.name)
@@ -96,10 +102,18 @@ impl HealthPorts for Listeners {
     }
 }
 
+/// Listens at all addresses, of both families where the machine has both.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    }
+}
+
 /// Answers at one port, for ever; tries again where it is taken.
 async fn serve(port: u16, known: Arc<Mutex<BTreeMap<u16, HealthCheck>>>, world: WorldRef) {
     loop {
-        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+        match listen(port).await {
             Ok(listener) => {
                 let known = known.clone();
                 let page = move |_: &str| known.lock().get(&port).map(HealthCheck::answer).unwrap_or_default();

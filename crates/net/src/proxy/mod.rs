@@ -1,4 +1,5 @@
-//! The service proxy: Services and EndpointSlices of the cluster -> one nftables table of this node.
+//! The service proxy: Services and EndpointSlices of the cluster -> nftables tables of this node, one of each address
+//! family.
 //!
 //! Events mark Services as dirty; a turn of the loop takes all events that have come, plans the dirty Services anew and
 //! loads what changes as one transaction. While nftables works, events gather for the next turn: a single change goes
@@ -56,23 +57,27 @@ impl Effects {
     }
 }
 
-/// Keeps table `table` in step with the cluster, for ever.
-pub async fn run(table: &str, node: NodeFacts, client: Client, world: WorldRef, effects: Effects) {
+/// Keeps tables called `table` in step with the cluster, for ever: one for each family that `nodes` tells of.
+pub async fn run(table: &str, nodes: Vec<NodeFacts>, client: Client, world: WorldRef, effects: Effects) {
     let services = watch::services(&client);
     let slices = watch::endpoint_slices(&client);
-    Proxy { state: State::new(table, node), effects, world, services, slices, rebuild: true, stale: BTreeSet::new() }
-        .run()
-        .await;
+    let families = nodes.into_iter().map(|node| Family { state: State::new(table, node), rebuild: true }).collect();
+    Proxy { families, effects, world, services, slices, stale: BTreeSet::new() }.run().await;
+}
+
+/// What is kept of one address family.
+struct Family {
+    state: State,
+    /// The kernel's table is not what the state says (at the start, and after a refusal).
+    rebuild: bool,
 }
 
 struct Proxy {
-    state: State,
+    families: Vec<Family>,
     effects: Effects,
     world: WorldRef,
     services: BoxStream<'static, Event>,
     slices: BoxStream<'static, Event>,
-    /// The kernel's table is not what the state says (at the start, and after a refusal).
-    rebuild: bool,
     /// Flows to forget once the table leads elsewhere.
     stale: BTreeSet<UdpFlow>,
 }
@@ -87,7 +92,6 @@ impl Proxy {
             while let Some(true) = self.take_any().now_or_never() {}
             if let Err(error) = self.sync().await {
                 tracing::error!("service table is not up to date: {error}");
-                self.rebuild = true;
                 self.world.sleep(RETRY).await;
                 continue;
             }
@@ -99,42 +103,59 @@ impl Proxy {
 
     async fn take_service(&mut self) -> bool {
         let event = self.services.next().await;
-        event.map(|event| self.state.service_event(event)).is_some()
+        event.map(|event| service_event(&mut self.families, &event)).is_some()
     }
 
     async fn take_slice(&mut self) -> bool {
         let event = self.slices.next().await;
-        event.map(|event| self.state.slice_event(event)).is_some()
+        event.map(|event| slice_event(&mut self.families, &event)).is_some()
     }
 
     /// Takes the next event of either kind; `false` when a source has ended, which only a shutdown does.
     fn take_any(&mut self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
-            let Self { services, slices, state, .. } = self;
+            let Self { services, slices, families, .. } = self;
             tokio::select! {
-                event = services.next() => event.map(|event| state.service_event(event)).is_some(),
-                event = slices.next() => event.map(|event| state.slice_event(event)).is_some(),
+                event = services.next() => event.map(|event| service_event(families, &event)).is_some(),
+                event = slices.next() => event.map(|event| slice_event(families, &event)).is_some(),
             }
         })
     }
 
     async fn sync(&mut self) -> Result<(), NftError> {
-        let mut changes = self.state.changes();
-        self.stale.append(&mut changes.stale_flows);
-        if let Some(checks) = changes.health_checks.take() {
-            self.effects.health.set(checks);
+        let mut script = String::new();
+        let mut checks_changed = false;
+        for Family { state, rebuild } in &mut self.families {
+            let mut changes = state.changes();
+            self.stale.append(&mut changes.stale_flows);
+            checks_changed |= changes.health_checks;
+            match rebuild {
+                true => script.push_str(&state.table().to_string()),
+                false => script.push_str(&changes.batch.to_string()),
+            }
+            // Until it is known to have been loaded.
+            *rebuild = true;
         }
-        let script = match self.rebuild {
-            true => self.state.table().to_string(),
-            false if changes.batch.is_empty() => return Ok(()),
-            false => changes.batch.to_string(),
-        };
-        let (start, bytes) = (self.world.elapsed(), script.len());
-        self.effects.nft.run(script).await?;
-        self.rebuild = false;
-        let took = self.world.elapsed().saturating_sub(start);
-        tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
+        if checks_changed {
+            let checks = self.families.iter().flat_map(|family| family.state.health_checks());
+            self.effects.health.set(checks.map(|(port, check)| (*port, check.clone())).collect());
+        }
+        if !script.is_empty() {
+            let (start, bytes) = (self.world.elapsed(), script.len());
+            self.effects.nft.run(script).await?;
+            let took = self.world.elapsed().saturating_sub(start);
+            tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
+        }
+        self.families.iter_mut().for_each(|family| family.rebuild = false);
         self.effects.conntrack.forget(&std::mem::take(&mut self.stale)).await;
         Ok(())
     }
+}
+
+fn service_event(families: &mut [Family], event: &Event) {
+    families.iter_mut().for_each(|family| family.state.service_event(event));
+}
+
+fn slice_event(families: &mut [Family], event: &Event) {
+    families.iter_mut().for_each(|family| family.state.slice_event(event));
 }

@@ -16,13 +16,14 @@
 //! answer on 127.0.0.1 where the pod network is ours.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::endpoints::{Scope, Target, Targets};
+use crate::Family;
 use crate::nft::{Chain, Fragment, Set, Table};
 
 /// Services that another proxy takes care of.
@@ -31,39 +32,45 @@ const OTHER_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 /// What the plan needs to know of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
+    /// The address family the plan is for; the other one has a table of its own.
+    pub family: Family,
     /// The node's name.
     pub name: String,
     /// The node's zone, where it is in one.
     pub zone: Option<String>,
     /// The node's pods, whose traffic comes back here by itself; `None` before it is known.
-    pub pod_cidr: Option<Ipv4Net>,
-    /// Addresses of Services.
-    pub service_cidr: Ipv4Net,
+    pub pod_cidr: Option<IpNet>,
+    /// Addresses of Services, where they have any of this family.
+    pub service_cidr: Option<IpNet>,
     /// Whether node ports answer on 127.0.0.1; needs `route_localnet` on pod devices.
     pub localhost_node_ports: bool,
 }
 
 /// The parts of the table that no Service changes.
 pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
-    const ADDRESS_PORT: &str = "type ipv4_addr . inet_proto . inet_service";
     const PORT: &str = "type inet_proto . inet_service";
-    let local_pods = node.pod_cidr.map(|cidr| format!("ip saddr != {cidr} ")).unwrap_or_default();
-    let not_localhost = if node.localhost_node_ports { "" } else { "ip daddr != 127.0.0.0/8 " };
+    let family = node.family;
+    let (ip, address) = (family.word(), family.address_type());
+    let address_port = format!("type {address} . inet_proto . inet_service");
+    let local_pods = node.pod_cidr.map(|cidr| format!("{ip} saddr != {cidr} ")).unwrap_or_default();
+    let not_localhost = match node.localhost_node_ports {
+        true => String::new(),
+        false => format!("{ip} daddr != {} ", family.loopback()),
+    };
     let node_ports = format!("{not_localhost}fib daddr type local meta l4proto . th dport vmap");
-    let service_cidr = node.service_cidr;
 
-    let mut table = Table { name: table.to_owned(), ..Table::default() };
+    let mut table = Table { family, name: table.to_owned(), ..Table::default() };
     let mut set = |name: &str, set: Set| table.sets.insert(name.to_owned(), set);
     for pool in Pool::ALL {
-        set(pool.name(), Set::map(pool.spec()));
+        set(pool.name(), Set::map(pool.spec(family)));
     }
-    set("services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
+    set("services", Set::map(format!("{address_port} : verdict;")));
     set("node-ports", Set::map(format!("{PORT} : verdict;")));
-    set("refused-services", Set::map(format!("{ADDRESS_PORT} : verdict;")));
+    set("refused-services", Set::map(format!("{address_port} : verdict;")));
     set("refused-node-ports", Set::map(format!("{PORT} : verdict;")));
-    set("cluster-ips", Set::plain("type ipv4_addr;"));
-    set("hairpin", Set::plain("type ipv4_addr . ipv4_addr;"));
-    set("remote", Set::plain(format!("{ADDRESS_PORT};")));
+    set("cluster-ips", Set::plain(format!("type {address};")));
+    set("hairpin", Set::plain(format!("type {address} . {address};")));
+    set("remote", Set::plain(format!("{address_port};")));
 
     let mut chain = |name: &str, hook: &str, rules: &[&str]| {
         let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
@@ -71,10 +78,11 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
     };
     for pool in Pool::ALL {
         for count in 1..=SHARED {
-            chain(&pool.chain(count), "", &[&pool.rule("{ tcp, udp, sctp }", count)]);
+            chain(&pool.chain(count), "", &[&pool.rule(family, "{ tcp, udp, sctp }", count)]);
         }
     }
-    chain("dispatch", "", &["ip daddr . meta l4proto . th dport vmap @services", &format!("{node_ports} @node-ports")]);
+    let dispatch = format!("{ip} daddr . meta l4proto . th dport vmap @services");
+    chain("dispatch", "", &[&dispatch, &format!("{node_ports} @node-ports")]);
     for (suffix, priority) in [("", -100), ("-again", -99)] {
         for hook in ["prerouting", "output"] {
             chain(&format!("{hook}{suffix}"), &format!("type nat hook {hook} priority {priority}"), &["jump dispatch"]);
@@ -84,22 +92,19 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
         "postrouting",
         "type nat hook postrouting priority 100",
         &[
-            "ct status dnat ip saddr . ip daddr @hairpin masquerade",
-            &format!("ct status dnat {local_pods}ip daddr . meta l4proto . th dport @remote masquerade fully-random"),
+            &format!("ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade"),
+            &format!("ct status dnat {local_pods}{ip} daddr . meta l4proto . th dport @remote masquerade fully-random"),
         ],
     );
     chain("refuse", "", &["reject"]);
     // What is still addressed to a Service here was not translated: it has no endpoint, or no such port. An address
     // without a Service is dropped, not refused: it may be getting one just now, and the client tries again.
-    chain(
-        "check",
-        "",
-        &[
-            "ip daddr . meta l4proto . th dport vmap @refused-services",
-            "ip daddr @cluster-ips reject",
-            &format!("ip daddr {service_cidr} drop"),
-        ],
-    );
+    let mut check = vec![
+        format!("{ip} daddr . meta l4proto . th dport vmap @refused-services"),
+        format!("{ip} daddr @cluster-ips reject"),
+    ];
+    check.extend(node.service_cidr.map(|range| format!("{ip} daddr {range} drop")));
+    chain("check", "", &check.iter().map(String::as_str).collect::<Vec<_>>());
     chain("check-node-ports", "", &[&format!("{node_ports} @refused-node-ports")]);
     let both = ["ct state new jump check", "ct state new jump check-node-ports"];
     chain("filter-input", "type filter hook input priority -10", &both);
@@ -108,7 +113,7 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
     if let Some(cidr) = node.pod_cidr {
         // A pod's packet that connection tracking cannot place would leave with the pod's own address, and the client
         // would answer it with a reset.
-        let rule = format!("ip saddr {cidr} ct state invalid drop");
+        let rule = format!("{ip} saddr {cidr} ct state invalid drop");
         if let Some(forward) = table.chains.get_mut("filter-forward") {
             forward.rules.insert(0, rule);
         }
@@ -119,36 +124,44 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
 /// What one Service adds to the table; nothing for Services that need no proxy.
 pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> Fragment {
     let mut fragment = Fragment::default();
-    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return fragment };
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec, node.family)) else {
+        return fragment;
+    };
     for port in spec.ports.iter().flatten() {
         if let Some(planner) = PortPlanner::new(service, spec, port, node) {
             let targets = Targets::of(port, slices, node);
             planner.plan(&targets, &mut fragment);
         }
     }
-    for address in cluster_ips(spec) {
+    for address in cluster_ips(spec, node.family) {
         fragment.elements.insert(("cluster-ips", address.to_string()), String::new());
     }
     fragment
 }
 
-fn is_proxied(service: &Service, spec: &ServiceSpec) -> bool {
+/// Whether the Service is ours, and of this family too.
+fn is_proxied(service: &Service, spec: &ServiceSpec, family: Family) -> bool {
     let labels = service.metadata.labels.iter().flatten();
     let other = labels.into_iter().any(|(key, _)| key == OTHER_PROXY_LABEL);
-    !other && spec.type_.as_deref() != Some("ExternalName") && cluster_ips(spec).next().is_some()
+    !other && spec.type_.as_deref() != Some("ExternalName") && cluster_ips(spec, family).next().is_some()
 }
 
-fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = Ipv4Addr> {
+fn cluster_ips(spec: &ServiceSpec, family: Family) -> impl Iterator<Item = IpAddr> {
     let all = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref().filter(|_| spec.cluster_ips.is_none()));
-    all.filter_map(|address| address.parse().ok())
+    all.filter_map(move |address| parsed(address, family))
 }
 
-fn load_balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
+/// An address of this family.
+fn parsed(address: &str, family: Family) -> Option<IpAddr> {
+    address.parse().ok().filter(|address| Family::of(*address) == family)
+}
+
+fn load_balancer_ips(service: &Service, family: Family) -> Vec<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
     // A balancer in mode Proxy wants its traffic to come through it even from inside.
     let direct = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-    direct.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
+    direct.filter_map(|ingress| parsed(ingress.ip.as_ref()?, family)).collect()
 }
 
 /// One port of one Service.
@@ -167,7 +180,7 @@ struct PortPlanner<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Front {
     /// At an address, and the Service's port.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// At any address of the node, and this port.
     Port(u16),
 }
@@ -218,13 +231,14 @@ impl Pool {
     }
 
     /// What a connection is known by.
-    fn key(self) -> &'static str {
-        if self.port { "" } else { "ip daddr . " }
+    fn key(self, family: Family) -> String {
+        if self.port { String::new() } else { format!("{} daddr . ", family.word()) }
     }
 
-    fn spec(self) -> String {
+    fn spec(self, family: Family) -> String {
+        let (key, protocol, ip) = (self.key(family), family.protocol(), family.word());
         // The largest number says how wide the key's last part is.
-        format!("typeof {}ip protocol . th dport . numgen random mod 65536 : ip daddr . th dport;", self.key())
+        format!("typeof {key}{protocol} . th dport . numgen random mod 65536 : {ip} daddr . th dport;")
     }
 
     /// The chain that all share with so many endpoints.
@@ -232,10 +246,10 @@ impl Pool {
         format!("pick-{}-{count}", self.name())
     }
 
-    fn rule(self, protocols: &str, count: usize) -> String {
-        let (key, map) = (self.key(), self.name());
+    fn rule(self, family: Family, protocols: &str, count: usize) -> String {
+        let (ip, key, map) = (family.word(), self.key(family), self.name());
         format!(
-            "meta l4proto {protocols} dnat ip to {key}meta l4proto . th dport . numgen random mod {count} map @{map}"
+            "meta l4proto {protocols} dnat {ip} to {key}meta l4proto . th dport . numgen random mod {count} map @{map}"
         )
     }
 }
@@ -275,7 +289,7 @@ impl<'a> PortPlanner<'a> {
             fate => fate,
         };
         let internal = if internal_local { local.clone() } else { cluster.clone() };
-        for address in cluster_ips(self.spec) {
+        for address in cluster_ips(self.spec, self.node.family) {
             self.lead(Front::Address(address), &internal, targets, fragment);
         }
         for front in self.external_fronts() {
@@ -297,23 +311,28 @@ impl<'a> PortPlanner<'a> {
     }
 
     fn is_external(&self) -> bool {
-        self.node_port.is_some() || !self.external_ips().is_empty() || !load_balancer_ips(self.service).is_empty()
+        self.node_port.is_some() || !self.external_ips().is_empty() || !self.load_balancer_ips().is_empty()
     }
 
-    fn external_ips(&self) -> Vec<Ipv4Addr> {
-        self.spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect()
+    fn external_ips(&self) -> Vec<IpAddr> {
+        let all = self.spec.external_ips.iter().flatten();
+        all.filter_map(|address| parsed(address, self.node.family)).collect()
+    }
+
+    fn load_balancer_ips(&self) -> Vec<IpAddr> {
+        load_balancer_ips(self.service, self.node.family)
     }
 
     /// Where connections from outside arrive. What a load balancer has is behind the firewall, and comes last.
     fn external_fronts(&self) -> Vec<Front> {
-        let balanced = load_balancer_ips(self.service);
+        let balanced = self.load_balancer_ips();
         let plain = self.external_ips().into_iter().filter(|address| !balanced.contains(address));
         let ports = self.node_port.into_iter().map(Front::Port);
         plain.map(Front::Address).chain(ports).chain(balanced.iter().copied().map(Front::Address)).collect()
     }
 
     fn is_balanced(&self, front: Front) -> bool {
-        matches!(front, Front::Address(address) if load_balancer_ips(self.service).contains(&address))
+        matches!(front, Front::Address(address) if self.load_balancer_ips().contains(&address))
     }
 
     /// Sends connections that arrive at `front` where `fate` says.
@@ -356,7 +375,7 @@ impl<'a> PortPlanner<'a> {
             return pool.chain(targets.len());
         }
         let chain = format!("{}-{}", pool.name(), self.name);
-        fragment.chains.insert(chain.clone(), vec![pool.rule(self.protocol, targets.len())]);
+        fragment.chains.insert(chain.clone(), vec![pool.rule(self.node.family, self.protocol, targets.len())]);
         chain
     }
 
@@ -385,16 +404,19 @@ impl<'a> PortPlanner<'a> {
     /// Each endpoint has a chain and a set of the clients it had of late; a client that is in one of them stays, others
     /// are sent anywhere.
     fn sticky_rules(&self, targets: &[Target], seconds: i32, fragment: &mut Fragment) -> Vec<String> {
+        let (ip, of) = (self.node.family.word(), self.node.family.address_type());
         let mut rules = Vec::new();
         let mut verdicts = Vec::new();
         for (index, Target { address, port }) in targets.iter().enumerate() {
-            let chain = format!("target-{}-{address}-{port}", self.name);
-            let clients = format!("clients-{}-{address}-{port}-{seconds}", self.name);
-            rules.push(format!("ip saddr @{clients} goto {chain}"));
+            // Names of nftables have no colons.
+            let at = address.to_string().replace(':', "_");
+            let chain = format!("target-{}-{at}-{port}", self.name);
+            let clients = format!("clients-{}-{at}-{port}-{seconds}", self.name);
+            rules.push(format!("{ip} saddr @{clients} goto {chain}"));
             verdicts.push(format!("{index} : goto {chain}"));
-            let remember = format!("update @{clients} {{ ip saddr }}");
-            let send = format!("meta l4proto {} dnat ip to {address}:{port}", self.protocol);
-            let spec = format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s;");
+            let remember = format!("update @{clients} {{ {ip} saddr }}");
+            let send = format!("meta l4proto {} dnat {ip} to {}", self.protocol, SocketAddr::new(*address, *port));
+            let spec = format!("type {of}; flags dynamic,timeout; timeout {seconds}s;");
             fragment.sets.insert(clients, Set::plain(spec));
             fragment.chains.insert(chain, vec![remember, send]);
         }
@@ -416,8 +438,12 @@ impl<'a> PortPlanner<'a> {
             return (local.clone(), None);
         }
         let anywhere = self.chain(front, cluster, targets, fragment);
-        let mut rules: Vec<String> =
-            self.node.pod_cidr.iter().map(|cidr| format!("ip saddr {cidr} goto {anywhere}")).collect();
+        let mut rules: Vec<String> = self
+            .node
+            .pod_cidr
+            .iter()
+            .map(|cidr| format!("{} saddr {cidr} goto {anywhere}", self.node.family.word()))
+            .collect();
         rules.push(format!("fib saddr type local goto {anywhere}"));
         let rest = match local {
             Fate::Refuse | Fate::Drop => Some(local.clone()),
@@ -431,18 +457,23 @@ impl<'a> PortPlanner<'a> {
         (Fate::Chain(chain), rest)
     }
 
-    /// `loadBalancerSourceRanges` in front of `fate`. `None`: nobody may pass (no IPv4 range among them).
+    /// `loadBalancerSourceRanges` in front of `fate`. `None`: nobody may pass (no range of this
+    /// family among them).
     fn firewall(&self, front: Front, fate: Fate, targets: &Targets, fragment: &mut Fragment) -> Option<Fate> {
         let ranges = self.spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty());
         let Some(ranges) = ranges.filter(|_| !matches!(fate, Fate::Refuse | Fate::Drop)) else { return Some(fate) };
-        let ranges: Vec<Ipv4Net> = ranges.iter().filter_map(|range| range.trim().parse().ok()).collect();
+        let ranges = ranges.iter().filter_map(|range| range.trim().parse().ok());
+        let ranges: Vec<IpNet> = ranges.filter(|range| Family::of_range(*range) == self.node.family).collect();
         // Nested ranges are no error in a Service but one in nftables.
-        let ranges: Vec<String> = Ipv4Net::aggregate(&ranges).iter().map(Ipv4Net::to_string).collect();
+        let ranges: Vec<String> = IpNet::aggregate(&ranges).iter().map(IpNet::to_string).collect();
         if ranges.is_empty() {
             return None;
         }
         let next = self.chain(front, &fate, targets, fragment);
-        let rules = vec![format!("ip saddr != {{ {} }} drop", ranges.join(", ")), format!("goto {next}")];
+        let rules = vec![
+            format!("{} saddr != {{ {} }} drop", self.node.family.word(), ranges.join(", ")),
+            format!("goto {next}"),
+        ];
         let chain = format!("firewall-{}", self.name);
         fragment.chains.insert(chain.clone(), rules);
         Some(Fate::Chain(chain))
@@ -467,26 +498,31 @@ impl<'a> PortPlanner<'a> {
 /// packets take the way that the first one took, so ways that are wrong must be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UdpFlow {
+    /// Its address family.
+    pub family: Family,
     /// The Service's address; `None`: a node port.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// The port clients send to.
     pub port: u16,
     /// The endpoint; `None`: not translated at all, since there was no endpoint when the flow began.
-    pub endpoint: Option<Ipv4Addr>,
+    pub endpoint: Option<IpAddr>,
 }
 
 /// All UDP flows to endpoints of a Service.
 pub fn udp_flows(service: &Service, slices: &[&EndpointSlice], node: &NodeFacts) -> BTreeSet<UdpFlow> {
     let mut flows = BTreeSet::new();
-    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return flows };
+    let family = node.family;
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec, family)) else { return flows };
     for port in spec.ports.iter().flatten().filter(|port| port.protocol.as_deref() == Some("UDP")) {
         let Some(planner) = PortPlanner::new(service, spec, port, node) else { continue };
-        let addresses = cluster_ips(spec).chain(planner.external_ips()).chain(load_balancer_ips(service));
+        let addresses = cluster_ips(spec, family).chain(planner.external_ips()).chain(planner.load_balancer_ips());
         let mut fronts: Vec<_> = addresses.map(|address| (Some(address), planner.port)).collect();
         fronts.extend(planner.node_port.map(|port| (None, port)));
         for target in Targets::of(port, slices, node).all() {
             let endpoint = Some(target.address);
-            flows.extend(fronts.iter().map(|(address, port)| UdpFlow { address: *address, port: *port, endpoint }));
+            let flow =
+                |(address, port): &(Option<IpAddr>, u16)| UdpFlow { family, address: *address, port: *port, endpoint };
+            flows.extend(fronts.iter().map(flow));
         }
     }
     flows

@@ -25,11 +25,11 @@ pub struct Changes {
     pub batch: Batch,
     /// What connection tracking must forget.
     pub stale_flows: BTreeSet<UdpFlow>,
-    /// What the ports for load balancers' health checks say; `None`: what they said before.
-    pub health_checks: Option<BTreeMap<u16, HealthCheck>>,
+    /// Whether the ports for load balancers' health checks say something else now ([`State::health_checks`]).
+    pub health_checks: bool,
 }
 
-/// Services, their slices, and the table assembled from them. Events mark Services as dirty; [`State::changes`] plans
+/// Services, their slices, and the table of one family assembled from them. Events mark Services as dirty; [`State::changes`] plans
 /// the dirty ones anew.
 pub struct State {
     node: NodeFacts,
@@ -58,7 +58,7 @@ impl State {
     }
 
     /// Takes an event about Services.
-    pub fn service_event(&mut self, event: Event) {
+    pub fn service_event(&mut self, event: &Event) {
         match event {
             Event::Replace(objects) => {
                 let named: BTreeSet<Key> = objects.iter().map(|object| key(object)).collect();
@@ -66,13 +66,13 @@ impl State {
                 gone.iter().for_each(|key| self.remove_service(key));
                 objects.iter().for_each(|object| self.set_service(object));
             }
-            Event::Apply(object) => self.set_service(&object),
-            Event::Delete(object) => self.remove_service(&key(&object)),
+            Event::Apply(object) => self.set_service(object),
+            Event::Delete(object) => self.remove_service(&key(object)),
         }
     }
 
     /// Takes an event about EndpointSlices.
-    pub fn slice_event(&mut self, event: Event) {
+    pub fn slice_event(&mut self, event: &Event) {
         match event {
             Event::Replace(objects) => {
                 let named: BTreeSet<Key> = objects.iter().map(|object| key(object)).collect();
@@ -80,8 +80,8 @@ impl State {
                 gone.iter().for_each(|key| self.remove_slice(key));
                 objects.iter().for_each(|object| self.set_slice(object));
             }
-            Event::Apply(object) => self.set_slice(&object),
-            Event::Delete(object) => self.remove_slice(&key(&object)),
+            Event::Apply(object) => self.set_slice(object),
+            Event::Delete(object) => self.remove_slice(&key(object)),
         }
     }
 
@@ -107,8 +107,12 @@ impl State {
             }
             fragments.insert(key, fragment);
         }
-        let health_checks = checks_changed.then(|| self.checks.values().cloned().collect());
-        Changes { batch: self.assembly.update(fragments), stale_flows: stale, health_checks }
+        Changes { batch: self.assembly.update(fragments), stale_flows: stale, health_checks: checks_changed }
+    }
+
+    /// What the ports for load balancers' health checks say.
+    pub fn health_checks(&self) -> impl Iterator<Item = &(u16, HealthCheck)> {
+        self.checks.values()
     }
 
     /// The whole table as last planned.

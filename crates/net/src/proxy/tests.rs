@@ -16,10 +16,11 @@ use crate::nft::model::FakeNft;
 
 fn node() -> NodeFacts {
     NodeFacts {
+        family: crate::Family::V4,
         name: "node".to_owned(),
         zone: Some("here".to_owned()),
         pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
-        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        service_cidr: "10.43.0.0/16".parse().ok(),
         localhost_node_ports: true,
     }
 }
@@ -50,9 +51,46 @@ fn slice(endpoints: &[(&str, &str)]) -> Value {
 }
 
 fn planned(service: Value, slice: Value) -> Fragment {
-    let service: Service = serde_json::from_value(service).unwrap();
-    let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-    plan(&service, &[&slice], &node())
+    let planned = |service: &str, slice: &str, node: NodeFacts| {
+        let service: Service = serde_json::from_str(service).unwrap();
+        let slice: EndpointSlice = serde_json::from_str(slice).unwrap();
+        plan(&service, &[&slice], &node)
+    };
+    let (service, slice) = (service.to_string(), slice.to_string());
+    let fragment = planned(&service, &slice, node());
+    // The same in IPv6 is the same; of the other family nothing is planned.
+    let (service6, slice6) = (in_ipv6(&service), in_ipv6(&slice));
+    assert_eq!(format!("{:?}", planned(&service6, &slice6, node6())), in_ipv6(&format!("{fragment:?}")));
+    assert_eq!(planned(&service6, &slice6, node()), Fragment::default());
+    fragment
+}
+
+fn node6() -> NodeFacts {
+    NodeFacts {
+        family: crate::Family::V6,
+        pod_cidr: Some("fd42:1::/64".parse().unwrap()),
+        service_cidr: "fd43::/108".parse().ok(),
+        localhost_node_ports: false,
+        ..node()
+    }
+}
+
+/// What these tests say about IPv4, said about IPv6, in the same order.
+fn in_ipv6(text: &str) -> String {
+    let pairs = [
+        ("10.42.0.0/24", "fd42:1::/64"),
+        ("10.42.0.", "fd42:1::"),
+        ("10.42.1.", "fd42:2::"),
+        ("10.43.0.", "fd43::"),
+        ("10.0.0.0/", "fd00::/"),
+        ("198.51.100.", "fd51::"),
+        ("203.0.113.", "fd60::"),
+        ("ip saddr", "ip6 saddr"),
+        ("ip daddr", "ip6 daddr"),
+        ("dnat ip ", "dnat ip6 "),
+        ("IPv4", "IPv6"),
+    ];
+    pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// `SET KEY` or `SET KEY : VALUE`, without what every Service with a ClusterIP has, and without endpoints.
@@ -230,16 +268,18 @@ fn stale_udp_flows_are_reported_once() {
     let flows = |endpoint: Option<&str>| {
         let endpoint = endpoint.map(|endpoint| endpoint.parse().unwrap());
         let address = Some("10.43.0.9".parse().unwrap());
-        [UdpFlow { address: None, port: 30053, endpoint }, UdpFlow { address, port: 53, endpoint }].into()
+        let family = crate::Family::V4;
+        let flow = |address, port| UdpFlow { family, address, port, endpoint };
+        [flow(None, 30053), flow(address, 53)].into()
     };
-    state.service_event(Event::Apply(object(service(spec))));
+    state.service_event(&Event::Apply(object(service(spec))));
     assert!(state.changes().stale_flows.is_empty(), "refused packets leave no flow");
-    state.slice_event(Event::Apply(object(endpoints.clone())));
+    state.slice_event(&Event::Apply(object(endpoints.clone())));
     assert_eq!(state.changes().stale_flows, flows(None));
     endpoints["endpoints"].as_array_mut().unwrap().pop();
-    state.slice_event(Event::Apply(object(endpoints)));
+    state.slice_event(&Event::Apply(object(endpoints)));
     assert_eq!(state.changes().stale_flows, flows(Some(REMOTE)));
-    state.service_event(Event::Replace(Vec::new()));
+    state.service_event(&Event::Replace(Vec::new()));
     assert_eq!(state.changes().stale_flows, flows(Some(LOCAL)));
     assert!(state.changes().stale_flows.is_empty());
 }
@@ -257,12 +297,12 @@ fn an_address_claimed_twice_belongs_to_the_first_by_name() {
         state.changes();
         state.table().sets["refused-services"].elements.contains_key("1.2.3.4 . tcp . 80")
     };
-    state.service_event(Event::Apply(claim("bb")));
-    state.service_event(Event::Apply(claim("a")));
+    state.service_event(&Event::Apply(claim("bb")));
+    state.service_event(&Event::Apply(claim("a")));
     assert!(holder(&mut state));
-    state.service_event(Event::Delete(claim("a")));
+    state.service_event(&Event::Delete(claim("a")));
     assert!(holder(&mut state), "the other one still claims it");
-    state.service_event(Event::Delete(claim("bb")));
+    state.service_event(&Event::Delete(claim("bb")));
     assert!(!holder(&mut state));
 }
 
@@ -291,15 +331,18 @@ impl HealthPorts for FakeHealth {
 fn health_check_ports_count_the_ready_endpoints_here() {
     let mut state = State::new("t", node());
     let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
-    state.service_event(Event::Apply(object(service(spec))));
-    let said =
-        |state: &mut State| state.changes().health_checks.map(|checks| checks.get(&31000).map(|check| check.local));
+    state.service_event(&Event::Apply(object(service(spec))));
+    let said = |state: &mut State| {
+        let changed = state.changes().health_checks;
+        let check = state.health_checks().find(|(port, _)| *port == 31000);
+        changed.then(|| check.map(|(_, check)| check.local))
+    };
     assert_eq!(said(&mut state), Some(Some(0)));
-    state.slice_event(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "ready")]))));
+    state.slice_event(&Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "ready")]))));
     assert_eq!(said(&mut state), Some(Some(1)));
-    state.slice_event(Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "gone")]))));
+    state.slice_event(&Event::Apply(object(slice(&[(LOCAL, "ready"), (REMOTE, "gone")]))));
     assert_eq!(said(&mut state), None, "nothing new");
-    state.service_event(Event::Replace(Vec::new()));
+    state.service_event(&Event::Replace(Vec::new()));
     assert_eq!(said(&mut state), Some(None));
 }
 
@@ -310,7 +353,7 @@ fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
     let nft = Arc::new(FakeNft::default());
     let health = Arc::new(FakeHealth::default());
     let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health };
-    let mut proxy = Box::pin(run("t", node(), cluster.client(), Hurry::shared(), effects));
+    let mut proxy = Box::pin(run("t", vec![node()], cluster.client(), Hurry::shared(), effects));
     let mut turn = || {
         assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
         std::mem::take(&mut *nft.scripts.lock())
@@ -400,36 +443,71 @@ proptest! {
             match step {
                 Step::Service(index, Some(spec)) => {
                     services.insert(index, object(named(index, &spec)));
-                    state.service_event(Event::Apply(services[&index].clone()));
+                    state.service_event(&Event::Apply(services[&index].clone()));
                 }
                 Step::Service(index, None) => {
                     if let Some(service) = services.remove(&index) {
-                        state.service_event(Event::Delete(service));
+                        state.service_event(&Event::Delete(service));
                     }
                 }
                 Step::Slice(index, owner, endpoints) => {
                     slices.insert(index, object(named_slice(index, owner, &endpoints)));
-                    state.slice_event(Event::Apply(slices[&index].clone()));
+                    state.slice_event(&Event::Apply(slices[&index].clone()));
                 }
                 Step::NoSlice(index) => {
                     if let Some(slice) = slices.remove(&index) {
-                        state.slice_event(Event::Delete(slice));
+                        state.slice_event(&Event::Delete(slice));
                     }
                 }
                 Step::ServicesAnew => {
                     services.retain(|index, _| *index != 1);
-                    state.service_event(Event::Replace(services.values().cloned().collect()));
+                    state.service_event(&Event::Replace(services.values().cloned().collect()));
                 }
                 Step::Sync => kernel.apply(&state.changes().batch),
             }
         }
         let mut fresh = State::new("t", node());
-        fresh.slice_event(Event::Replace(slices.values().cloned().collect()));
-        fresh.service_event(Event::Replace(services.values().cloned().collect()));
+        fresh.slice_event(&Event::Replace(slices.values().cloned().collect()));
+        fresh.service_event(&Event::Replace(services.values().cloned().collect()));
         fresh.changes();
         prop_assert_eq!(&kernel, &fresh.table());
         prop_assert_eq!(&kernel, &state.table());
         kernel.check_references();
         prop_assert!(fresh.changes().batch.is_empty());
     }
+}
+
+#[test]
+fn the_families_of_a_cluster_are_loaded_together() {
+    let cluster = Arc::new(Cluster::default());
+    let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
+    let nft = Arc::new(FakeNft::default());
+    let health = Arc::new(FakeHealth::default());
+    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health: health.clone() };
+    let mut proxy = Box::pin(run("t", vec![node(), node6()], cluster.client(), Hurry::shared(), effects));
+    let mut turn = || {
+        assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
+        std::mem::take(&mut *nft.scripts.lock())
+    };
+    let spec = json!({"clusterIPs": ["10.43.0.9", "fd43::9"], "ipFamilies": ["IPv4", "IPv6"], "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
+    let mut slice6: Value = serde_json::from_str(&in_ipv6(&slice(&[(LOCAL, "ready")]).to_string())).unwrap();
+    slice6["metadata"]["name"] = json!("s-6");
+    services.unbounded_send(Event::Replace(vec![object(service(spec))])).unwrap();
+    slices.unbounded_send(Event::Replace(vec![object(slice(&[(LOCAL, "ready")])), object(slice6.clone())])).unwrap();
+    let scripts = turn();
+    assert_eq!(scripts.len(), 1);
+    for words in [
+        "table ip t {",
+        "table ip6 t {",
+        "10.43.0.9 . tcp . 80 . 0 : 10.42.0.2 . 8080",
+        "fd43::9 . tcp . 80 . 0 : fd42:1::2 . 8080",
+    ] {
+        assert!(scripts[0].contains(words), "{words}: {}", scripts[0]);
+    }
+    assert_eq!(health.0.lock()[&31000].local, 1, "one pod, though it has two addresses");
+    slices.unbounded_send(Event::Delete(object(slice6))).unwrap();
+    let scripts = turn();
+    assert!(scripts.len() == 1 && scripts[0].contains("delete element ip6 t endpoints"), "{scripts:?}");
+    assert!(!scripts[0].contains("element ip t "), "{scripts:?}");
 }

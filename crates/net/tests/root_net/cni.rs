@@ -1,12 +1,12 @@
 //! The plugin's commands on real namespaces.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use skiff_net::netlink::Netlink;
 
-use crate::machine::{NODE, WORLD, fetch, on_a_machine, run_in, serve};
+use crate::machine::{NODE, NODE6, WORLD, WORLD6, fetch, on_a_machine, run_in, serve};
 
 #[test]
 fn pods_reach_each_other_the_node_and_the_world() {
@@ -21,8 +21,8 @@ fn pods_reach_each_other_the_node_and_the_world() {
         assert_eq!(two.fetch(two.address, 80).unwrap(), format!("two {}", two.address));
         assert_eq!(one.fetch(NODE, 8080).unwrap(), format!("node {}", one.address));
         assert_eq!(one.fetch(WORLD, 8080).unwrap(), format!("world {NODE}"), "masqueraded");
-        assert_eq!(fetch(two.address, 80).unwrap(), format!("two {}", machine.network.gateway()));
-        let gone = "10.42.0.200".parse().unwrap();
+        assert_eq!(fetch(two.address, 80).unwrap(), format!("two {}", machine.gateway(0)));
+        let gone = Ipv4Addr::new(10, 42, 0, 200);
         assert_eq!(one.fetch(gone, 80), Err(std::io::ErrorKind::HostUnreachable));
     });
 }
@@ -32,7 +32,7 @@ fn a_pod_cannot_reach_the_nodes_loopback() {
     on_a_machine(|machine| {
         let pod = machine.pod("one");
         serve(TcpListener::bind("127.0.0.1:8080").unwrap(), "secret".to_owned());
-        let route = format!("ip route add 127.0.0.0/8 via {} dev eth0 table local", machine.network.gateway());
+        let route = format!("ip route add 127.0.0.0/8 via {} dev eth0 table local", machine.gateway(0));
         let reached = pod.run(move || {
             let sysctl = std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1");
             sysctl.unwrap();
@@ -44,7 +44,7 @@ fn a_pod_cannot_reach_the_nodes_loopback() {
                     .success()
             );
             assert!(Command::new("sh").args(["-c", &route]).status().unwrap().success());
-            fetch("127.0.0.1".parse().unwrap(), 8080)
+            fetch(Ipv4Addr::LOCALHOST, 8080)
         });
         assert!(reached.is_err(), "{reached:?}");
     });
@@ -102,7 +102,7 @@ fn host_ports_lead_to_the_pod_and_survive_a_restart() {
             assert_eq!(from_world(8080).unwrap(), format!("one {WORLD}"));
             assert_eq!(from_world(8081).unwrap(), format!("one {WORLD}"));
             assert!(fetch(NODE, 8080).is_ok(), "from the node itself");
-            assert!(fetch("127.0.0.1".parse().unwrap(), 8080).is_ok(), "by its loopback address");
+            assert!(fetch(Ipv4Addr::LOCALHOST, 8080).is_ok(), "by its loopback address");
             assert!(other.fetch(NODE, 8080).is_ok());
             assert!(pod.fetch(NODE, 8080).is_ok(), "the pod itself");
             machine.up();
@@ -121,15 +121,56 @@ fn host_ports_lead_to_the_pod_and_survive_a_restart() {
 #[test]
 fn cleanup_leaves_no_trace() {
     on_a_machine(|machine| {
-        let routes = || String::from_utf8(Command::new("ip").arg("route").output().unwrap().stdout).unwrap();
+        let of =
+            |family| String::from_utf8(Command::new("ip").args([family, "route"]).output().unwrap().stdout).unwrap();
+        let routes = || of("-4") + &of("-6");
         let _pod = machine.pod("one");
-        assert!(!machine.traces().is_empty() && routes().contains("10.42.0.0/24"));
+        assert!(!machine.traces().is_empty());
+        assert!(routes().contains("10.42.0.0/24") && routes().contains("fd42::/64"));
         let config = &machine.config;
         let cleanup = || skiff_net::network::cleanup(&config.data_dir, &config.cni_bin_dir, &config.cni_conf_dir);
         cleanup().unwrap();
         assert_eq!(machine.traces(), Vec::<String>::new());
-        assert!(!routes().contains("10.4"), "{}", routes());
+        assert!(!routes().contains("10.4") && !routes().contains("fd4"), "{}", routes());
         assert!(!config.data_dir.join("net").exists());
         cleanup().unwrap();
+    });
+}
+
+#[test]
+fn pods_have_ipv6_too() {
+    on_a_machine(|machine| {
+        let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]);
+        let (one, two) = (machine.pod("one"), machine.pod_with_ports("two", ports));
+        two.serve(80);
+        serve(TcpListener::bind((NODE6, 9090)).unwrap(), "node".to_owned());
+        let world = run_in(&machine.world, || TcpListener::bind((WORLD6, 9090)).unwrap());
+        serve(world, "world".to_owned());
+
+        assert_eq!(one.fetch(two.address6, 80).unwrap(), format!("two {}", one.address6));
+        assert_eq!(two.fetch(two.address6, 80).unwrap(), format!("two {}", two.address6));
+        assert_eq!(one.fetch(NODE6, 9090).unwrap(), format!("node {}", one.address6));
+        assert_eq!(one.fetch(WORLD6, 9090).unwrap(), format!("world {NODE6}"), "masqueraded");
+        assert_eq!(fetch(two.address6, 80).unwrap(), format!("two {}", machine.gateway(1)));
+        assert_eq!(run_in(&machine.world, || fetch(NODE6, 8080)).unwrap(), format!("two {WORLD6}"), "a host port");
+
+        let previous = json!({"prevResult": {"cniVersion": "1.0.0"}});
+        let check = || machine.plugin("CHECK", Some(("one", &one.namespace)), previous.clone());
+        assert_eq!(check(), (0, Value::Null));
+
+        // What a pod sends in another's name goes nowhere.
+        let theft = format!("ip -6 addr add {}/128 dev eth0 nodad", two.address6);
+        one.run(move || assert!(Command::new("sh").args(["-c", &theft]).status().unwrap().success()));
+        let node = UdpSocket::bind((NODE6, 9091)).unwrap();
+        node.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        for (from, arrives) in [(one.address6, true), (two.address6, false), (one.address6, true)] {
+            one.run(move || UdpSocket::bind((from, 0)).unwrap().send_to(b"x", (NODE6, 9091)).unwrap());
+            assert_eq!(node.recv_from(&mut [0; 8]).is_ok(), arrives, "{from}");
+        }
+        one.run(|| assert!(Command::new("ip").args(["-6", "route", "del", "default"]).status().unwrap().success()));
+        assert_eq!(check().1["msg"], "the pod has lost its default route");
+        machine.delete(&one);
+        machine.delete(&two);
+        assert_eq!(machine.plugin("CHECK", Some(("two", &two.namespace)), previous.clone()).0, 1);
     });
 }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use skiff_net::netlink::{Namespace, Netlink, Route, Via, inside};
@@ -19,6 +19,9 @@ use skiff_net::{Instance, NetConfig, NetworkMode, cni, nft};
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The world's end of the uplink.
 pub(crate) const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Both in IPv6.
+pub(crate) const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(crate) const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Runs `test` on a thread of its own inside a fresh machine.
 pub(crate) fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
@@ -40,11 +43,12 @@ pub(crate) struct Machine {
     _data: tempfile::TempDir,
 }
 
-/// A pod: its namespace and address.
+/// A pod: its namespace and addresses.
 pub(crate) struct Pod {
     pub(crate) id: String,
     pub(crate) namespace: File,
     pub(crate) address: Ipv4Addr,
+    pub(crate) address6: Ipv6Addr,
 }
 
 impl Machine {
@@ -57,11 +61,11 @@ impl Machine {
             data_dir: data.path().to_owned(),
             cluster: "a cluster".to_owned(),
             node_name: "node".to_owned(),
-            node_ip: NODE,
+            node_ips: vec![NODE.into(), NODE6.into()],
             mode: NetworkMode::Bridge,
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
+            cluster_cidrs: ranges(&["10.42.0.0/16", "fd42::/56"]),
+            service_cidrs: ranges(&["10.43.0.0/16", "fd43::/108"]),
+            cluster_dns: "10.43.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             cni_bin_dir: data.path().join("bin"),
             cni_conf_dir: data.path().join("conf"),
@@ -69,7 +73,7 @@ impl Machine {
             policy: false,
             dns: false,
         };
-        let network = NodeNetwork::new(&config, "10.42.0.0/24".parse().unwrap());
+        let network = NodeNetwork::new(&config, ranges(&["10.42.0.0/24", "fd42::/64"]));
         let machine = Self { config, network, world, _data: data };
         machine.up();
         machine
@@ -115,13 +119,19 @@ impl Machine {
         let extra = json!({"runtimeConfig": {"portMappings": mappings}});
         let (code, result) = self.plugin("ADD", Some((id, &namespace)), extra);
         assert_eq!(code, 0, "{result}");
-        let address = result["ips"][0]["address"].as_str().unwrap().parse::<Ipv4Net>().unwrap().addr();
-        Pod { id: id.to_owned(), namespace, address }
+        let address = |index: usize| result["ips"][index]["address"].as_str().unwrap().parse::<IpNet>().unwrap().addr();
+        let (IpAddr::V4(address), IpAddr::V6(address6)) = (address(0), address(1)) else { panic!("{result}") };
+        Pod { id: id.to_owned(), namespace, address, address6 }
     }
 
     pub(crate) fn delete(&self, pod: &Pod) {
         let (code, result) = self.plugin("DEL", Some((&pod.id, &pod.namespace)), json!({}));
         assert_eq!(code, 0, "{result}");
+    }
+
+    /// The pods' gateway, as IPv4 and IPv6 have it.
+    pub(crate) fn gateway(&self, index: usize) -> IpAddr {
+        self.network.gateways()[index]
     }
 
     /// Everything on the machine that bears the instance's name.
@@ -141,15 +151,15 @@ impl Pod {
     }
 
     /// Fetches from inside the pod.
-    pub(crate) fn fetch(&self, address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+    pub(crate) fn fetch(&self, address: impl Into<IpAddr>, port: u16) -> Result<String, std::io::ErrorKind> {
+        let address = address.into();
         self.run(move || fetch(address, port))
     }
 
-    /// Serves `name` and the client's address at `port` until the test ends.
+    /// Serves `name` and the client's address at `port`, of both families, until the test ends.
     pub(crate) fn serve(&self, port: u16) {
-        let (id, address) = (self.id.clone(), self.address);
-        let listener = self.run(move || TcpListener::bind((address, port)).unwrap());
-        serve(listener, id);
+        let listener = self.run(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+        serve(listener, self.id.clone());
     }
 
     /// A UDP echo that answers with the pod's name.
@@ -171,14 +181,14 @@ pub(crate) fn serve(listener: TcpListener, name: String) {
     #[allow(clippy::disallowed_methods, reason = "a server in a test; it ends with the process")]
     std::thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
-            let _ = write!(stream, "{name} {}", peer.ip());
+            let _ = write!(stream, "{name} {}", peer.ip().to_canonical());
         }
     });
 }
 
 /// What a server at `address` says, from this thread's namespace.
-pub(crate) fn fetch(address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
-    let target = SocketAddr::new(IpAddr::V4(address), port);
+pub(crate) fn fetch(address: impl Into<IpAddr>, port: u16) -> Result<String, std::io::ErrorKind> {
+    let target = SocketAddr::new(address.into(), port);
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(2)).map_err(|error| error.kind())?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut text = String::new();
@@ -220,19 +230,36 @@ pub(crate) fn path_of(namespace: &File) -> PathBuf {
     Path::new("/proc/self/fd").join(namespace.as_raw_fd().to_string())
 }
 
+fn ranges(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// An address on the wire, and the route to its neighbours.
+fn wire(netlink: &mut Netlink, device: u32, address: IpAddr, bits: u8) {
+    let range = IpNet::new(address, bits).unwrap();
+    netlink.add_address(device, range).unwrap();
+    netlink.set_route(&Route { destination: range.trunc(), via: Via::Device(device), source: None }).unwrap();
+}
+
 fn uplink(world: &Namespace) {
     let mut here = Netlink::open().unwrap();
     here.add_veth("uplink", "uplink", world.as_fd(), 1400).unwrap();
     let loopback = here.link("lo").unwrap().unwrap();
     here.set_up(loopback.index).unwrap();
     let device = here.link("uplink").unwrap().unwrap();
-    here.add_address(device.index, Ipv4Net::new(NODE, 24).unwrap()).unwrap();
-    let via = Via::Gateway(device.index, WORLD);
-    here.set_route(&Route { destination: Ipv4Net::default(), via, source: None }).unwrap();
+    for (node, bits) in [(IpAddr::V4(NODE), 24), (IpAddr::V6(NODE6), 64)] {
+        wire(&mut here, device.index, node, bits);
+    }
+    for (all, world) in [("0.0.0.0/0", IpAddr::V4(WORLD)), ("::/0", IpAddr::V6(WORLD6))] {
+        let via = Via::Gateway(device.index, world);
+        here.set_route(&Route { destination: all.parse().unwrap(), via, source: None }).unwrap();
+    }
     let mut there = inside(world, Netlink::open).unwrap().unwrap();
     let device = there.link("uplink").unwrap().unwrap();
     there.set_up(device.index).unwrap();
-    there.add_address(device.index, Ipv4Net::new(WORLD, 24).unwrap()).unwrap();
+    for (world, bits) in [(IpAddr::V4(WORLD), 24), (IpAddr::V6(WORLD6), 64)] {
+        wire(&mut there, device.index, world, bits);
+    }
     let loopback = there.link("lo").unwrap().unwrap();
     there.set_up(loopback.index).unwrap();
 }

@@ -1,12 +1,13 @@
 //! Network policies on real packets.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skiff_client::Event;
 use skiff_meta::Object;
+use skiff_net::Family;
 use skiff_net::nft::Table;
 use skiff_net::policy::{Source, State};
 
@@ -14,7 +15,7 @@ use crate::machine::{Machine, NODE, Pod, fetch, load, on_a_machine, run_in};
 
 struct Policies {
     state: State,
-    loaded: Table,
+    loaded: [Table; 2],
 }
 
 fn object(mut value: Value) -> Arc<Object> {
@@ -33,11 +34,11 @@ impl Policies {
             let pod = json!({"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": pod.id, "namespace": "n", "labels": {"name": pod.id}},
                 "spec": {"nodeName": "node", "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 80}]}]},
-                "status": {"phase": "Running", "podIP": pod.address}});
+                "status": {"phase": "Running", "podIP": pod.address, "podIPs": [{"ip": pod.address}, {"ip": pod.address6}]}});
             state.take(Source::Pods, Event::Apply(object(pod)));
         }
-        let loaded = state.table();
-        load(&loaded.to_string());
+        let loaded = [state.table(Family::V4), state.table(Family::V6)];
+        load(&loaded.each_ref().map(Table::to_string).concat());
         Self { state, loaded }
     }
 
@@ -46,17 +47,22 @@ impl Policies {
         let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "p", "namespace": "n"}, "spec": spec});
         self.state.take(Source::Policies, Event::Apply(object(policy)));
-        let table = self.state.table();
-        load(&self.loaded.change_to(&table).to_string());
-        self.loaded = table;
+        for (loaded, family) in self.loaded.iter_mut().zip(Family::ALL) {
+            let table = self.state.table(family);
+            load(&loaded.change_to(&table).to_string());
+            *loaded = table;
+        }
     }
 }
 
 fn may(from: &Pod, to: &Pod, port: u16) -> bool {
-    let address = to.address;
-    let target = SocketAddr::new(address.into(), port);
-    // What is dropped is not answered; a second is long on a machine of one's own.
-    from.run(move || TcpStream::connect_timeout(&target, std::time::Duration::from_millis(300)).is_ok())
+    let families = [IpAddr::V4(to.address), IpAddr::V6(to.address6)].map(|address| {
+        let target = SocketAddr::new(address, port);
+        // What is dropped is not answered; a second is long on a machine of one's own.
+        from.run(move || TcpStream::connect_timeout(&target, std::time::Duration::from_millis(300)).is_ok())
+    });
+    assert_eq!(families[0], families[1], "IPv4 and IPv6 differ");
+    families[0]
 }
 
 #[test]
@@ -89,16 +95,17 @@ fn packets_pass_where_policies_let_them() {
         assert!(may(&b, &a, 80) && may(&b, &a, 90) && !may(&b, &a, 81));
         assert!(!may(&c, &a, 80) && may(&c, &b, 80), "only a is isolated");
 
-        let range = format!("{}/32", c.address);
+        let (range, range6) = (format!("{}/32", c.address), format!("{}/128", c.address6));
         policies.set(json!({"podSelector": {"matchLabels": {"name": "a"}}, "ingress": [
-            {"from": [{"namespaceSelector": {"matchLabels": {"team": "y"}}}, {"ipBlock": {"cidr": "0.0.0.0/0", "except": [range]}}]}]}));
+            {"from": [{"namespaceSelector": {"matchLabels": {"team": "y"}}}, {"ipBlock": {"cidr": "0.0.0.0/0", "except": [range]}},
+                {"ipBlock": {"cidr": "::/0", "except": [range6]}}]}]}));
         assert!(may(&b, &a, 81) && !may(&c, &a, 81));
         assert!(run_in(&machine.world, || fetch(NODE, 8080)).is_ok(), "the world is in the range");
 
         policies.set(json!({"podSelector": {"matchLabels": {"name": "c"}}, "policyTypes": ["Egress"],
             "egress": [{"to": [{"podSelector": {"matchLabels": {"name": "b"}}}]}]}));
         assert!(may(&c, &b, 80) && !may(&c, &a, 80) && may(&b, &a, 80));
-        let node = machine.network.gateway();
+        let node = machine.gateway(0);
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7070)).unwrap();
         assert!(c.run(move || TcpStream::connect((node, 7070)).is_ok()), "a pod reaches its node");
         drop(listener);

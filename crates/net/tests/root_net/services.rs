@@ -1,67 +1,83 @@
 //! Services on real packets.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use skiff_client::Event;
 use skiff_meta::Object;
+use skiff_net::Family;
 use skiff_net::proxy::{NodeFacts, State};
 
-use crate::machine::{Machine, NODE, Pod, WORLD, fetch, load, on_a_machine, run_in};
+use crate::machine::{Machine, NODE, NODE6, Pod, WORLD, WORLD6, fetch, load, on_a_machine, run_in};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 20);
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd43, 0, 0, 0, 0, 0, 0, 0x20);
 
 /// A proxy driven by hand.
-struct Proxy(State);
+struct Proxy {
+    state: State,
+    family: Family,
+}
 
 impl Proxy {
     fn new(machine: &Machine) -> Self {
+        Self::of(machine, Family::V4)
+    }
+
+    fn of(machine: &Machine, family: Family) -> Self {
+        let index = usize::from(family == Family::V6);
         let node = NodeFacts {
+            family,
             name: "node".to_owned(),
             zone: None,
-            pod_cidr: Some(machine.network.pod_cidr),
-            service_cidr: machine.config.service_cidr,
-            localhost_node_ports: true,
+            pod_cidr: Some(machine.network.pod_cidrs[index]),
+            service_cidr: Some(machine.config.service_cidrs[index]),
+            localhost_node_ports: family == Family::V4,
         };
-        let proxy = Self(State::new(&machine.instance().service_table(), node));
-        load(&proxy.0.table().to_string());
+        let proxy = Self { state: State::new(&machine.instance().service_table(), node), family };
+        load(&proxy.state.table().to_string());
         proxy
     }
 
     fn service(&mut self, spec: Value) {
         let mut spec = spec;
         let fields = spec.as_object_mut().unwrap();
-        fields.entry("clusterIP").or_insert(json!(VIP));
-        fields.entry("clusterIPs").or_insert(json!([VIP]));
+        let address = match self.family {
+            Family::V4 => IpAddr::V4(VIP),
+            Family::V6 => IpAddr::V6(VIP6),
+        };
+        fields.entry("clusterIP").or_insert(json!(address));
+        fields.entry("clusterIPs").or_insert(json!([address]));
         fields.entry("ports").or_insert(json!([{"name": "web", "port": 80, "nodePort": 30080, "protocol": "TCP"}]));
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata("web"), "spec": spec});
-        self.0.service_event(Event::Apply(object(service)));
+        self.state.service_event(&Event::Apply(object(service)));
         self.sync();
     }
 
     /// Endpoints by address and whether they are ready; the others terminate but still serve.
-    fn endpoints(&mut self, endpoints: &[(Ipv4Addr, bool)]) {
+    fn endpoints<A: Into<IpAddr> + Copy>(&mut self, endpoints: &[(A, bool)]) {
         let endpoints: Vec<Value> = endpoints
             .iter()
             .map(|(address, ready)| {
                 let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
-                json!({"addresses": [address], "nodeName": "node", "conditions": conditions})
+                json!({"addresses": [(*address).into()], "nodeName": "node", "conditions": conditions})
             })
             .collect();
         let mut metadata = metadata("web-1");
         metadata["labels"] = json!({"kubernetes.io/service-name": "web"});
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
-            "addressType": "IPv4", "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
-        self.0.slice_event(Event::Apply(object(slice)));
+            "addressType": self.family.to_string(),
+            "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
+        self.state.slice_event(&Event::Apply(object(slice)));
         self.sync();
     }
 
     fn sync(&mut self) {
-        load(&self.0.changes().batch.to_string());
+        load(&self.state.changes().batch.to_string());
     }
 }
 
@@ -100,12 +116,12 @@ fn every_way_in_reaches_every_endpoint() {
         assert_eq!(answering(|| client.fetch(NODE, 30080).unwrap()), both, "by node port from a pod");
         assert_eq!(answering(|| run_in(&machine.world, || fetch(NODE, 30080).unwrap())), both, "from the world");
         assert_eq!(answering(|| a.fetch(VIP, 80).unwrap()), both, "from an endpoint, itself included");
-        assert_eq!(answering(|| client.fetch("198.51.100.7".parse().unwrap(), 80).unwrap()), both, "external address");
+        assert_eq!(answering(|| client.fetch(Ipv4Addr::new(198, 51, 100, 7), 80).unwrap()), both, "external address");
 
         proxy.endpoints(&[(a.address, true)]);
         assert_eq!(client.fetch(VIP, 80).unwrap(), format!("a {}", client.address), "the client's address is kept");
         assert_eq!(run_in(&machine.world, || fetch(NODE, 30080).unwrap()), format!("a {WORLD}"));
-        assert_eq!(a.fetch(VIP, 80).unwrap(), format!("a {}", machine.network.gateway()), "hairpin");
+        assert_eq!(a.fetch(VIP, 80).unwrap(), format!("a {}", machine.gateway(0)), "hairpin");
     });
 }
 
@@ -121,13 +137,9 @@ fn what_has_no_endpoint_or_no_such_port_is_refused_at_once() {
         proxy.endpoints(&[(a.address, true)]);
         assert!(client.fetch(VIP, 80).is_ok() && world().is_ok());
         assert!([client.fetch(VIP, 81), fetch(VIP, 81)].iter().all(refused));
-        proxy.endpoints(&[]);
+        proxy.endpoints::<Ipv4Addr>(&[]);
         assert!([client.fetch(VIP, 80), fetch(VIP, 80), world()].iter().all(refused));
-        assert_eq!(
-            client.fetch("10.43.9.9".parse().unwrap(), 80),
-            Err(std::io::ErrorKind::TimedOut),
-            "no such Service"
-        );
+        assert_eq!(client.fetch(Ipv4Addr::new(10, 43, 9, 9), 80), Err(std::io::ErrorKind::TimedOut), "no such Service");
     });
 }
 
@@ -146,7 +158,7 @@ fn policy_local_keeps_strangers_to_endpoints_of_this_node() {
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": elsewhere,
             "addressType": "IPv4", "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}],
             "endpoints": [{"addresses": [a.address], "nodeName": "other"}]});
-        proxy.0.slice_event(Event::Apply(object(slice)));
+        proxy.state.slice_event(&Event::Apply(object(slice)));
         proxy.sync();
         assert_eq!(world(), Err(std::io::ErrorKind::TimedOut), "dropped, not refused");
         assert!(client.fetch(NODE, 30080).is_ok(), "our own go anywhere");
@@ -240,8 +252,8 @@ fn the_longest_names_and_every_protocol_are_taken() {
             "ports": [{"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "web", "port": 8080, "protocol": "TCP"},
                 {"name": "sctp", "port": 65535, "protocol": "SCTP"}],
             "endpoints": [{"addresses": [a.address], "nodeName": "node"}]});
-        proxy.0.service_event(Event::Apply(object(service)));
-        proxy.0.slice_event(Event::Apply(object(slice)));
+        proxy.state.service_event(&Event::Apply(object(service)));
+        proxy.state.slice_event(&Event::Apply(object(slice)));
         proxy.sync();
         assert!(client.fetch(VIP, 53).unwrap().starts_with("a "));
         let answer = client.run(|| {
@@ -253,9 +265,45 @@ fn the_longest_names_and_every_protocol_are_taken() {
             (buffer[..size].to_vec(), from.ip())
         });
         assert_eq!(answer, (b"a".to_vec(), VIP.into()));
-        proxy.0.service_event(Event::Replace(Vec::new()));
-        proxy.0.slice_event(Event::Replace(Vec::new()));
+        proxy.state.service_event(&Event::Replace(Vec::new()));
+        proxy.state.slice_event(&Event::Replace(Vec::new()));
         proxy.sync();
-        load(&proxy.0.table().to_string());
+        load(&proxy.state.table().to_string());
+    });
+}
+
+#[test]
+fn services_of_ipv6() {
+    on_a_machine(|machine| {
+        let (a, b, client) = (server(machine, "a"), server(machine, "b"), machine.pod("client"));
+        let mut proxy = Proxy::of(machine, Family::V6);
+        let external = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+        proxy.service(json!({"type": "NodePort", "externalIPs": [external]}));
+        let refused = Err(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!((client.fetch(VIP6, 80), fetch(VIP6, 80)), (refused.clone(), refused.clone()));
+        proxy.endpoints(&[(a.address6, true), (b.address6, true)]);
+
+        let both: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
+        let world = || run_in(&machine.world, || fetch(NODE6, 30080));
+        assert_eq!(answering(|| client.fetch(VIP6, 80).unwrap()), both, "from a pod");
+        assert_eq!(answering(|| fetch(VIP6, 80).unwrap()), both, "from the node");
+        assert_eq!(answering(|| fetch(NODE6, 30080).unwrap()), both, "by node port from the node");
+        assert_eq!(answering(|| client.fetch(NODE6, 30080).unwrap()), both, "by node port from a pod");
+        assert_eq!(answering(|| world().unwrap()), both, "from the world");
+        assert_eq!(answering(|| a.fetch(VIP6, 80).unwrap()), both, "from an endpoint, itself included");
+        assert_eq!(answering(|| client.fetch(external, 80).unwrap()), both, "external address");
+        assert_eq!(client.fetch(VIP6, 81), refused, "no such port");
+        let nobody = Ipv6Addr::new(0xfd43, 0, 0, 0, 0, 0, 0, 0x99);
+        assert_eq!(client.fetch(nobody, 80), Err(std::io::ErrorKind::TimedOut), "no such Service");
+
+        proxy.endpoints(&[(a.address6, true)]);
+        assert_eq!(client.fetch(VIP6, 80).unwrap(), format!("a {}", client.address6), "the client's address is kept");
+        assert_eq!(world().unwrap(), format!("a {WORLD6}"));
+        assert_eq!(a.fetch(VIP6, 80).unwrap(), format!("a {}", machine.gateway(1)), "hairpin");
+
+        proxy.service(json!({"sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["2001:db8::/64"]}));
+        proxy.endpoints(&[(a.address6, true), (b.address6, true)]);
+        assert_eq!(answering(|| client.fetch(VIP6, 80).unwrap()).len(), 1, "affinity");
+        load(&proxy.state.table().to_string());
     });
 }

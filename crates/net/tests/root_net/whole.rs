@@ -1,7 +1,7 @@
 //! The network of a node as the binary starts it, against a cluster that is a few channels.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ impl Backend for Cluster {
 /// Runs the node's network while `test` runs on another thread of the machine.
 fn with_network(machine: &Machine, test: impl FnOnce() + Send + 'static) {
     let cluster = Arc::new(Cluster::default());
-    let node = json!({"metadata": {"name": "node"}, "spec": {"podCIDR": machine.network.pod_cidr}});
+    let node = json!({"metadata": {"name": "node"}, "spec": {"podCIDRs": machine.network.pod_cidrs}});
     cluster.put("nodes", node);
     cluster.put("namespaces", json!({"metadata": {"name": "kube-system"}}));
     let client = Client::new(cluster);
@@ -84,7 +84,7 @@ fn with_network(machine: &Machine, test: impl FnOnce() + Send + 'static) {
 }
 
 /// Asks the cluster's DNS for the address of `name` until it answers, as resolvers do.
-fn resolve(server: Ipv4Addr, name: &str) -> IpAddr {
+fn resolve(server: IpAddr, name: &str) -> IpAddr {
     let mut question = Message::new(1, MessageType::Query, OpCode::Query);
     question.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
     let question = question.to_vec().unwrap();
@@ -112,8 +112,8 @@ fn pods_and_node_resolve_names_through_kube_dns() {
         let server = machine.config.cluster_dns;
         let name = "kube-dns.kube-system.svc.cluster.local.";
         with_network(machine, move || {
-            assert_eq!(pod.run(move || resolve(server, name)), IpAddr::V4(server), "from a pod");
-            assert_eq!(resolve(server, name), IpAddr::V4(server), "from the node");
+            assert_eq!(pod.run(move || resolve(server, name)), server, "from a pod");
+            assert_eq!(resolve(server, name), server, "from the node");
         });
     });
 }
@@ -121,11 +121,11 @@ fn pods_and_node_resolve_names_through_kube_dns() {
 #[test]
 fn a_second_server_with_port_53_taken_serves_on_another() {
     on_a_machine(|machine| {
-        let taken = UdpSocket::bind((machine.network.gateway(), 53)).unwrap();
+        let taken = UdpSocket::bind((machine.gateway(0), 53)).unwrap();
         let server = machine.config.cluster_dns;
         with_network(machine, move || {
             let name = "kube-dns.kube-system.svc.cluster.local.";
-            assert_eq!(resolve(server, name), IpAddr::V4(server));
+            assert_eq!(resolve(server, name), server);
             drop(taken);
         });
     });

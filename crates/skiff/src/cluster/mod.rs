@@ -6,6 +6,7 @@
 
 mod wire;
 
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -63,6 +64,15 @@ fn failed(path: &Path, error: std::io::Error) -> StartError {
     StartError::Io(path.display().to_string(), error)
 }
 
+/// What `--node-ip` says: addresses of both families where pods have both.
+fn node_ips(server_flags: &[String], [v4, v6]: [IpAddr; 2]) -> String {
+    let given = server_flags.iter().skip_while(|flag| !flag.starts_with("--cluster-cidr")).take(2);
+    match given.clone().any(|flag| flag.contains(',')) {
+        true => format!("{v4},{v6}"),
+        false => v4.to_string(),
+    }
+}
+
 struct Place {
     directory: PathBuf,
     world: WorldRef,
@@ -75,17 +85,18 @@ impl Place {
         for number in 1..=nodes {
             wire.add(&node(number), number, subnet)?;
         }
-        let url = format!("https://{}:{PORT}", subnet.node(1));
+        let url = format!("https://{}:{PORT}", subnet.node(1)[0]);
+        let addresses = |number| node_ips(server_flags, subnet.node(number));
         let mut words = vec!["server".to_owned(), "--secure-port".to_owned(), PORT.to_string()];
         words.extend(server_flags.iter().cloned());
-        let mut server = self.start(&wire, 1, &subnet.node(1).to_string(), words)?;
+        let mut server = self.start(&wire, 1, &addresses(1), words)?;
         let client = self.ready(&mut server, &url).await?;
         let cluster = flags::Cluster { data_dir: self.directory.clone(), kubeconfig: None };
         let token = token::create(&cluster, Some(JOIN_TIME), "nodes of this machine", &self.world).await?;
         let mut children = vec![server];
         for number in 2..=nodes {
             let words = ["agent", "--server", &url, "--token", &token].map(str::to_owned).to_vec();
-            children.push(self.start(&wire, number, &subnet.node(number).to_string(), words)?);
+            children.push(self.start(&wire, number, &addresses(number), words)?);
         }
         self.nodes_ready(&client, children).await?;
         println!("{nodes} nodes are ready; export KUBECONFIG={}", self.directory.join("admin.kubeconfig").display());

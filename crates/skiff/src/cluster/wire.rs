@@ -1,11 +1,12 @@
 //! The network of a local cluster: a bridge on this machine, and on it a network namespace per node, each as good as a
 //! host of its own. Namespaces are kept by files below the cluster's directory; names derive from it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use skiff_net::Instance;
 use skiff_net::netlink::{Namespace, Netlink, Route, Via, inside};
 
@@ -19,23 +20,27 @@ pub(super) struct Wire {
     directory: PathBuf,
 }
 
-/// A range of 256 addresses for the wire.
+/// A range of 256 addresses for the wire, and one of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subnet(u8);
 
 impl Subnet {
-    fn address(self, last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(172, 30, self.0, last)
+    fn addresses(self, last: u8) -> [IpNet; 2] {
+        let v6 = Ipv6Addr::new(0xfd00, 0x5c1f, 0x172, 0x30, u16::from(self.0), 0, 0, u16::from(last));
+        [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 30, self.0, last), 24)),
+            IpNet::V6(Ipv6Net::new_assert(v6, 80)),
+        ]
     }
 
-    /// This machine's own address.
-    fn machine(self) -> Ipv4Addr {
-        self.address(1)
+    /// This machine's own addresses.
+    fn machine(self) -> [IpNet; 2] {
+        self.addresses(1)
     }
 
-    /// The address of node `number`.
-    pub(super) fn node(self, number: u8) -> Ipv4Addr {
-        self.address(number.saturating_add(10))
+    /// The addresses of node `number`, IPv4 first.
+    pub(super) fn node(self, number: u8) -> [IpAddr; 2] {
+        self.addresses(number.saturating_add(10)).map(|address| address.addr())
     }
 }
 
@@ -59,11 +64,11 @@ impl Wire {
         let taken: Vec<_> = netlink.routes()?.into_iter().filter(|route| route.destination.prefix_len() > 0).collect();
         let free = (0..=u8::MAX)
             .map(Subnet)
-            .find(|subnet| !taken.iter().any(|route| route.destination.contains(&subnet.machine())));
+            .find(|subnet| !taken.iter().any(|route| route.destination.contains(&subnet.machine()[0].addr())));
         let subnet = free.ok_or_else(|| StartError::Program("all of 172.30.0.0/16 is in use here".to_owned()))?;
         netlink.add_bridge(&self.bridge(), MTU)?;
         let bridge = netlink.link(&self.bridge())?.map(|link| link.index).unwrap_or_default();
-        netlink.add_address(bridge, with_prefix(subnet.machine())?)?;
+        join_wire(&mut netlink, bridge, subnet.machine())?;
         Ok(subnet)
     }
 
@@ -86,9 +91,12 @@ impl Wire {
             let index = there.link(name)?.map(|link| link.index).unwrap_or_default();
             there.set_up(index)?;
             if name == "eth0" {
-                there.add_address(index, with_prefix(subnet.node(number))?)?;
-                let via = Via::Gateway(index, subnet.machine());
-                there.set_route(&Route { destination: ipnet::Ipv4Net::default(), via, source: None })?;
+                join_wire(&mut there, index, subnet.addresses(number.saturating_add(10)))?;
+                let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+                for (destination, machine) in all.into_iter().zip(subnet.machine()) {
+                    let via = Via::Gateway(index, machine.addr());
+                    there.set_route(&Route { destination, via, source: None })?;
+                }
             }
         }
         Ok(())
@@ -113,8 +121,17 @@ impl Wire {
     }
 }
 
-fn with_prefix(address: Ipv4Addr) -> Result<ipnet::Ipv4Net, StartError> {
-    ipnet::Ipv4Net::new(address, 24).map_err(|e| StartError::Program(e.to_string()))
+/// Gives a device its addresses, and routes to its neighbours.
+fn join_wire(netlink: &mut Netlink, device: u32, addresses: [IpNet; 2]) -> Result<(), StartError> {
+    for address in addresses {
+        netlink.add_address(device, address)?;
+        netlink.set_route(&Route {
+            destination: address.trunc(),
+            via: Via::Device(device),
+            source: Some(address.addr()),
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs a program to its end.
