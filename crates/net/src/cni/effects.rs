@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::protocol::PluginError;
 use crate::Family;
-use crate::netlink::{self, Link, Namespace, Netlink, Route, Via};
+use crate::netlink::{self, Link, Namespace, Netlink, Route, Shape, Via};
 use crate::nft;
 use crate::sysctl;
 
@@ -33,6 +33,8 @@ pub struct PodLink {
     pub gateways: Vec<IpAddr>,
     /// The largest packet, in bytes.
     pub mtu: u32,
+    /// How fast the host's device and the pod's may send.
+    pub shapes: [Option<Shape>; 2],
 }
 
 impl PodLink {
@@ -126,6 +128,9 @@ impl Effects for Kernel {
             netlink::inside(&namespace, on).map_err(PluginError::io("enter a network namespace"))??;
         }
         let pod = in_pod(&namespace, &link.namespace, |pod| pod_end(pod, link))?;
+        if let Some(shape) = link.shapes[0] {
+            self.host.shape(host.index, shape)?;
+        }
         if let Ok(mac) = <[u8; 6]>::try_from(&*pod.mac) {
             // The kernel asks for neighbours only once it has made sure of its own address on the link, a second or two
             // after the link came up.
@@ -200,6 +205,9 @@ fn pod_end(pod: &mut Netlink, link: &PodLink) -> Result<Link, PluginError> {
         let (destination, via) = (IpNet::from(gateway), Via::Device(device.index));
         pod.set_route(&Route { destination, via, source: Some(address) })?;
         pod.set_route(&default_route(device.index, gateway))?;
+    }
+    if let Some(shape) = link.shapes[1] {
+        pod.shape(device.index, shape)?;
     }
     Ok(device)
 }

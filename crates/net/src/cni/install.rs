@@ -69,7 +69,7 @@ fn config_list(config: &PluginConfig) -> Value {
         fields.remove("cniVersion");
         fields.remove("name");
         fields.insert("type".to_owned(), json!(PLUGIN));
-        fields.insert("capabilities".to_owned(), json!({"portMappings": true}));
+        fields.insert("capabilities".to_owned(), json!({"portMappings": true, "bandwidth": true}));
     }
     json!({"cniVersion": VERSIONS[0], "name": config.name, "plugins": [plugin]})
 }

@@ -138,6 +138,7 @@ impl<'a> Call<'a> {
             addresses: addresses.to_vec(),
             gateways: self.config.gateways.clone(),
             mtu: self.config.mtu,
+            shapes: self.config.runtime_config.bandwidth.shapes(),
         }
     }
 

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::netlink::Shape;
+
 /// The specification versions the plugin speaks, oldest first.
 pub const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
@@ -60,7 +62,43 @@ pub struct PluginConfig {
 pub struct RuntimeConfig {
     /// Ports of the host that lead to the pod.
     pub port_mappings: Vec<PortMapping>,
+    /// How fast the pod may talk.
+    pub bandwidth: Bandwidth,
 }
+
+/// How fast a pod may talk; 0: as fast as it can. Bursts are what may exceed the rate for a moment. Names begin with a
+/// capital where containerd is old.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// To the pod, bits per second.
+    #[serde(alias = "IngressRate")]
+    pub ingress_rate: u64,
+    /// To the pod, bits.
+    #[serde(alias = "IngressBurst")]
+    pub ingress_burst: u64,
+    /// From the pod, bits per second.
+    #[serde(alias = "EgressRate")]
+    pub egress_rate: u64,
+    /// From the pod, bits.
+    #[serde(alias = "EgressBurst")]
+    pub egress_burst: u64,
+}
+
+impl Bandwidth {
+    /// What the devices of the host and of the pod may send.
+    pub(super) fn shapes(self) -> [Option<Shape>; 2] {
+        [(self.ingress_rate, self.ingress_burst), (self.egress_rate, self.egress_burst)].map(|(rate, burst)| {
+            let rate = rate / 8;
+            // Runtimes ask for all that fits into a number; what a second takes is plenty.
+            let burst = (burst / 8).clamp(SMALLEST_BURST, rate.max(SMALLEST_BURST));
+            (rate > 0).then(|| Shape { rate, burst: u32::try_from(burst).unwrap_or(u32::MAX) })
+        })
+    }
+}
+
+/// A packet that the kernel has not cut up yet must fit, in bytes.
+const SMALLEST_BURST: u64 = 64 << 10;
 
 /// One port of the host that leads to a port of the pod. Older containerds begin the names with a capital, which plugins
 /// written in Go do not notice.

@@ -209,11 +209,25 @@ fn the_configuration_appears_whole_and_goes() {
     let text = std::fs::read_to_string(conf.join("00-skiff.conflist")).unwrap();
     let list: Value = serde_json::from_str(&text).unwrap();
     let plugin = json!({"type": "skiff-cni", "instance": "aaaaa", "stateDir": node.state.path(),
-        "podCIDRs": ["10.42.0.0/24"], "clusterCIDRs": ["10.42.0.0/16"], "gateways": ["10.42.0.1"], "mtu": 1400, "capabilities": {"portMappings": true}});
+        "podCIDRs": ["10.42.0.0/24"], "clusterCIDRs": ["10.42.0.0/16"], "gateways": ["10.42.0.1"], "mtu": 1400, "capabilities": {"portMappings": true, "bandwidth": true}});
     assert_eq!(list, json!({"cniVersion": "1.0.0", "name": "skiff", "plugins": [plugin]}));
     assert_eq!(std::fs::read_link(bin.join("skiff-cni")).unwrap(), std::env::current_exe().unwrap());
     assert_eq!(installed(&conf).unwrap().pod_cidrs, config.pod_cidrs);
     uninstall(&bin, &conf).unwrap();
     uninstall(&bin, &conf).unwrap();
     assert!(installed(&conf).is_none());
+}
+
+#[test]
+fn rates_are_in_bytes_and_bursts_within_reason() {
+    let shapes = |bandwidth: Value| serde_json::from_value::<protocol::Bandwidth>(bandwidth).unwrap().shapes();
+    let shape = |rate, burst| Some(crate::netlink::Shape { rate, burst });
+    assert_eq!(shapes(json!({})), [None, None]);
+    let largest = i64::from(i32::MAX);
+    let old = json!({"IngressRate": 8_000_000, "IngressBurst": largest, "EgressRate": 80, "EgressBurst": largest});
+    assert_eq!(shapes(old), [shape(1_000_000, 1_000_000), shape(10, 65_536)]);
+    assert_eq!(
+        shapes(json!({"egressRate": 80_000_000_000u64, "egressBurst": 0})),
+        [None, shape(10_000_000_000, 65_536)]
+    );
 }

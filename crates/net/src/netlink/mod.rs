@@ -6,6 +6,7 @@
 
 mod namespace;
 mod neighbour;
+mod shape;
 mod socket;
 mod tunnel;
 
@@ -22,6 +23,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 pub use namespace::{Namespace, inside};
+pub use shape::Shape;
 pub use socket::{Netlink, NetlinkError};
 pub use tunnel::Tunnel;
 

@@ -174,3 +174,24 @@ fn pods_have_ipv6_too() {
         assert_eq!(machine.plugin("CHECK", Some(("two", &two.namespace)), previous.clone()).0, 1);
     });
 }
+
+#[test]
+fn pods_talk_no_faster_than_they_may() {
+    on_a_machine(|machine| {
+        let namespace = crate::machine::new_namespace();
+        let bandwidth =
+            json!({"ingressRate": 8_000_000, "ingressBurst": 2_147_483_647, "egressRate": 40_000_000_000u64});
+        let limits = json!({"runtimeConfig": {"bandwidth": bandwidth}});
+        let (code, answer) = machine.plugin("ADD", Some(("one", &namespace)), limits);
+        assert_eq!(code, 0, "{answer}");
+        let shape = |device: &str| {
+            let said = Command::new("tc").args(["qdisc", "show", "dev", device]).output().unwrap();
+            String::from_utf8(said.stdout).unwrap()
+        };
+        let host = shape(&machine.instance().pod_device("one", "eth0"));
+        assert!(host.contains("tbf") && host.contains("rate 8Mbit burst"), "{host}");
+        let inside = skiff_net::netlink::Namespace::open(&crate::machine::path_of(&namespace)).unwrap();
+        let pod = run_in(&inside, move || shape("eth0"));
+        assert!(pod.contains("tbf") && pod.contains("rate 40Gbit burst"), "{pod}");
+    });
+}
