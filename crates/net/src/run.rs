@@ -14,7 +14,9 @@ use skiff_meta::{Object, WorldRef};
 
 use crate::dns::{self, DnsConfig};
 use crate::family::of_family;
+use crate::guard::{Guard, Losses, lost};
 use crate::network::NodeNetwork;
+use crate::news::News;
 use crate::nft::Nft;
 use crate::proxy::{self, NodeFacts};
 use crate::{Family, Instance, NetConfig, NetError, NetworkMode, peers, policy, watch};
@@ -65,33 +67,86 @@ pub async fn run(
 }
 
 async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+    let instance = Instance::of(&config.data_dir);
+    let ranges = config.cluster_cidrs.iter().chain(&config.service_cidrs).copied();
+    let news = News::of(&config.node_name, &node.uid, clients.node.clone(), world.clone());
+    let mut guard = Guard::new(&instance, ranges.collect(), config.families(), news.clone());
     let mut listen = config.node_ip();
     let mut own = None;
+    let mut ours = None;
     if !node.pod_cidrs.is_empty() {
         let network = NodeNetwork::new(config, node.pod_cidrs.clone());
-        network.up(config, &crate::nft::Program).await?;
+        network.up(config, &news).await?;
         listen = network.gateways().first().copied().unwrap_or(listen);
         own = network.own(config)?;
+        ours = Some((network.clone(), guard.base(), guard.tables(instance.pod_table())));
         tracing::info!(pod_cidrs = ?network.pod_cidrs, device = network.instance.node_device(), mode = ?config.mode, "pod network is up");
     }
+    let lost_ways = guard.base();
+    let losses = guard_tables(&mut guard, config.proxy, instance.service_table());
+    let proxy = run_proxy(config, node, clients, world, news.clone(), losses);
+    let losses = guard_tables(&mut guard, config.policy, instance.policy_table());
+    let policy = run_policy(config, clients, world, news.clone(), losses);
+    let dns = run_dns(config, listen, node.uid.clone(), clients, world);
     let peers = async {
         if let Some(own) = own {
-            peers::run(own, clients.proxy.clone(), world.clone(), peers::RealKernel).await;
+            peers::run(own, clients.proxy.clone(), world.clone(), peers::RealKernel, lost_ways).await;
         }
         Ok(())
     };
-    let proxy = run_proxy(config, node, clients, world);
-    let dns = run_dns(config, listen, node.uid.clone(), clients, world);
-    let policy = run_policy(config, clients, world);
-    futures::try_join!(proxy, dns, peers, policy).map(drop)
+    let base = async {
+        if let Some((network, base, table)) = ours {
+            keep_up(&network, config, &news, base, table, world).await;
+        }
+        Ok(())
+    };
+    let guarded = async {
+        guard.run(world.clone()).await;
+        Ok(())
+    };
+    futures::try_join!(proxy, dns, peers, policy, base, guarded).map(drop)
 }
 
-async fn run_proxy(config: &NetConfig, node: &KnownNode, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+/// Puts back what others take away of devices, routes and the pod table.
+async fn keep_up(
+    network: &NodeNetwork,
+    config: &NetConfig,
+    news: &News,
+    mut base: Losses,
+    mut table: Losses,
+    world: &WorldRef,
+) {
+    loop {
+        tokio::select! {
+            () = lost(&mut base) => {}
+            () = lost(&mut table) => {}
+        }
+        while let Err(error) = network.up(config, news).await {
+            tracing::error!("the pod network is not whole: {error}");
+            world.sleep(RETRY).await;
+        }
+    }
+}
+
+/// Guards tables that are there.
+fn guard_tables(guard: &mut Guard, there: bool, table: String) -> Losses {
+    if there { guard.tables(table) } else { guard.base() }
+}
+
+async fn run_proxy(
+    config: &NetConfig,
+    node: &KnownNode,
+    clients: &Clients,
+    world: &WorldRef,
+    news: News,
+    losses: Losses,
+) -> Result<(), NetError> {
     let table = Instance::of(&config.data_dir).service_table();
     if !config.proxy {
         remove_table(&table).await;
         return Ok(());
     }
+    let effects = proxy::Effects { nft: Arc::new(news), ..proxy::Effects::real(world) };
     let mut facts = Vec::new();
     for family in config.families() {
         if node.pod_cidrs.is_empty() {
@@ -107,26 +162,25 @@ async fn run_proxy(config: &NetConfig, node: &KnownNode, clients: &Clients, worl
             localhost_node_ports: family == Family::V4 && !node.pod_cidrs.is_empty(),
         });
     }
-    proxy::run(&table, facts, clients.proxy.clone(), world.clone(), proxy::Effects::real(world)).await;
+    proxy::run(&table, facts, clients.proxy.clone(), world.clone(), effects, losses).await;
     Ok(())
 }
 
-async fn run_policy(config: &NetConfig, clients: &Clients, world: &WorldRef) -> Result<(), NetError> {
+async fn run_policy(
+    config: &NetConfig,
+    clients: &Clients,
+    world: &WorldRef,
+    news: News,
+    losses: Losses,
+) -> Result<(), NetError> {
     let table = Instance::of(&config.data_dir).policy_table();
     if !config.policy {
         remove_table(&table).await;
         return Ok(());
     }
     let families = config.families();
-    policy::run(
-        &table,
-        &families,
-        &config.node_name,
-        clients.policy.clone(),
-        world.clone(),
-        Arc::new(crate::nft::Program),
-    )
-    .await;
+    policy::run(&table, &families, &config.node_name, clients.policy.clone(), world.clone(), Arc::new(news), losses)
+        .await;
     Ok(())
 }
 
@@ -159,6 +213,8 @@ async fn run_dns(
     dns::run(dns, clients.dns.clone(), world.clone()).await
 }
 
+/// How long to wait before trying again what the machine refused.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Says which zone a node is in.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 

@@ -6,11 +6,13 @@
 mod assembly;
 mod batch;
 mod diff;
+mod lookup;
 mod program;
 mod table;
 
 pub use assembly::{Assembly, Fragment};
 pub use batch::Batch;
+pub(crate) use lookup::Tables;
 pub use program::{Nft, NftError, Program, run_blocking};
 #[cfg(test)]
 pub(crate) use table::element;

@@ -20,6 +20,7 @@ use skiff_meta::{Object, WorldRef};
 pub use kernel::{Kernel, RealKernel};
 pub use plan::{Hop, Mac, Paths, Peer, Step, Way, steps};
 
+use crate::guard::{Losses, lost};
 use crate::netlink::Tunnel;
 use crate::{NetError, watch};
 
@@ -43,8 +44,8 @@ pub struct Own {
     pub tunnel: Option<Tunnel>,
 }
 
-/// Keeps the way to other nodes, for ever.
-pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel) {
+/// Keeps the way to other nodes, for ever, and puts back what `losses` says is lost.
+pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel, mut losses: Losses) {
     let mut events = watch::nodes(&client);
     let mut state = State { own, kernel, peers: BTreeMap::new() };
     let Some(first) = events.next().await else { return };
@@ -61,6 +62,7 @@ pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel)
                     }
                 }
                 () = &mut retry, if synced.is_err() => break,
+                () = lost(&mut losses) => break,
             }
         }
     }
@@ -177,7 +179,7 @@ mod tests {
             device: "skvx".to_owned(),
             tunnel: None,
         };
-        let mut work = Box::pin(run(own, cluster.client(), Hurry::shared(), kernel.clone()));
+        let mut work = Box::pin(run(own, cluster.client(), Hurry::shared(), kernel.clone(), crate::guard::none()));
         let mut turn = || assert!((&mut work).now_or_never().is_none());
         let routes = || kernel.0.lock().0.routes.keys().map(ToString::to_string).collect::<Vec<_>>();
         let send = |event| source.unbounded_send(event).unwrap();

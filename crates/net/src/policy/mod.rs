@@ -22,6 +22,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use skiff_client::{Client, Event};
 use skiff_meta::{Object, WorldRef};
 
+use crate::guard::{Losses, lost};
 use crate::nft::{Nft, NftError, Table};
 use crate::{Family, watch};
 use facts::{Labels, Pod, Policy};
@@ -40,8 +41,17 @@ pub enum Source {
     Policies,
 }
 
-/// Keeps tables called `table` of node `node` in step with the cluster, for ever: one for each of `families`.
-pub async fn run(table: &str, families: &[Family], node: &str, client: Client, world: WorldRef, nft: Arc<dyn Nft>) {
+/// Keeps tables called `table` of node `node` in step with the cluster, for ever: one for each of `families`. What
+/// `losses` says is lost is put up anew.
+pub async fn run(
+    table: &str,
+    families: &[Family],
+    node: &str,
+    client: Client,
+    world: WorldRef,
+    nft: Arc<dyn Nft>,
+    mut losses: Losses,
+) {
     let sources: [(Source, BoxStream<'static, Event>); 3] = [
         (Source::Pods, watch::pods(&client)),
         (Source::Namespaces, watch::namespaces(&client)),
@@ -54,9 +64,17 @@ pub async fn run(table: &str, families: &[Family], node: &str, client: Client, w
     let mut loaded = vec![None; families.len()];
     loop {
         while !missing.is_empty() || !state.dirty {
-            let Some((source, event)) = events.next().await else { return };
-            missing.retain(|other| *other != source);
-            state.take(source, event);
+            tokio::select! {
+                event = events.next() => {
+                    let Some((source, event)) = event else { return };
+                    missing.retain(|other| *other != source);
+                    state.take(source, event);
+                }
+                () = lost(&mut losses) => {
+                    loaded.fill(None);
+                    state.dirty = true;
+                }
+            }
         }
         while let Some(Some((source, event))) = events.next().now_or_never() {
             state.take(source, event);

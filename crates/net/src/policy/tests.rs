@@ -369,8 +369,15 @@ fn nothing_is_loaded_before_all_is_known_and_refusals_are_tried_again() {
     let [pods, namespaces, policies] =
         ["pods", "namespaces", "networkpolicies"].map(|resource| cluster.source(resource));
     let nft = Arc::new(FakeNft::default());
-    let mut work =
-        Box::pin(run("t", &[Family::V4, Family::V6], "node", cluster.client(), Hurry::shared(), nft.clone()));
+    let mut work = Box::pin(run(
+        "t",
+        &[Family::V4, Family::V6],
+        "node",
+        cluster.client(),
+        Hurry::shared(),
+        nft.clone(),
+        crate::guard::none(),
+    ));
     let mut turn = || assert!((&mut work).now_or_never().is_none());
     let scripts = || nft.scripts.lock().clone();
     pods.unbounded_send(Event::Replace(vec![object(pod("n", 1, "a", "node"))])).unwrap();

@@ -29,6 +29,7 @@ pub use health::{HealthCheck, HealthPorts, Listeners};
 pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
 pub use state::{Changes, State};
 
+use crate::guard::{Losses, lost};
 use crate::nft::{Nft, NftError};
 use crate::watch;
 
@@ -57,12 +58,20 @@ impl Effects {
     }
 }
 
-/// Keeps tables called `table` in step with the cluster, for ever: one for each family that `nodes` tells of.
-pub async fn run(table: &str, nodes: Vec<NodeFacts>, client: Client, world: WorldRef, effects: Effects) {
+/// Keeps tables called `table` in step with the cluster, for ever: one for each family that `nodes` tells of. What
+/// `losses` says is lost is put up anew.
+pub async fn run(
+    table: &str,
+    nodes: Vec<NodeFacts>,
+    client: Client,
+    world: WorldRef,
+    effects: Effects,
+    losses: Losses,
+) {
     let services = watch::services(&client);
     let slices = watch::endpoint_slices(&client);
     let families = nodes.into_iter().map(|node| Family { state: State::new(table, node), rebuild: true }).collect();
-    Proxy { families, effects, world, services, slices, stale: BTreeSet::new() }.run().await;
+    Proxy { families, effects, world, services, slices, losses, stale: BTreeSet::new() }.run().await;
 }
 
 /// What is kept of one address family.
@@ -78,6 +87,7 @@ struct Proxy {
     world: WorldRef,
     services: BoxStream<'static, Event>,
     slices: BoxStream<'static, Event>,
+    losses: Losses,
     /// Flows to forget once the table leads elsewhere.
     stale: BTreeSet<UdpFlow>,
 }
@@ -111,13 +121,17 @@ impl Proxy {
         event.map(|event| slice_event(&mut self.families, &event)).is_some()
     }
 
-    /// Takes the next event of either kind; `false` when a source has ended, which only a shutdown does.
+    /// Takes the next event of any kind; `false` when a source has ended, which only a shutdown does.
     fn take_any(&mut self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
-            let Self { services, slices, families, .. } = self;
+            let Self { services, slices, families, losses, .. } = self;
             tokio::select! {
                 event = services.next() => event.map(|event| service_event(families, &event)).is_some(),
                 event = slices.next() => event.map(|event| slice_event(families, &event)).is_some(),
+                () = lost(losses) => {
+                    families.iter_mut().for_each(|family| family.rebuild = true);
+                    true
+                }
             }
         })
     }

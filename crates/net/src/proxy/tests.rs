@@ -353,7 +353,7 @@ fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
     let nft = Arc::new(FakeNft::default());
     let health = Arc::new(FakeHealth::default());
     let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health };
-    let mut proxy = Box::pin(run("t", vec![node()], cluster.client(), Hurry::shared(), effects));
+    let mut proxy = Box::pin(run("t", vec![node()], cluster.client(), Hurry::shared(), effects, crate::guard::none()));
     let mut turn = || {
         assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
         std::mem::take(&mut *nft.scripts.lock())
@@ -484,7 +484,8 @@ fn the_families_of_a_cluster_are_loaded_together() {
     let nft = Arc::new(FakeNft::default());
     let health = Arc::new(FakeHealth::default());
     let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health: health.clone() };
-    let mut proxy = Box::pin(run("t", vec![node(), node6()], cluster.client(), Hurry::shared(), effects));
+    let mut proxy =
+        Box::pin(run("t", vec![node(), node6()], cluster.client(), Hurry::shared(), effects, crate::guard::none()));
     let mut turn = || {
         assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
         std::mem::take(&mut *nft.scripts.lock())

@@ -130,3 +130,55 @@ fn a_second_server_with_port_53_taken_serves_on_another() {
         });
     });
 }
+
+/// Until it answers; what is lost is looked for every ten seconds.
+fn patiently(name: &str, mut answers: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !answers() {
+        assert!(begun.elapsed() < Duration::from_secs(40), "{name} does not come back");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_others_take_away_is_put_back() {
+    on_a_machine(|machine| {
+        let (pod, other): (Pod, Pod) = (machine.pod("client"), machine.pod("other"));
+        other.serve(80);
+        let (server, bridge) = (machine.config.cluster_dns, machine.instance().node_device());
+        let name = "kube-dns.kube-system.svc.cluster.local.";
+        let shell = |script: &str| {
+            let done = std::process::Command::new("sh").args(["-c", script]).status().unwrap();
+            assert!(done.success(), "{script}");
+        };
+        let other = other.address;
+        with_network(machine, move || {
+            let works = || {
+                let (asked, fetched) = (pod.run(move || resolve(server, name)), pod.fetch(other, 80));
+                asked == server && fetched.is_ok()
+            };
+            assert!(works());
+            // As a firewall does that starts.
+            shell("nft flush ruleset");
+            let tables = || {
+                let list = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
+                String::from_utf8(list).unwrap().lines().count()
+            };
+            patiently("nftables", || tables() == 4);
+            patiently("Services", works);
+            shell(&format!("ip link delete {bridge}"));
+            let routes = || {
+                let list = std::process::Command::new("ip").args(["route"]).output().unwrap().stdout;
+                String::from_utf8(list).unwrap().contains(&format!("10.43.0.0/16 dev {bridge}"))
+            };
+            patiently("the node's device", routes);
+            shell("ip route del unreachable 10.42.0.0/24");
+            let unreachable = || {
+                let list = std::process::Command::new("ip").args(["route"]).output().unwrap().stdout;
+                String::from_utf8(list).unwrap().contains("unreachable 10.42.0.0/24")
+            };
+            patiently("a route", unreachable);
+            patiently("Services", works);
+        });
+    });
+}
