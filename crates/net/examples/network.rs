@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench fails loudly and measures real time")]
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,16 +29,24 @@ use skiff_meta::Object;
 use skiff_meta::world::RealWorld;
 use skiff_net::Family;
 use skiff_net::dns::{self, DnsConfig};
-use skiff_net::netlink::{Netlink, Route, Via};
+use skiff_net::netlink::{self, Namespace, Netlink, Route, Tunnel, Via};
 use skiff_net::nft;
+use skiff_net::peers::{self, Kernel, Mac, Paths, Peer, RealKernel};
 use skiff_net::proxy::{NodeFacts, State};
 
-/// Connections measured; half of the ports that a client may choose from.
-const CONNECTIONS: u32 = 14_000;
+/// Connections measured at a time.
+const CONNECTIONS: u32 = 4_000;
 /// The port of the server that no Service leads to.
 const DIRECT: u16 = 8081;
-/// How long a rate is measured.
-const WHILE: Duration = Duration::from_secs(3);
+/// How many Services there are.
+const COUNTS: [u32; 3] = [10, 1_000, 10_000];
+/// Names that are asked for.
+const NAMES: u32 = 1_000;
+/// The port of the other name server.
+const OTHER_DNS: u16 = 5300;
+/// How long a rate is measured, and how often; the best counts.
+const WHILE: Duration = Duration::from_secs(2);
+const TURNS: u32 = 3;
 const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 1);
 
@@ -43,16 +54,17 @@ fn main() -> Result<(), nix::Error> {
     // A namespace of its own: as root.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     addresses();
-    for count in [10, 1_000, 10_000] {
-        services(count);
-    }
+    COUNTS.into_iter().for_each(services);
     connections();
+    overlay();
     names();
     Ok(())
 }
 
 /// The endpoint is on loopback, and so is the way to Services.
 fn addresses() {
+    // A port that was used rests for a minute.
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").unwrap();
     let mut netlink = Netlink::open().unwrap();
     let loopback = netlink.link("lo").unwrap().unwrap().index;
     netlink.set_up(loopback).unwrap();
@@ -119,17 +131,8 @@ fn services(count: u32) {
     println!("{count} Services, endpoints of one change, p50 / max: {:.1} / {:.1} ms", times[10], times[20]);
 }
 
-/// Connections per second to a server, by its own address and by that of a Service among 10,000.
+/// Connections per second to a server, by its own address and by that of a Service among so many.
 fn connections() {
-    let mut state = state();
-    state.service_event(&Event::Apply(service("web", SERVICE)));
-    state.slice_event(&Event::Apply(slice("web", &[ENDPOINT])));
-    for index in 0..10_000 {
-        state.service_event(&Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
-        state.slice_event(&Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
-    }
-    state.changes();
-    nft::run_blocking(&state.table().to_string()).unwrap();
     // Each way has a server and ports of its own: what one has used must not stand in the way of the other.
     for port in [8080, DIRECT] {
         let listener = TcpListener::bind((ENDPOINT, port)).unwrap();
@@ -143,9 +146,84 @@ fn connections() {
         }
         f64::from(CONNECTIONS) / begun.elapsed().as_secs_f64()
     };
-    let (direct, service) = (rate(ENDPOINT, DIRECT), rate(SERVICE, 80));
-    println!("connections, direct: {direct:.0} per s");
-    println!("connections, ClusterIP among 10,000: {service:.0} per s ({:.0}%)", service / direct * 100.0);
+    let mut state = state();
+    state.service_event(&Event::Apply(service("web", SERVICE)));
+    state.slice_event(&Event::Apply(slice("web", &[ENDPOINT])));
+    let mut made = 0;
+    for count in COUNTS {
+        for index in made..count {
+            state.service_event(&Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
+            state.slice_event(&Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
+        }
+        made = count;
+        state.changes();
+        nft::run_blocking(&state.table().to_string()).unwrap();
+        // In turns, since the machine is not always equally fast.
+        let rates: Vec<(f64, f64)> = (0..TURNS).map(|_| (rate(ENDPOINT, DIRECT), rate(SERVICE, 80))).collect();
+        let (direct, service) = (best(rates.iter().map(|r| r.0)), best(rates.iter().map(|r| r.1)));
+        println!("connections, direct, beside {count} Services: {direct:.0} per s");
+        println!("connections, ClusterIP among {count}: {service:.0} per s ({:.0}%)", service / direct * 100.0);
+    }
+}
+
+fn best(rates: impl Iterator<Item = f64>) -> f64 {
+    rates.fold(0.0, f64::max)
+}
+
+/// Bytes per second of one connection to another namespace, over a plain link and through the overlay on it.
+fn overlay() {
+    let far = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        Namespace::open(Path::new("/proc/thread-self/ns/net")).unwrap()
+    });
+    let far = far.join().unwrap();
+    let mut here = Netlink::open().unwrap();
+    here.add_veth("wire", "wire", far.as_fd(), 1_500).unwrap();
+    let ends = [("192.0.2.1", "10.42.0.0/24"), ("192.0.2.2", "10.42.1.0/24")];
+    let ends = ends.map(|(address, range)| (address.parse().unwrap(), range.parse().unwrap()));
+    netlink::inside(&far, move || end(ends[1], ends[0])).unwrap();
+    end(ends[0], ends[1]);
+    netlink::inside(&far, || {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut buffer = vec![0; 1 << 18];
+                let mut stream = stream.unwrap();
+                while stream.read(&mut buffer).is_ok_and(|size| size > 0) {}
+            }
+        });
+    })
+    .unwrap();
+    let throughput = |address: &str| {
+        let mut stream = TcpStream::connect((address, 9000)).unwrap();
+        let (buffer, begun, mut sent) = (vec![0; 1 << 18], Instant::now(), 0);
+        while begun.elapsed() < WHILE {
+            sent += stream.write(&buffer).unwrap();
+        }
+        sent as f64 / begun.elapsed().as_secs_f64()
+    };
+    let rates: Vec<(f64, f64)> = (0..TURNS).map(|_| (throughput("192.0.2.2"), throughput("10.42.1.2"))).collect();
+    let (plain, overlay) = (best(rates.iter().map(|r| r.0)), best(rates.iter().map(|r| r.1)));
+    println!("one connection over a plain link: {:.2} GB/s", plain / 1e9);
+    println!("the same through the overlay: {:.2} GB/s ({:.0}%)", overlay / 1e9, overlay / plain * 100.0);
+}
+
+/// One end of the wire, with a pod range and the way to the other's.
+fn end((own, range): (IpAddr, IpNet), (other, far): (IpAddr, IpNet)) {
+    let mut netlink = Netlink::open().unwrap();
+    for name in ["lo", "wire"] {
+        let index = netlink.link(name).unwrap().unwrap().index;
+        netlink.set_up(index).unwrap();
+        let address = if name == "lo" { range.hosts().nth(1).unwrap() } else { own };
+        netlink.add_address(index, IpNet::new(address, if name == "lo" { 32 } else { 24 }).unwrap()).unwrap();
+    }
+    let (mac, addresses) = (Mac::of(range).0, vec![range.network()]);
+    let tunnel = Tunnel { number: 7, port: 8472, local: own, mac, mtu: 1_450, addresses };
+    let way = RealKernel.prepare("overlay", Some(&tunnel)).unwrap();
+    let peer = Peer { pod_cidrs: vec![far], addresses: vec![other] };
+    for step in peers::steps(&Paths::default(), &Paths::to(way, [&peer])) {
+        RealKernel.take(way, &[range.hosts().nth(1).unwrap()], &step).unwrap();
+    }
 }
 
 /// An API server that lists what it was given, once.
@@ -165,11 +243,13 @@ impl Backend for Cluster {
     }
 }
 
-/// Questions per second that the name server answers, for names of 1,000 Services, asked 32 at a time.
+/// Questions per second that name servers answer, for names of 1,000 Services, asked 32 at a time: ours, and Debian's
+/// dnsmasq with the same names in a file.
 fn names() {
     let namespace =
         object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "uid": "d"}}));
-    let services = (0..1_000).map(|i| service(&format!("s{i}"), Ipv4Addr::from(0x0a2b_0001 + i))).collect();
+    let address = |index: u32| Ipv4Addr::from(0x0a2b_0001 + index);
+    let services = (0..NAMES).map(|i| service(&format!("s{i}"), address(i))).collect();
     let cluster = Cluster([("namespaces", vec![namespace]), ("services", services)].into());
     let config = DnsConfig {
         listen: Ipv4Addr::LOCALHOST.into(),
@@ -183,16 +263,39 @@ fn names() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(dns::run(config, Client::new(Arc::new(cluster)), RealWorld::shared())).unwrap();
     });
-    let questions: Vec<Vec<u8>> = (0..1_000u16)
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let lines: String = (0..NAMES).map(|i| format!("{} s{i}.default.svc.cluster.local\n", address(i))).collect();
+    std::fs::write(hosts.path(), lines).unwrap();
+    let mut dnsmasq = Command::new("dnsmasq");
+    dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]);
+    dnsmasq.args(["--pid-file=", "--listen-address=127.0.0.1", "--bind-interfaces", &format!("--port={OTHER_DNS}")]);
+    let other = dnsmasq.arg(format!("--addn-hosts={}", hosts.path().display())).stderr(Stdio::null()).spawn();
+    let turns: Vec<_> =
+        (0..TURNS).map(|_| (questions(53), other.as_ref().ok().map(|_| questions(OTHER_DNS)))).collect();
+    let tell = |who: &str, turns: Vec<(f64, Duration)>| {
+        let Some((rate, p99)) = turns.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)) else { return };
+        println!("names{who}, 32 questions at a time: {rate:.0} per s, p99 {:.2} ms", p99.as_secs_f64() * 1e3);
+    };
+    tell("", turns.iter().map(|turn| turn.0).collect());
+    tell(" of dnsmasq", turns.iter().filter_map(|turn| turn.1).collect());
+    if let Ok(mut other) = other {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}
+
+/// How many questions a second a server answers, and the time of the slowest hundredth.
+fn questions(port: u16) -> (f64, Duration) {
+    let questions: Vec<Vec<u8>> = (0..NAMES)
         .map(|index| {
-            let mut message = Message::new(index, MessageType::Query, OpCode::Query);
+            let mut message = Message::new(u16::try_from(index).unwrap(), MessageType::Query, OpCode::Query);
             let name = Name::from_ascii(format!("s{index}.default.svc.cluster.local.")).unwrap();
             message.add_query(Query::query(name, RecordType::A));
             message.to_vec().unwrap()
         })
         .collect();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 53))).unwrap();
+    socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let mut buffer = [0; 512];
     // Until it listens.
@@ -212,14 +315,15 @@ fn names() {
         if let Ok(size) = socket.recv(&mut buffer)
             && size >= 12
         {
+            // An answer without an address is none.
+            assert_eq!(u16::from_be_bytes([buffer[6], buffer[7]]), 1);
             let index = usize::from(u16::from_be_bytes([buffer[0], buffer[1]])) % questions.len();
             times.push(asked[index].elapsed());
             answered += 1;
         }
         ask(&mut asked);
     }
-    let rate = f64::from(answered) / begun.elapsed().as_secs_f64();
     times.sort_unstable();
     let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
-    println!("names, 32 questions at a time: {rate:.0} per s, p99 {:.2} ms", p99.as_secs_f64() * 1e3);
+    (f64::from(answered) / begun.elapsed().as_secs_f64(), p99)
 }

@@ -6,10 +6,12 @@ use std::process::Command;
 
 use super::Table;
 use crate::Failure;
+use crate::install;
 use crate::run::{cargo, run, target};
 
 /// Builds the load, runs it, and takes its figures over.
 pub(crate) fn measure(table: &mut Table) -> Result<(), Failure> {
+    install::ensure(&[("dnsmasq", "dnsmasq-base")])?;
     run(&mut cargo(["build", "--locked", "--release", "-p", "skiff-net", "--example", "network"]))?;
     let program = target().join("release/examples/network");
     let output = Command::new(&program).output().map_err(|e| format!("{}: {e}", program.display()))?;
