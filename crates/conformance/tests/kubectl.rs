@@ -20,11 +20,13 @@ struct Run {
 enum Ends {
     /// Well, its output containing this.
     Well(&'static str),
+    /// Well, its output not containing this.
+    Without(&'static str),
     /// Not so, its complaint containing this.
     Badly(&'static str),
 }
 
-use Ends::{Badly, Well};
+use Ends::{Badly, Well, Without};
 
 const CASES: &[Case<Run>] = &[("every_line_ends_as_on_upstream", every_line)];
 
@@ -41,6 +43,10 @@ const LINES: &[(&str, Ends)] = &[
         Well("create,delete,deletecollection,get,list,patch,update,watch"),
     ),
     ("explain pods.spec.containers", Well("restartPolicy")),
+    ("explain pods.spec.containers", Without("<no description>")),
+    ("explain pods.status", Without("<no description>")),
+    ("explain deployment.spec.strategy.rollingUpdate", Without("<no description>")),
+    ("explain job.spec --output=plaintext-openapiv2", Without("<no description>")),
     ("explain deployment --recursive", Well("maxUnavailable\t<IntOrString>")),
     ("explain pods.nonsense", Badly("field \"nonsense\" does not exist")),
     // Objects by generators, which send protobuf.
@@ -212,9 +218,11 @@ impl Run {
         command.args(words).env("KUBECONFIG", &self.kubeconfig).env("HOME", &folder).env("KUBE_EDITOR", "true");
         let output = command.output().map_err(|e| format!("{}: {e}", self.program.display()))?;
         let (out, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let has = |words: &str| format!("{out}{complaint}").contains(&told(words));
         let fits = match ends {
-            Well(words) => output.status.success() && format!("{out}{complaint}").contains(&told(words)),
-            Badly(words) => !output.status.success() && format!("{out}{complaint}").contains(&told(words)),
+            Well(words) => output.status.success() && has(words),
+            Without(words) => output.status.success() && !has(words),
+            Badly(words) => !output.status.success() && has(words),
         };
         if fits { Ok(()) } else { Err(format!("kubectl {line}: {}\n{out}{complaint}", output.status)) }
     }

@@ -5,7 +5,7 @@ use skiff_api::facts::{Facts, facts};
 use skiff_meta::schema::{Field, ListType, Scalar, Type, TypeId};
 use skiff_meta::{GroupVersion, GroupVersionKind};
 
-use super::words;
+use super::words::Words;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
@@ -16,6 +16,7 @@ pub(super) struct Components<'a> {
     facts: &'static Facts,
     schemas: Map<String, Value>,
     waiting: Vec<String>,
+    words: Words,
 }
 
 /// The reference to a schema.
@@ -30,7 +31,7 @@ pub(super) fn meta(name: &str) -> String {
 
 impl<'a> Components<'a> {
     pub(super) fn new(gv: &'a GroupVersion) -> Self {
-        Self { gv, facts: facts(), schemas: Map::new(), waiting: Vec::new() }
+        Self { gv, facts: facts(), schemas: Map::new(), waiting: Vec::new(), words: Words::default() }
     }
 
     /// The reference to a schema, which will then be in the document.
@@ -51,7 +52,7 @@ impl<'a> Components<'a> {
         while let Some(name) = self.waiting.pop() {
             let schema = match self.facts.id_of(&name) {
                 Some(id) => self.object(id),
-                None => special(&name),
+                None => self.special(&name),
             };
             self.schemas.insert(name, schema);
         }
@@ -62,11 +63,10 @@ impl<'a> Components<'a> {
         let facts = self.facts;
         let Type::Struct(s) = facts.graph().get(id) else { return json!({}) };
         let mut schema = json!({ "type": "object" });
-        let name = s.name.rsplit('.').next().unwrap_or_default();
-        if let Some(words) = words::of_type(name) {
+        if let Some(words) = self.words.of_type(&s.name) {
             schema["description"] = words.into();
         }
-        let properties: Map<_, _> = s.fields.iter().map(|f| (f.name.clone(), self.property(name, f))).collect();
+        let properties: Map<_, _> = s.fields.iter().map(|f| (f.name.clone(), self.property(&s.name, f))).collect();
         let required: Vec<&str> = s.fields.iter().filter(|f| f.required).map(|f| &*f.name).collect();
         if !properties.is_empty() {
             schema["properties"] = properties.into();
@@ -97,7 +97,7 @@ impl<'a> Components<'a> {
         let default = field.default.clone();
         let patch = &field.patch;
         let granular = self.is_granular(field.ty);
-        let words = words::of_member(of, &field.name);
+        let words = self.words.of_member(of, &field.name);
         let beside = default.is_some() || patch.retain_keys || granular || words.is_some();
         if schema.get("$ref").is_some() && beside {
             // Nothing may stand beside a reference.
@@ -175,6 +175,21 @@ impl<'a> Components<'a> {
             Scalar::MicroTime => self.refer(&meta("MicroTime")),
         }
     }
+
+    /// Schemas of types that are structs in Go but not in JSON.
+    fn special(&mut self, full_name: &str) -> Value {
+        let mut schema = match full_name.rsplit('.').next().unwrap_or_default() {
+            "Quantity" => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            "IntOrString" => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            "Time" | "MicroTime" => json!({"type": "string", "format": "date-time"}),
+            "RawExtension" | "FieldsV1" | "Patch" => json!({"type": "object"}),
+            _ => json!({}),
+        };
+        if let Some(words) = self.words.of_type(full_name) {
+            schema["description"] = words.into();
+        }
+        schema
+    }
 }
 
 /// A kind as extensions name it.
@@ -191,16 +206,5 @@ fn any_name(named: &str) -> String {
             Some(json) => format!("{EXTENSIONS}.{json}"),
             None => "io.k8s.apimachinery.pkg.runtime.RawExtension".to_owned(),
         },
-    }
-}
-
-/// Schemas of types that are structs in Go but not in JSON.
-fn special(name: &str) -> Value {
-    match name.rsplit('.').next().unwrap_or_default() {
-        "Quantity" => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        "IntOrString" => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
-        "Time" | "MicroTime" => json!({"type": "string", "format": "date-time"}),
-        "RawExtension" | "FieldsV1" | "Patch" => json!({"type": "object"}),
-        _ => json!({}),
     }
 }

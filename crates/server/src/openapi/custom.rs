@@ -54,27 +54,32 @@ fn object_schema(schema: Option<&Value>, gvk: &GroupVersionKind, components: &mu
         .filter(|s| s.is_object())
         .cloned()
         .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-    add_common(&mut schema, "ObjectMeta", words::METADATA, components);
+    add_common(&mut schema, "ObjectMeta", components);
     schema["x-kubernetes-group-version-kind"] = json!([gvk_json(gvk)]);
     schema
 }
 
 /// Puts in what every object or list has.
-fn add_common(schema: &mut Value, metadata: &str, described: &str, components: &mut Components<'_>) {
+fn add_common(schema: &mut Value, metadata: &str, components: &mut Components<'_>) {
+    let described = |member| words::of_any_object(member, metadata == "ListMeta");
     for name in ["apiVersion", "kind"] {
-        schema["properties"][name] = json!({"type": "string", "description": words::of_member("", name)});
+        schema["properties"][name] = json!({"type": "string", "description": described(name)});
     }
-    let metadata = components.refer(&meta(metadata));
-    schema["properties"]["metadata"] = json!({"allOf": [metadata], "description": described});
+    let reference = components.refer(&meta(metadata));
+    schema["properties"]["metadata"] = json!({"allOf": [reference], "description": described("metadata")});
 }
 
 fn list_schema(item: &str, gvk: &GroupVersionKind, components: &mut Components<'_>) -> Value {
     let mut schema = json!({
         "type": "object",
         "required": ["items"],
-        "properties": {"items": {"type": "array", "items": super::components::reference(item)}},
+        "properties": {"items": {
+            "type": "array",
+            "items": super::components::reference(item),
+            "description": words::of_any_object("items", true),
+        }},
         "x-kubernetes-group-version-kind": [gvk_json(gvk)],
     });
-    add_common(&mut schema, "ListMeta", words::LIST_METADATA, components);
+    add_common(&mut schema, "ListMeta", components);
     schema
 }

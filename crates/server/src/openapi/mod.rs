@@ -4,8 +4,7 @@
 //! clients read them whole. They are made from the same tables as everything else: rows of kinds give paths, the type
 //! graph gives schemas, definitions of custom kinds give theirs. Nothing is kept: a document is written when somebody
 //! asks (some milliseconds for the largest), under an address that carries its hash, so that clients keep it for as
-//! long as it holds. Of fields, only
-//! those that every object has are described.
+//! long as it holds. What fields mean is told in Skiff's own words (`words/`).
 //!
 //! The server mounts
 //! - `/openapi/v3` -> [`v3_index`],
@@ -77,6 +76,7 @@ pub fn hash(gv: &GroupVersion, custom: &[CustomKind<'_>]) -> String {
     let mut sha = Sha256::new();
     sha.update(env!("CARGO_PKG_VERSION"));
     sha.update(skiff_api::facts::digest().to_le_bytes());
+    sha.update(words::digest());
     sha.update(gv.to_string());
     for kind in custom.iter().filter(|c| c.is_of(gv)) {
         sha.update(format!("{kind:?}"));
