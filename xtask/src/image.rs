@@ -78,12 +78,24 @@ const RECIPES: &[Recipe] = &[
         command: &["/usr/sbin/nginx"],
         stop_signal: "SIGQUIT",
     },
+    Recipe {
+        name: "cni-plugins",
+        tags: &["docker.io/library/cni-plugins:1.1"],
+        packages: &["containernetworking-plugins", "busybox-static"],
+        files: &[USERS, GROUPS],
+        links: APPLETS,
+        command: &["/bin/sh"],
+        stop_signal: "SIGTERM",
+    },
 ];
 
 /// Programs that people and tests call in a container, each a link to busybox.
 const APPLETS: &[(&str, &str)] = &[
     ("bin/sh", "busybox"),
     ("bin/cat", "busybox"),
+    ("bin/cp", "busybox"),
+    ("bin/mv", "busybox"),
+    ("bin/printf", "busybox"),
     ("bin/ls", "busybox"),
     ("bin/echo", "busybox"),
     ("bin/sleep", "busybox"),

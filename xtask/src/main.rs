@@ -78,7 +78,7 @@ enum Command {
     },
     /// Build an image archive from Debian's packages
     Image {
-        /// Which image: busybox, nginx, or all
+        /// Which image: busybox, nginx, cni-plugins, or all
         name: String,
         /// Where to put the archive [default: images/ in Cargo's target directory]
         #[arg(long)]

@@ -73,6 +73,12 @@ fn node_ips(server_flags: &[String], [v4, v6]: [IpAddr; 2]) -> String {
     }
 }
 
+/// Whether somebody else brings the pod network.
+fn is_foreign(server_flags: &[String]) -> bool {
+    let mut pairs = server_flags.windows(2);
+    pairs.any(|pair| pair == ["--network", "none"]) || server_flags.iter().any(|flag| flag == "--network=none")
+}
+
 struct Place {
     directory: PathBuf,
     world: WorldRef,
@@ -98,8 +104,11 @@ impl Place {
             let words = ["agent", "--server", &url, "--token", &token].map(str::to_owned).to_vec();
             children.push(self.start(&wire, number, &addresses(number), words)?);
         }
-        self.nodes_ready(&client, children).await?;
-        println!("{nodes} nodes are ready; export KUBECONFIG={}", self.directory.join("admin.kubeconfig").display());
+        // Without a network of ours, nodes are ready once somebody brings another one.
+        let foreign = is_foreign(server_flags);
+        self.nodes_ready(&client, children, foreign).await?;
+        let are = if foreign { "have joined" } else { "are ready" };
+        println!("{nodes} nodes {are}; export KUBECONFIG={}", self.directory.join("admin.kubeconfig").display());
         Ok(())
     }
 
@@ -115,6 +124,9 @@ impl Place {
         let mut command = enter(&wire.namespace(&name))?;
         command.args(words).arg("--data-dir").arg(&directory);
         command.args(["--node-name", &name, "--node-ip", address]);
+        // Where a plugin of somebody else's goes: the machine's own directories are not this host's.
+        command.arg("--cni-bin-dir").arg(directory.join("cni/bin"));
+        command.arg("--cni-conf-dir").arg(directory.join("cni/net.d"));
         // A group of its own: what is typed at this terminal is not meant for it.
         command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.spawn().map_err(|e| StartError::Program(format!("nsenter cannot be run: {e}")))?;
@@ -144,7 +156,7 @@ impl Place {
     }
 
     /// Waits until every node is ready, or a process has ended.
-    async fn nodes_ready(&self, client: &Client, mut children: Vec<Child>) -> Result<(), StartError> {
+    async fn nodes_ready(&self, client: &Client, mut children: Vec<Child>, foreign: bool) -> Result<(), StartError> {
         let mut events = client.list_watch(client.all::<Node>().target(Selection::default()));
         let mut waiting: std::collections::BTreeSet<String> =
             (1..=children.len()).map(|i| format!("node-{i}")).collect();
@@ -161,7 +173,8 @@ impl Place {
                 Some(Event::Apply(node)) => vec![node],
                 _ => continue,
             };
-            let ready = changed.iter().filter(|object| object.typed::<Node>().is_ok_and(|node| is_ready(&node)));
+            let done = |node: &Node| foreign || is_ready(node);
+            let ready = changed.iter().filter(|object| object.typed::<Node>().is_ok_and(|node| done(&node)));
             ready.for_each(|object| {
                 waiting.remove(&object.meta().name);
             });

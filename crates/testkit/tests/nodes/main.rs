@@ -4,6 +4,7 @@
 //! wire between the nodes is not the machine's. One cluster is shared by all cases of a mode, which run in order.
 
 mod faults;
+mod foreign;
 mod traffic;
 
 use std::path::PathBuf;
@@ -34,23 +35,36 @@ fn main() {
         ("a_killed_agent_comes_back_and_its_pods_never_went", faults::killed_agent),
         ("a_node_leaves_and_joins_again", faults::leave_and_rejoin),
     ];
-    let mut code = run("vxlan", &[common, policies, faults].concat());
-    code |= run("routed", common);
+    let foreign: &[cases::Case<Nodes>] = &[
+        ("a_daemon_set_brings_the_network", foreign::install),
+        ("pods_services_and_names_work_on_it", foreign::traffic),
+        ("policies_hold_on_it", foreign::policies),
+    ];
+    let mut code = run(&["--network", "vxlan"], &[common, policies, faults].concat());
+    code |= run(&["--network", "routed"], common);
+    code |= run_on(start(1, "cni-plugins", &["--network", "none"]), "--network none", foreign);
     std::process::exit(code);
 }
 
-fn run(mode: &str, cases: &[cases::Case<Nodes>]) -> i32 {
-    println!("--- --network {mode} ---");
-    cases::run_with(start(mode), cases)
+fn run(flags: &[&str], cases: &[cases::Case<Nodes>]) -> i32 {
+    let nodes = start(3, "busybox", flags).and_then(|nodes| traffic::prepare(&nodes).map(|()| nodes));
+    run_on(nodes, &flags.join(" "), cases)
 }
 
-fn start(mode: &str) -> Result<Nodes, String> {
+fn run_on(nodes: Result<Nodes, String>, how: &str, cases: &[cases::Case<Nodes>]) -> i32 {
+    println!("--- {how} ---");
+    cases::run_with(nodes, cases)
+}
+
+fn start(count: u8, image: &str, flags: &[&str]) -> Result<Nodes, String> {
     let images = std::env::var_os("SKIFF_IMAGES")
         .map(PathBuf::from)
         .ok_or("SKIFF_IMAGES is not set; run `cargo xtask test cluster`")?;
-    let nodes = Nodes::start(3, &[images.join("busybox.tar")], &["--network", mode])?;
-    traffic::prepare(&nodes)?;
-    Ok(nodes)
+    let mut archives = vec![images.join("busybox.tar")];
+    if image != "busybox" {
+        archives.push(images.join(format!("{image}.tar")));
+    }
+    Nodes::start(count, &archives, flags)
 }
 
 /// Fails with `what` when it does not hold.
