@@ -228,7 +228,7 @@ fn parts(value: &Value<'_>) -> u64 {
         Value::List(List::Json(items, _)) => 1 + items.iter().map(of_json).sum::<u64>(),
         Value::List(List::Owned(items) | List::Merged(items, _)) => 1 + items.iter().map(parts).sum::<u64>(),
         Value::Map(Map::Json(map, _)) => 1 + map.values().map(of_json).sum::<u64>(),
-        Value::Map(Map::Owned(map)) => 1 + map.values().map(|(_, value)| parts(value)).sum::<u64>(),
+        Value::Map(Map::Owned(map) | Map::Total(map)) => 1 + map.values().map(|(_, value)| parts(value)).sum::<u64>(),
         Value::Opaque(json) => of_json(json),
         _ => 1,
     }

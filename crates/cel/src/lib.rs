@@ -21,6 +21,7 @@ mod budget;
 mod check;
 mod convert;
 mod cost;
+pub mod device;
 mod env;
 mod error;
 mod escape;

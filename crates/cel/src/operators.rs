@@ -167,7 +167,7 @@ pub(crate) fn optional_index<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
 pub(crate) fn within<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     match args {
         [value, Value::List(list)] => Ok(Value::Bool(list.contains(value))),
-        [key, Value::Map(map)] => Ok(Value::Bool(map.find(key).is_some())),
+        [key, Value::Map(map)] => Ok(Value::Bool(map.has(key))),
         _ => Err(Error::no_overload()),
     }
 }

@@ -89,6 +89,8 @@ pub enum List<'a> {
 #[allow(missing_docs)]
 pub enum Map<'a> {
     Owned(Rc<BTreeMap<Key<'a>, (Value<'a>, Value<'a>)>>),
+    /// Whoever asks for a key that is not there gets an empty map.
+    Total(Rc<BTreeMap<Key<'a>, (Value<'a>, Value<'a>)>>),
     Json(&'a serde_json::Map<String, Json>, &'a Schema),
 }
 
@@ -294,7 +296,7 @@ impl<'a> Value<'a> {
                 (0..list.len()).map(|i| list.get(i).ok()?.to_json()).collect::<Option<Vec<_>>>()?.into()
             }
             Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
-            Self::Map(Map::Owned(map)) => {
+            Self::Map(Map::Owned(map) | Map::Total(map)) => {
                 let entry = |(key, value): &(Value<'a>, Value<'a>)| match key {
                     Value::String(key) => Some((key.to_string(), value.to_json()?)),
                     _ => None,
@@ -587,7 +589,7 @@ impl<'a> Key<'a> {
 impl<'a> Map<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Owned(map) => map.len(),
+            Self::Owned(map) | Self::Total(map) => map.len(),
             Self::Json(map, _) => map.len(),
         }
     }
@@ -598,6 +600,10 @@ impl<'a> Map<'a> {
             Self::Owned(map) => {
                 let key = Key::String(Text::Owned(name.into()));
                 map.get(&key).map(|(_, value)| Ok(value.clone()))
+            }
+            Self::Total(map) => {
+                let found = map.get(&Key::String(Text::Owned(name.into()))).map(|(_, value)| value.clone());
+                Some(Ok(found.unwrap_or_else(|| Value::Map(Self::Owned(Rc::default())))))
             }
             Self::Json(map, schema) => match &schema.shape {
                 Shape::Object(object) => {
@@ -615,7 +621,15 @@ impl<'a> Map<'a> {
         match (self, key) {
             (_, Value::String(name)) => self.field(name),
             (Self::Owned(map), key) => map.get(&Key::of(key)?).map(|(_, value)| Ok(value.clone())),
-            (Self::Json(..), _) => None,
+            (Self::Json(..) | Self::Total(_), _) => None,
+        }
+    }
+
+    /// Whether there is such a key.
+    pub(crate) fn has(&self, key: &Value<'a>) -> bool {
+        match self {
+            Self::Total(map) => Key::of(key).is_some_and(|key| map.contains_key(&key)),
+            _ => self.find(key).is_some(),
         }
     }
 
@@ -627,7 +641,9 @@ impl<'a> Map<'a> {
     /// Keys with their values; of an object with fields, those its schema names.
     pub(crate) fn entries(&self) -> Vec<(Value<'a>, Evaluated<'a>)> {
         match self {
-            Self::Owned(map) => map.values().map(|(key, value)| (key.clone(), Ok(value.clone()))).collect(),
+            Self::Owned(map) | Self::Total(map) => {
+                map.values().map(|(key, value)| (key.clone(), Ok(value.clone()))).collect()
+            }
             Self::Json(map, schema) => {
                 let names: Vec<&'a str> = match &schema.shape {
                     Shape::Object(object) => object.fields.keys().map(String::as_str).collect(),

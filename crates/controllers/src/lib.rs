@@ -10,6 +10,7 @@ mod certificates;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoint;
 mod endpointslice;
@@ -24,6 +25,7 @@ mod nodes;
 mod pod_gc;
 mod quota;
 mod replicaset;
+mod resource_claim;
 mod roles;
 #[cfg(test)]
 mod rollout_tests;
@@ -111,6 +113,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("cronjob-controller", cronjob::start),
     ("daemon-set-controller", daemonset::start),
     ("deployment-controller", deployment::start),
+    ("device-taint-eviction-controller", device_taint_eviction::start),
     ("disruption-controller", disruption::start),
     ("endpoint-controller", endpoint::start),
     ("endpointslice-controller", endpointslice::start),
@@ -129,6 +132,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("volumeattributesclass-protection-controller", volume_protection::start_classes),
     ("replicaset-controller", replicaset::start_replicasets),
     ("replication-controller", replicaset::start_replication_controllers),
+    ("resource-claim-controller", resource_claim::start),
     ("resourcequota-controller", quota::start),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),

@@ -1,7 +1,7 @@
 //! What happens in the cluster, as far as it can make room for a pod that found none.
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
 use crate::cluster::PodInfo;
@@ -45,6 +45,10 @@ pub enum Event<'a> {
     Capacity(Change<'a, CSIStorageCapacity>),
     /// A claim of devices.
     ResourceClaim(Change<'a, ResourceClaim>),
+    /// A class of devices.
+    DeviceClass(Change<'a, DeviceClass>),
+    /// Devices.
+    ResourceSlice(Change<'a, ResourceSlice>),
     /// An attached volume.
     Attachment(Change<'a, VolumeAttachment>),
 }
@@ -67,6 +71,8 @@ pub enum Kind {
     CsiDriver,
     Capacity,
     ResourceClaim,
+    DeviceClass,
+    ResourceSlice,
     Attachment,
 }
 
@@ -88,6 +94,8 @@ impl Event<'_> {
             Self::CsiDriver(_) => Kind::CsiDriver,
             Self::Capacity(_) => Kind::Capacity,
             Self::ResourceClaim(_) => Kind::ResourceClaim,
+            Self::DeviceClass(_) => Kind::DeviceClass,
+            Self::ResourceSlice(_) => Kind::ResourceSlice,
             Self::Attachment(_) => Kind::Attachment,
         }
     }

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
 use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
 use crate::events::{Event, Kind};
 
@@ -23,6 +25,8 @@ pub enum Verdict {
     Unschedulable,
     /// It cannot, whichever of its pods go.
     Unresolvable,
+    /// Nobody can tell, about this node or any other: something is wrong with what the pod asks for.
+    Failed,
 }
 
 /// Why a node cannot take a pod, in upstream's words.
@@ -32,6 +36,8 @@ pub enum Reason {
     Text(&'static str),
     /// `Insufficient NAME`.
     Insufficient(Arc<str>),
+    /// A sentence of its own.
+    Said(Arc<str>),
 }
 
 impl fmt::Display for Reason {
@@ -39,6 +45,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Insufficient(name) => write!(f, "Insufficient {name}"),
+            Self::Said(text) => f.write_str(text),
         }
     }
 }
@@ -53,6 +60,30 @@ pub enum Begin {
     Only(BTreeSet<String>, Box<dyn Cycle>),
     /// No node can take the pod now, whichever pods go.
     Refuse(String),
+    /// Something has to happen first that is about to: upstream's PreEnqueue.
+    Wait(String),
+}
+
+/// What a pod can give up so that it may find a node at its next attempt: upstream's PostFilter of claims.
+#[derive(Clone, Debug)]
+pub enum GiveUp {
+    /// The devices of a claim that nobody else uses.
+    Deallocate(Arc<ResourceClaim>),
+    /// A claim that was made for it at an earlier attempt.
+    Delete(Arc<ResourceClaim>),
+    /// Nothing that would help.
+    Nothing,
+}
+
+impl GiveUp {
+    /// What is said of it.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::Deallocate(_) => "deallocation of ResourceClaim completed",
+            Self::Delete(_) => "deletion of ResourceClaim completed",
+            Self::Nothing => "still not schedulable",
+        }
+    }
 }
 
 /// A plugin. One exists per profile; the configuration made it.
@@ -95,6 +126,10 @@ pub trait Cycle {
     }
     /// Brings scores to 0 to [`MAX_SCORE`].
     fn normalize(&self, _scores: &mut [i64]) {}
+    /// What to give up, asked when no node takes the pod; `None`: there is nothing that one could.
+    fn give_up(&self) -> Option<GiveUp> {
+        None
+    }
     /// The numbers behind a refusal, for people who ask why.
     fn explain(&self, _cluster: &Cluster, _node: &NodeInfo) -> Option<String> {
         None

@@ -8,6 +8,7 @@ pub mod amounts;
 pub mod cluster;
 pub mod config;
 pub mod decide;
+pub mod devices;
 pub mod events;
 pub mod framework;
 pub mod plugins;

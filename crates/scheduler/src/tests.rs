@@ -1,6 +1,7 @@
 //! What tests build clusters and pods with.
 
 mod choice;
+mod devices;
 mod naive;
 mod preemption;
 mod verdicts;
@@ -96,6 +97,8 @@ impl Stage {
             Decision::Place(node, _) => Ok(self.cluster.at(node).name.clone()),
             Decision::NoNodes => Err("no nodes available to schedule pods".to_owned()),
             Decision::Nowhere(diagnosis) => Err(diagnosis.to_string()),
+            Decision::Waits(_) => Err("waits".to_owned()),
+            Decision::Failed(why) => Err(why),
         }
     }
 

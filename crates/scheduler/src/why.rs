@@ -172,7 +172,7 @@ pub(crate) fn waiting(profile: &Profile, cluster: &mut Cluster, nominated: &Nomi
     cluster.sort();
     let mut attempt = match Attempt::begin(profile, pod, cluster) {
         Ok(attempt) => attempt,
-        Err(Refused { place, why: text }) => {
+        Err(Refused { place, why: text, .. }) => {
             why.message = Some(format!("{}: {text}", profile.plugin_name(place)));
             return why;
         }

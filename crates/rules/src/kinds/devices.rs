@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use skiff_cel::{Env, Library, Type};
+use skiff_cel::device;
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names;
 
 use super::webhook;
+use crate::Part;
 use crate::age;
 use crate::at::At;
 use crate::podspec::node_selector;
@@ -20,6 +21,10 @@ const MOST: usize = 32;
 /// Most alternatives of one request.
 const MOST_ALTERNATIVES: usize = 8;
 const MOST_DEVICES: usize = 128;
+/// Most users of one claim.
+const MOST_USERS: usize = 256;
+const UNKNOWN_REQUEST: &str =
+    "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const LONGEST_EXPRESSION: usize = 10 * 1024;
 
 pub(crate) const DEVICE_CLASS: Row = Row {
@@ -41,6 +46,16 @@ pub(crate) const RESOURCE_CLAIM: Row = Row {
     default: |claim| default_devices(claim.child("spec").child("devices")),
     validate_create: |claim, out| devices(&At::member(claim, "spec").get("devices"), out),
     validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
+    prepare_update: |new, old, part| {
+        if part == Part::Status {
+            drop_given_back(new, old);
+        }
+    },
+    validate_part: |new, old, part, out| {
+        if part == Part::Status {
+            claim_status(new, old, out);
+        }
+    },
     columns: "Name,State,Age",
     cells: |claim, now| {
         let going = claim.at("metadata").has("deletionTimestamp");
@@ -99,6 +114,83 @@ pub(crate) const RESOURCE_SLICE: Row = Row {
     ..Row::new(GROUP, "ResourceSlice")
 };
 
+/// Which device, or share of one, something is about.
+fn identity(device: &Value) -> [&str; 4] {
+    ["driver", "pool", "device", "shareID"].map(|name| device.text(name))
+}
+
+fn allocated(status: &Value) -> &[Value] {
+    status.at("allocation.devices").items("results")
+}
+
+/// What drivers say of devices goes with these.
+fn drop_given_back(new: &mut Value, old: &Value) {
+    let has = |claim: &Value| {
+        let results = allocated(claim.get_or_null("status"));
+        results.iter().map(|result| identity(result).map(str::to_owned)).collect::<BTreeSet<_>>()
+    };
+    let (before, now) = (has(old), has(new));
+    let gone = |device: &Value| {
+        let device = identity(device).map(str::to_owned);
+        before.contains(&device) && !now.contains(&device)
+    };
+    let Some(status) = new.existing("status") else { return };
+    if let Some(devices) = status.existing("devices").and_then(Value::as_array_mut) {
+        devices.retain(|device| !gone(device));
+        if devices.is_empty() {
+            status.drop_member("devices");
+        }
+    }
+}
+
+fn claim_status(new: &Value, old: &Value, out: &mut FieldErrors) {
+    let (status, before) = (At::member(new, "status"), old.get_or_null("status"));
+    let allocation = status.get("allocation");
+    status.at_most("reservedFor", MOST_USERS, out);
+    for user in status.items("reservedFor") {
+        for field in ["resource", "name", "uid"] {
+            user.require(field, out);
+        }
+    }
+    status.unique("reservedFor", "uid", out);
+    let results = allocated(status.value);
+    for device in status.items("devices") {
+        if !results.iter().any(|result| identity(result) == identity(device.value)) {
+            device.wrong("must be an allocated device in the claim", out);
+        }
+    }
+    let users = status.value.items("reservedFor");
+    if !users.is_empty() && !allocation.is_set() {
+        status.forbidden("reservedFor", "may not be specified when `allocated` is not set", out);
+    } else if new.at("metadata").has("deletionTimestamp")
+        && users.iter().any(|user| !before.items("reservedFor").contains(user))
+    {
+        let why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
+        status.forbidden("reservedFor", why, out);
+    }
+    if !allocation.is_set() {
+        return;
+    }
+    if before.has("allocation") {
+        return status.immutable("allocation", before, out);
+    }
+    let known = request_names(new.at("spec.devices"));
+    let devices = allocation.get("devices");
+    devices.at_most("results", MOST, out);
+    for result in devices.items("results") {
+        if !known.contains(result.text("request")) {
+            result.invalid("request", UNKNOWN_REQUEST, out);
+        }
+        result.driver_name("driver", out);
+        pool_name(&result, "pool", out);
+        result.faults("device", &names::dns1123_label(result.text("device")), out);
+    }
+    let selector = allocation.get("nodeSelector");
+    if selector.is_set() {
+        node_selector(&selector, out);
+    }
+}
+
 fn default_devices(devices: &mut Value) {
     for request in devices.items_mut("requests") {
         if let Some(exactly) = request.existing("exactly") {
@@ -148,9 +240,7 @@ fn request_names(devices: &Value) -> BTreeSet<String> {
 fn known_requests(at: &At<'_>, known: &BTreeSet<String>, out: &mut FieldErrors) {
     for request in at.items("requests") {
         if !request.value.as_str().is_some_and(|name| known.contains(name)) {
-            let why = "must be the name of a request in the claim or the name of a request and a subrequest separated \
-                       by '/'";
-            request.wrong(why, out);
+            request.wrong(UNKNOWN_REQUEST, out);
         }
     }
 }
@@ -194,27 +284,14 @@ fn exact(at: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-/// What the expression of a selector may name: the device, its attributes and capacities by domain and name.
-fn device() -> Env {
-    let by_name = |value: Type| Type::map(Type::String, Type::map(Type::String, value));
-    let fields = [
-        ("driver", Type::String),
-        ("attributes", by_name(Type::Dyn)),
-        ("capacity", by_name(Type::Library(Library::Quantity))),
-        ("allowMultipleAllocations", Type::Bool),
-    ];
-    let device = Type::object("kubernetes.DRADevice", fields.map(|(name, ty)| (name.to_owned(), ty)));
-    Env::new().with("device", device).with_bindings()
-}
-
 fn expression(at: &At<'_>, out: &mut FieldErrors) {
     let source = at.text("expression");
     if source.len() > LONGEST_EXPRESSION {
         return out.push(FieldError::too_long(&at.path("expression"), LONGEST_EXPRESSION));
     }
-    match device().compile(source) {
+    match device::env().compile(source) {
         Err(issues) => out.push(webhook::unfit(at, "expression", &issues.failure())),
-        Ok(program) if !matches!(program.output(), Type::Bool | Type::Dyn) => {
+        Ok(program) if !device::is_verdict(program.output()) => {
             let why = format!("must evaluate to bool or the unknown type, not {}", program.output());
             at.invalid("expression", &why, out);
         }
@@ -296,17 +373,21 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     spec.unique("devices", "name", out);
 }
 
-fn pool(at: &At<'_>, out: &mut FieldErrors) {
-    if at.require("name", out) {
-        if at.text("name").len() > 253 {
-            out.push(FieldError::too_long(&at.path("name"), 253));
+fn pool_name(at: &At<'_>, field: &str, out: &mut FieldErrors) {
+    if at.require(field, out) {
+        if at.text(field).len() > 253 {
+            out.push(FieldError::too_long(&at.path(field), 253));
         }
-        for part in at.text("name").split('/') {
+        for part in at.text(field).split('/') {
             for why in names::dns1123_subdomain(part) {
-                out.push(FieldError::invalid(&at.path("name"), part, &why));
+                out.push(FieldError::invalid(&at.path(field), part, &why));
             }
         }
     }
+}
+
+fn pool(at: &At<'_>, out: &mut FieldErrors) {
+    pool_name(at, "name", out);
     if at.int("resourceSliceCount").unwrap_or_default() <= 0 {
         at.invalid("resourceSliceCount", "must be greater than zero", out);
     }
@@ -316,7 +397,7 @@ fn pool(at: &At<'_>, out: &mut FieldErrors) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Part, Rules};
+    use crate::Rules;
     use serde_json::json;
 
     fn claim() -> Value {
@@ -342,6 +423,50 @@ mod tests {
         let mut used = claim;
         used["status"] = json!({"allocation": {}, "reservedFor": [{}]});
         assert_eq!(state(&used), "allocated,reserved");
+    }
+
+    #[test]
+    fn what_claims_have() {
+        let user = |name: &str| json!({"resource": "pods", "name": name, "uid": name});
+        let result =
+            |request: &str, device: &str| json!({"request": request, "driver": "d.com", "pool": "p", "device": device});
+        let has = |results: Value, users: Value| json!({"allocation": {"devices": {"results": results}}, "reservedFor": users});
+        let says = |device: &str| json!([{"driver": "d.com", "pool": "p", "device": device}]);
+        let mut with_words = has(json!([result("gpu", "a")]), json!([]));
+        with_words["devices"] = says("b");
+        let one = has(json!([result("gpu", "a")]), json!([user("u")]));
+        for (what, before, after, expected) in [
+            ("allocated", json!({}), one.clone(), ""),
+            ("another user", one.clone(), has(json!([result("gpu", "a")]), json!([user("u"), user("v")])), ""),
+            ("given back", one.clone(), json!({}), ""),
+            ("nothing to use", json!({}), json!({"reservedFor": [user("u")]}), "status.reservedFor"),
+            ("a user twice", json!({}), has(json!([]), json!([user("u"), user("u")])), "status.reservedFor[1].uid"),
+            ("other devices", one, has(json!([result("gpu", "b")]), json!([])), "status.allocation"),
+            (
+                "nobody asked for it",
+                json!({}),
+                has(json!([result("tpu", "b")]), json!([])),
+                "status.allocation.devices.results[0].request",
+            ),
+            ("words about another's device", json!({}), with_words, "status.devices[0]"),
+        ] {
+            let with = |status: Value| {
+                let mut claim = claim();
+                claim["status"] = status;
+                claim
+            };
+            let faults = RESOURCE_CLAIM.validate_update(&with(after), &with(before), Part::Status);
+            let paths: Vec<String> = faults.iter().map(|fault| fault.path.to_string()).collect();
+            assert_eq!(paths.join(" "), expected, "{what}");
+        }
+        // What was said of devices goes with them.
+        let mut old = claim();
+        old["status"] = has(json!([result("gpu", "a")]), json!([]));
+        old["status"]["devices"] = says("a");
+        let mut new = old.clone();
+        new["status"]["allocation"] = Value::Null;
+        RESOURCE_CLAIM.prepare_update(&mut new, &old, Part::Status);
+        assert!(!new["status"].has("devices"), "{new}");
     }
 
     #[test]

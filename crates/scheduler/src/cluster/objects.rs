@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use skiff_api::labels;
 use skiff_meta::selector::{LabelSelector, Requirement};
 
 use super::pod::PodInfo;
+use crate::devices::Stock;
 use crate::plugins::volume_binding::Plan;
 
 /// `namespace/name`, or for kinds without namespaces `/name`.
@@ -47,6 +49,14 @@ pub struct Objects {
     pub capacities: All<CSIStorageCapacity>,
     /// Claims of devices.
     pub resource_claims: All<ResourceClaim>,
+    /// Classes of devices.
+    pub device_classes: All<DeviceClass>,
+    /// What devices there are.
+    pub resource_slices: All<ResourceSlice>,
+    /// Devices: what there is, and what is taken.
+    pub devices: Stock,
+    /// When the decision at hand began; drivers have only so much time.
+    pub now: Timestamp,
     /// Volumes that are attached to nodes.
     pub attachments: All<VolumeAttachment>,
     /// What volumes and claims will be once their binding is written.

@@ -41,6 +41,8 @@ pub struct Refused {
     pub place: usize,
     /// Why.
     pub why: String,
+    /// What is missing is about to come.
+    pub waits: bool,
 }
 
 impl<'p> Attempt<'p> {
@@ -54,8 +56,9 @@ impl<'p> Attempt<'p> {
         for (place, slot) in profile.slots.iter().enumerate() {
             let cycle = match slot.plugin.begin(pod, cluster) {
                 Begin::Skip => continue,
-                Begin::Refuse(why) if slot.filter => return Err(Refused { place, why }),
-                Begin::Refuse(_) => continue,
+                Begin::Refuse(why) if slot.filter => return Err(Refused { place, why, waits: false }),
+                Begin::Wait(why) if slot.filter => return Err(Refused { place, why, waits: true }),
+                Begin::Refuse(_) | Begin::Wait(_) => continue,
                 Begin::Go(cycle) => cycle,
                 Begin::Only(names, cycle) => {
                     narrowed_by.insert(place);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::cluster::NodeIx;
-use crate::framework::Reason;
+use crate::framework::{GiveUp, Reason};
 use crate::profile::Plugins;
 
 /// How many nodes gave which reason.
@@ -47,6 +47,10 @@ pub struct Diagnosis {
     pub resolvable: Vec<NodeIx>,
     /// What came of the attempt to make room.
     pub preempted: Option<super::Preempted>,
+    /// What the pod gives up.
+    pub give_up: Option<GiveUp>,
+    /// Something is wrong with what the pod asks for, so that the search was ended.
+    pub failed: Option<String>,
     /// The node that the pod waits for room on would not take it even so.
     pub nominated_is_hopeless: bool,
 }

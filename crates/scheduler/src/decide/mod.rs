@@ -8,7 +8,7 @@ mod score;
 use std::sync::Arc;
 
 use crate::cluster::{Cluster, NodeIx, PodInfo};
-use crate::framework::{Reason, Verdict};
+use crate::framework::{GiveUp, Reason, Verdict};
 use crate::profile::Profile;
 use crate::queue::Nominator;
 
@@ -26,6 +26,10 @@ pub enum Decision {
     NoNodes,
     /// No node takes it.
     Nowhere(Box<Diagnosis>),
+    /// The plugin at this place in the profile waits for something that is about to come, and nobody need be told.
+    Waits(usize),
+    /// Something is wrong with what it asks for.
+    Failed(String),
 }
 
 /// What goes from one decision to the next.
@@ -53,7 +57,8 @@ pub fn decide(
     }
     let mut attempt = match Attempt::begin(profile, pod, cluster) {
         Ok(attempt) => attempt,
-        Err(Refused { place, why }) => {
+        Err(Refused { place, waits: true, .. }) => return Decision::Waits(place),
+        Err(Refused { place, why, .. }) => {
             let mut diagnosis = Diagnosis { nodes: cluster.len(), refused: Some(why), ..Diagnosis::default() };
             diagnosis.rejected_by.insert(place);
             diagnosis.nominated_is_hopeless = true;
@@ -68,6 +73,7 @@ pub fn decide(
                 Decision::Place(scored.best(random), Some(Box::new(scored)))
             }
         },
+        Some(diagnosis) if diagnosis.failed.is_some() => Decision::Failed(diagnosis.failed.unwrap_or_default()),
         Some(diagnosis) => attempt_to_preempt(Some(&mut attempt), profile, cluster, nominated, pod, diagnosis, random),
     }
 }
@@ -122,6 +128,12 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
                     break;
                 }
             }
+            Some((place, Verdict::Failed)) => {
+                let plugin = attempt.profile.plugin_name(place);
+                let why = turn.reasons.pop().map(|reason| reason.to_string()).unwrap_or_default();
+                diagnosis.failed = Some(format!("running {plugin:?} filter plugin: {why}"));
+                return Some(diagnosis);
+            }
             Some((place, verdict)) => {
                 diagnosis.rejected_by.insert(place);
                 turn.reasons.drain(..).for_each(|reason| diagnosis.reasons.add(reason, 1));
@@ -156,11 +168,13 @@ fn attempt_to_preempt(
     mut diagnosis: Diagnosis,
     random: u64,
 ) -> Decision {
+    // Devices are given back before pods are asked to go.
+    diagnosis.give_up = attempt.as_ref().and_then(|attempt| attempt.parts.iter().find_map(|part| part.cycle.give_up()));
     if let Some(settings) = &profile.preemption {
         let preempted = preempt(attempt, settings, cluster, nominated, pod, &diagnosis, random);
-        // Upstream asks for devices to be given back before it asks pods to go, and says so.
         if let Preempted::No { why, .. } = &preempted {
-            let devices = profile.filters_with("DynamicResources").then(|| "no new claims to deallocate".to_owned());
+            let said = diagnosis.give_up.as_ref().map_or("no new claims to deallocate", GiveUp::message).to_owned();
+            let devices = profile.filters_with("DynamicResources").then_some(said);
             diagnosis.post_filter = devices.into_iter().chain([format!("preemption: {why}")]).collect();
         }
         diagnosis.preempted = Some(preempted);

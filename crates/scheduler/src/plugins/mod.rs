@@ -2,7 +2,7 @@
 //! best; the order is upstream's, so that the reasons people read are the same.
 
 mod balanced_allocation;
-mod dynamic_resources;
+pub mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;

@@ -9,6 +9,7 @@ use skiff_api::resources;
 use super::scoring::Scorer;
 use crate::amounts::Amounts;
 use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
+use crate::devices::Stock;
 use crate::events::{Change, Event, Kind};
 use crate::framework::{Begin, Cycle, Plugin, Reason, Verdict};
 
@@ -57,7 +58,14 @@ struct Lack<'a> {
 }
 
 impl NodeResourcesFit {
-    fn lacking<'a>(&self, pod: &'a PodInfo, has: &Amounts, used: &Amounts, mut told: impl FnMut(Lack<'a>)) {
+    /// Extended resources that the node does not have are looked at elsewhere if devices can stand for them.
+    fn lacking<'a>(
+        &self,
+        pod: &'a PodInfo,
+        stock: &Stock,
+        (has, used): (&Amounts, &Amounts),
+        mut told: impl FnMut(Lack<'a>),
+    ) {
         let wanted = &pod.requests;
         let mut check = |name: &'a str, wanted: i64, has: i64, used: i64| {
             if wanted > 0 && wanted > has - used {
@@ -68,15 +76,18 @@ impl NodeResourcesFit {
         check("memory", wanted.memory, has.memory, used.memory);
         check("ephemeral-storage", wanted.ephemeral, has.ephemeral, used.ephemeral);
         for (name, amount) in wanted.scalars.iter().filter(|(name, _)| !self.ignored.has(name)) {
-            check(name, *amount, has.scalar(name), used.scalar(name));
+            let own = has.scalar(name);
+            if own > 0 || stock.class_for(name).is_none() {
+                check(name, *amount, own, used.scalar(name));
+            }
         }
     }
 
     /// Whether the pod would fit onto the node if it were empty.
-    fn fits_alone(&self, pod: &PodInfo, node: &Node) -> bool {
+    fn fits_alone(&self, pod: &PodInfo, stock: &Stock, node: &Node) -> bool {
         let (has, pods) = allocatable(node);
         let mut fits = pods > 0;
-        self.lacking(pod, &has, &Amounts::default(), |_| fits = false);
+        self.lacking(pod, stock, (&has, &Amounts::default()), |_| fits = false);
         fits
     }
 }
@@ -107,7 +118,7 @@ impl Plugin for NodeResourcesFit {
             // being made elsewhere already, or here by others that have yet to go.
             Event::Pod(Change { old: Some(_), new: None }, node) => cluster.node(node).is_some_and(|node| {
                 let mut fits = (node.pods.len() as i64) < node.max_pods;
-                self.lacking(pod, &node.allocatable, &node.used, |_| fits = false);
+                self.lacking(pod, &cluster.objects.devices, (&node.allocatable, &node.used), |_| fits = false);
                 let awaits = pod.nominated_node();
                 let leaves = |other: &Arc<PodInfo>| other.priority < pod.priority && other.is_terminating();
                 let may_preempt = awaits.is_empty() || (awaits == node.name && !node.pods.iter().any(leaves));
@@ -124,7 +135,7 @@ impl Plugin for NodeResourcesFit {
                     pods > pods_before
                         || names(wanted).any(|name| wanted.get(name) > 0 && has.get(name) > had.get(name))
                 };
-                self.fits_alone(pod, new) && old.is_none_or(grown)
+                self.fits_alone(pod, &cluster.objects.devices, new) && old.is_none_or(grown)
             }
             _ => false,
         }
@@ -132,13 +143,13 @@ impl Plugin for NodeResourcesFit {
 }
 
 impl Cycle for Wanted {
-    fn filter(&self, _cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
+    fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         let mut verdict = Verdict::Fits;
         if node.pods.len() as i64 + 1 > node.max_pods {
             reasons.push(Reason::Text("Too many pods"));
             verdict = Verdict::Unschedulable;
         }
-        self.plugin.lacking(&self.pod, &node.allocatable, &node.used, |lack| {
+        self.plugin.lacking(&self.pod, &cluster.objects.devices, (&node.allocatable, &node.used), |lack| {
             reasons.push(match lack.name {
                 "cpu" => Reason::Text("Insufficient cpu"),
                 "memory" => Reason::Text("Insufficient memory"),
@@ -158,12 +169,12 @@ impl Cycle for Wanted {
     fn score(&self, _cluster: &Cluster, node: &NodeInfo) -> i64 {
         self.plugin.scorer.score(&self.pod, node)
     }
-    fn explain(&self, _cluster: &Cluster, node: &NodeInfo) -> Option<String> {
+    fn explain(&self, cluster: &Cluster, node: &NodeInfo) -> Option<String> {
         let mut told = Vec::new();
         if node.pods.len() as i64 + 1 > node.max_pods {
             told.push(format!("pods: {} of {} taken", node.pods.len(), node.max_pods));
         }
-        self.plugin.lacking(&self.pod, &node.allocatable, &node.used, |lack| {
+        self.plugin.lacking(&self.pod, &cluster.objects.devices, (&node.allocatable, &node.used), |lack| {
             let shown = |amount: i64| super::scoring::shown(lack.name, amount);
             let (wanted, used, has) = (shown(lack.wanted), shown(lack.used), shown(lack.has));
             told.push(format!("{}: asks for {wanted}, {used} of {has} taken", lack.name));

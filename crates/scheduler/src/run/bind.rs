@@ -8,20 +8,22 @@ use skiff_client::{ClientError, involved};
 use skiff_meta::world::WorldExt;
 
 use super::Scheduler;
-use super::volumes::Binding;
+use super::devices::Reserved;
+use super::prepare::Prepared;
 use crate::cluster::{NodeIx, PodInfo};
 use crate::events::{Change, Event};
-use crate::plugins::volume_binding::{self, Plan};
+use crate::plugins::{dynamic_resources, volume_binding};
 
 /// How long a write may take before its outcome is taken for unknown, and the pod tried again.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after its binding a pod has to be seen on its node.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pod that was given a node here and has not been seen there.
 pub(super) struct Assumed {
-    pod: Arc<PodInfo>,
-    plan: Plan,
+    pub(super) pod: Arc<PodInfo>,
+    pub(super) volumes: volume_binding::Plan,
+    pub(super) devices: dynamic_resources::Plan,
     /// It was bound then.
     bound: Option<Duration>,
 }
@@ -30,8 +32,8 @@ pub(super) struct Assumed {
 pub(super) enum Done {
     /// A binding.
     Bound(Arc<PodInfo>, String, Result<(), ClientError>),
-    /// What has to be written of a pod's volumes.
-    Volumes(Arc<PodInfo>, String, Result<(), ClientError>),
+    /// What had to be written before a pod is bound; of its claims of devices those that were, each with its promise's key.
+    Prepared(Arc<PodInfo>, String, Vec<Reserved>, Result<(), ClientError>),
     /// The pods that were to go for this one.
     Preempted(Arc<PodInfo>, Result<(), ClientError>),
     /// A status; nothing follows.
@@ -42,11 +44,23 @@ impl Scheduler {
     /// Counts the pod as on the node, and has it bound.
     pub(super) fn assume(&mut self, pod: Arc<PodInfo>, ix: NodeIx) {
         let node = self.cluster.at(ix).name.clone();
-        let plan = match volume_binding::plan(&pod, &self.cluster.objects, self.cluster.at(ix)) {
-            Ok(plan) => plan,
-            Err(why) => return self.fail(&pod, &why),
+        let (objects, at) = (&self.cluster.objects, self.cluster.at(ix));
+        let volumes = volume_binding::plan(&pod, objects, at);
+        let reserves = self.profile_of(&pod).is_some_and(|place| self.profiles[place].filters_with("DynamicResources"));
+        let devices = match reserves {
+            true => dynamic_resources::plan(&pod, objects, at, || self.world.uuid()),
+            false => Ok(dynamic_resources::Plan::default()),
         };
-        self.cluster.objects.assumed.promise(&plan, &node);
+        let (volumes, devices) = match (volumes, devices) {
+            (Ok(volumes), Ok(devices)) => (volumes, devices),
+            (Err(why), _) | (_, Err(why)) => return self.fail(&pod, &why),
+        };
+        self.cluster.objects.assumed.promise(&volumes, &node);
+        for reservation in &devices.reservations {
+            if let Some(allocation) = &reservation.allocation {
+                self.cluster.objects.devices.promise(&reservation.key, allocation.clone());
+            }
+        }
         self.cluster.set_pod(pod.clone(), &node);
         if let Some(room) = self.nominated.node_of(&pod.uid).map(str::to_owned) {
             self.nominated.remove(&pod.uid);
@@ -54,10 +68,12 @@ impl Scheduler {
                 self.wake(&Event::Pod(Change { old: Some(&pod), new: None }, &room));
             }
         }
-        self.assumed.insert(pod.uid.clone(), Assumed { pod: pod.clone(), plan: plan.clone(), bound: None });
-        match plan.is_empty() {
+        let nothing = volumes.is_empty() && devices.is_empty();
+        let assumed = Assumed { pod: pod.clone(), volumes: volumes.clone(), devices: devices.clone(), bound: None };
+        self.assumed.insert(pod.uid.clone(), assumed);
+        match nothing {
             true => self.bind(pod, node),
-            false => self.write_volumes(pod, node, plan),
+            false => self.prepare(pod, node, volumes, devices),
         }
     }
 
@@ -79,15 +95,8 @@ impl Scheduler {
                 let message = format!("Successfully assigned {} to {node}", pod.key);
                 self.recorder(&pod).normal(&involved(&*pod.pod), "Scheduled", message);
             }
-            Done::Volumes(pod, node, Ok(())) => {
-                if let Some(assumed) = self.assumed.get(&pod.uid) {
-                    let until = self.world.elapsed() + self.volume_timeout;
-                    let claims = assumed.plan.claims().cloned().collect();
-                    self.binding_volumes.push(Binding { pod, node, claims, until });
-                    self.volumes_changed();
-                }
-            }
-            Done::Bound(pod, _, Err(error)) | Done::Volumes(pod, _, Err(error)) => self.not_bound(&pod, &error),
+            Done::Prepared(pod, node, reserved, outcome) => self.was_prepared(pod, node, reserved, outcome),
+            Done::Bound(pod, _, Err(error)) => self.not_bound(&pod, &error),
             Done::Preempted(pod, Err(error)) => {
                 tracing::debug!(pod = pod.key, "preemption failed: {error}");
                 self.room_for.retain(|_, waits| *waits != pod.uid);
@@ -118,13 +127,15 @@ impl Scheduler {
     pub(super) fn confirmed(&mut self, uid: &str) -> bool {
         let assumed = self.assumed.remove(uid);
         if let Some(assumed) = &assumed {
-            self.cluster.objects.assumed.withdraw(&assumed.plan);
+            self.cluster.objects.assumed.withdraw(&assumed.volumes);
+            let keys = assumed.devices.reservations.iter().map(|reservation| &reservation.key);
+            keys.for_each(|key| self.cluster.objects.devices.withdraw(key));
         }
         assumed.is_some()
     }
 
     /// Takes the promise of a node back, as if the pod had gone from it. Whether there was one.
-    fn give_back(&mut self, uid: &str) -> bool {
+    pub(super) fn give_back(&mut self, uid: &str) -> bool {
         if !self.confirmed(uid) {
             return false;
         }
@@ -138,8 +149,8 @@ impl Scheduler {
     /// When the next promise expires.
     pub(super) fn next_expiry(&self) -> Option<Duration> {
         let bound = self.assumed.values().filter_map(|assumed| Some(assumed.bound? + CONFIRM_TIMEOUT)).min();
-        let volumes = self.binding_volumes.iter().map(|binding| binding.until).min();
-        bound.into_iter().chain(volumes).min()
+        let prepared = self.prepared.iter().map(|prepared| prepared.until).min();
+        bound.into_iter().chain(prepared).min()
     }
 
     /// Pods that were bound and never seen on their node, or whose volumes were not bound in time, are tried again: if
@@ -156,11 +167,11 @@ impl Scheduler {
             self.give_back(&pod.uid);
             self.queue.failed(&pod.uid, now);
         }
-        let (expired, kept) = std::mem::take(&mut self.binding_volumes).into_iter().partition(|b| b.until <= now);
-        self.binding_volumes = kept;
-        for Binding { pod, .. } in Vec::from_iter::<Vec<Binding>>(expired) {
+        let late: Vec<Prepared> = self.prepared.extract_if(.., |prepared| prepared.until <= now).collect();
+        for Prepared { pod, devices, .. } in late {
             if self.give_back(&pod.uid) {
-                self.fail(&pod, "binding volumes: context deadline exceeded");
+                let what = if devices.is_empty() { "binding volumes" } else { "device binding timeout" };
+                self.fail(&pod, &format!("{what}: context deadline exceeded"));
             }
         }
     }

@@ -55,7 +55,7 @@ impl Scheduler {
             Source::StatefulSets => drop(take(&mut objects.stateful_sets, event)),
             Source::Claims => {
                 if kept!(claims, Claim) {
-                    self.volumes_changed();
+                    self.look_at_prepared();
                 }
             }
             Source::Volumes => drop(kept!(volumes, Volume)),
@@ -64,7 +64,9 @@ impl Scheduler {
             Source::CsiDrivers => drop(kept!(csi_drivers, CsiDriver)),
             Source::Capacities => drop(kept!(capacities, Capacity)),
             Source::Attachments => drop(kept!(attachments, Attachment)),
-            Source::ResourceClaims => drop(kept!(resource_claims, ResourceClaim)),
+            Source::ResourceClaims | Source::DeviceClasses | Source::ResourceSlices => {
+                self.devices_event(source, event)
+            }
         }
     }
 

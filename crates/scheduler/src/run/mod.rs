@@ -5,7 +5,9 @@
 //! is assumed at once.
 
 mod bind;
+mod devices;
 mod intake;
+mod prepare;
 mod refuse;
 mod sources;
 mod volumes;
@@ -22,7 +24,7 @@ use skiff_meta::WorldRef;
 use crate::cluster::{Cluster, PodInfo};
 use crate::config::Config;
 use crate::decide::{Decision, Turn, decide};
-use crate::profile::Profile;
+use crate::profile::{Plugins, Profile};
 use crate::queue::{Nominator, Queue};
 use crate::stats::Stats;
 use crate::why::{self, Questions, Won};
@@ -64,7 +66,7 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
         assumed: BTreeMap::new(),
         room_for: BTreeMap::new(),
         making_room: BTreeMap::new(),
-        binding_volumes: Vec::new(),
+        prepared: Vec::new(),
         missing,
         turn: Turn::default(),
         won: Won::default(),
@@ -130,8 +132,8 @@ struct Scheduler {
     room_for: BTreeMap<String, String>,
     /// Pods that others were asked to go for, by UID, and how many of those have not been seen leaving.
     making_room: BTreeMap<String, usize>,
-    /// Pods whose volumes are being bound.
-    binding_volumes: Vec<volumes::Binding>,
+    /// Pods whose volumes are being bound, or whose devices are made ready.
+    prepared: Vec<prepare::Prepared>,
     /// What has not been heard of yet: until then nothing is decided.
     missing: BTreeSet<Source>,
     turn: Turn,
@@ -176,6 +178,7 @@ impl Scheduler {
     fn decide(&mut self, pod: &Arc<PodInfo>) {
         let Some(place) = self.profile_of(pod) else { return self.queue.forget(&pod.uid) };
         let began = self.world.elapsed();
+        self.cluster.objects.now = self.world.now();
         let (profile, random) = (&self.profiles[place], self.world.random());
         let decision = decide(profile, &mut self.cluster, &self.nominated, pod, &mut self.turn, random);
         self.stats.decided(self.world.elapsed().saturating_sub(began), matches!(decision, Decision::Place(..)));
@@ -188,6 +191,12 @@ impl Scheduler {
             }
             Decision::NoNodes => self.no_nodes(pod, place),
             Decision::Nowhere(diagnosis) => self.refuse(pod, place, *diagnosis),
+            Decision::Waits(plugin) => {
+                let mut by = Plugins::default();
+                by.insert(plugin);
+                self.queue.refused(&pod.uid, self.world.elapsed(), (place, by));
+            }
+            Decision::Failed(why) => self.fail(pod, &why),
         }
     }
 

@@ -28,6 +28,9 @@ impl Scheduler {
     pub(super) fn refuse(&mut self, pod: &Arc<PodInfo>, place: usize, mut diagnosis: Diagnosis) {
         self.queue.refused(&pod.uid, self.world.elapsed(), (place, diagnosis.rejected_by));
         let preempted = diagnosis.preempted.take();
+        if let Some(give_up) = diagnosis.give_up.take() {
+            self.give_up(pod, give_up);
+        }
         let message = diagnosis.to_string();
         match preempted {
             Some(Preempted::Room { node, victims }) => {

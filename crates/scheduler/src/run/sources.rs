@@ -1,4 +1,4 @@
-//! What is watched: one stream of changes of fifteen kinds.
+//! What is watched: one stream of changes of eighteen kinds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use skiff_client::{Client, Event, Kind, Selection};
 use skiff_meta::Object;
@@ -36,6 +36,8 @@ pub(super) enum Source {
     Capacities,
     Attachments,
     ResourceClaims,
+    DeviceClasses,
+    ResourceSlices,
 }
 
 /// All changes, each with its kind.
@@ -64,6 +66,8 @@ pub(super) fn watch(client: &Client) -> (Sources, BTreeSet<Source>) {
         (Source::Capacities, of::<CSIStorageCapacity>(client, Source::Capacities)),
         (Source::Attachments, of::<VolumeAttachment>(client, Source::Attachments)),
         (Source::ResourceClaims, of::<ResourceClaim>(client, Source::ResourceClaims)),
+        (Source::DeviceClasses, of::<DeviceClass>(client, Source::DeviceClasses)),
+        (Source::ResourceSlices, of::<ResourceSlice>(client, Source::ResourceSlices)),
     ];
     let missing = streams.iter().map(|(source, _)| *source).collect();
     (select_all(streams.into_iter().map(|(_, stream)| stream)), missing)

@@ -15,6 +15,7 @@ mod pod_resize_validator;
 mod pod_security;
 mod pod_topology_labels;
 mod priority;
+mod resource_claim;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -49,7 +50,8 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
         Arc::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
         Arc::new(runtime_class::RuntimeClass),
         Arc::new(certificates::CertificateApproval::new(authorizer.clone())),
-        Arc::new(certificates::CertificateSigning::new(authorizer)),
+        Arc::new(certificates::CertificateSigning::new(authorizer.clone())),
+        Arc::new(resource_claim::ResourceClaim::new(authorizer)),
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(default_ingress_class::DefaultIngressClass),
         Arc::new(pod_topology_labels::PodTopologyLabels),

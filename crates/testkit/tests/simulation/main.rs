@@ -4,6 +4,7 @@
 mod apps;
 mod cost;
 mod custom;
+mod devices;
 mod faults;
 mod loss;
 mod rollout;

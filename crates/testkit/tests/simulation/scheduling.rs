@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use skiff_client::{Client, DeleteOptions, Kind, Patch};
 use skiff_server::chain::User;
 use skiff_testkit::cluster::Seen;
+use skiff_testkit::faults::Rates;
 use skiff_testkit::{Cluster, Options, Sim};
 
 use crate::support::{LIMIT, cluster};
@@ -85,12 +87,18 @@ async fn refused(cluster: &Cluster, name: &str) -> String {
 }
 
 fn run<T>(seed: u64, nodes: u8, story: impl AsyncFnOnce(&Cluster) -> T) -> (Sim, Cluster) {
-    let (sim, cluster) = cluster(seed, &Options { nodes, ..Options::default() });
+    run_with(seed, &Options { nodes, ..Options::default() }, story)
+}
+
+fn run_with<T>(seed: u64, options: &Options, story: impl AsyncFnOnce(&Cluster) -> T) -> (Sim, Cluster) {
+    let (nodes, (sim, cluster)) = (options.nodes, cluster(seed, options));
     let told = async {
         give_units(&cluster, nodes).await;
         story(&cluster).await;
     };
     sim.run_until(told, LIMIT).unwrap();
+    // Watches that have only just begun get a moment to tell something.
+    sim.run_for(Duration::from_secs(1));
     let strangers = |line: &String| line.contains("stranger");
     assert_eq!(cluster.refused().into_iter().filter(|line| !strangers(line)).collect::<Vec<_>>(), Vec::<String>::new());
     (sim, cluster)
@@ -200,8 +208,9 @@ fn the_less_important_make_room() {
 /// nothing.
 #[test]
 fn no_more_go_than_room_is_needed() {
+    let faults = Rates { lags: 300, longest_lag: Duration::from_millis(1500), ..Rates::default() };
     for seed in 40..43 {
-        run(seed, 6, async |cluster| {
+        run_with(seed, &Options { nodes: 6, faults, ..Options::default() }, async |cluster| {
             class(cluster, "low", 1, "PreemptLowerPriority").await;
             class(cluster, "high", 1000, "PreemptLowerPriority").await;
             let of = |class: &str| json!({"priorityClassName": class, "terminationGracePeriodSeconds": seed % 3});
@@ -215,9 +224,23 @@ fn no_more_go_than_room_is_needed() {
                 }
             };
             cluster.until("default", all_placed("low", 12)).await;
-            for number in 0..3 {
-                create(cluster, pod(&format!("high-{number}"), 2, of("high"))).await;
-            }
+            // Nodes that come, where nobody may go, are reasons to try again while news of those that go is on its way.
+            let distract = async {
+                for number in 0..40 {
+                    let room = json!({"cpu": "8", "memory": "8Gi", "pods": "9", "example.com/unit": "2"});
+                    let node = json!({
+                        "metadata": {"name": format!("closed-{number}")}, "spec": {"unschedulable": true},
+                        "status": {"capacity": room, "allocatable": room},
+                    });
+                    cluster.admin().all::<Node>().create(&read(node)).await.unwrap();
+                }
+            };
+            let preempt = async {
+                for number in 0..3 {
+                    create(cluster, pod(&format!("high-{number}"), 2, of("high"))).await;
+                }
+            };
+            futures::join!(distract, preempt);
             cluster.until("default", all_placed("high", 3)).await;
             let stay = |seen: &Seen<Pod>| {
                 seen.values()
