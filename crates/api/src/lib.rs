@@ -10,6 +10,7 @@ pub mod affinity;
 pub mod facts;
 pub mod kinds;
 pub mod labels;
+pub mod network;
 pub mod owners;
 pub mod pods;
 pub mod qos;

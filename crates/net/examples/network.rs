@@ -31,7 +31,7 @@ use skiff_net::Family;
 use skiff_net::dns::{self, DnsConfig};
 use skiff_net::netlink::{self, Namespace, Netlink, Route, Tunnel, Via};
 use skiff_net::nft;
-use skiff_net::peers::{self, Kernel, Mac, Paths, Peer, RealKernel};
+use skiff_net::peers::{self, Kernel, Mac, Paths, Peer, RealKernel, Way};
 use skiff_net::proxy::{NodeFacts, State};
 
 /// Connections measured at a time.
@@ -219,10 +219,10 @@ fn end((own, range): (IpAddr, IpNet), (other, far): (IpAddr, IpNet)) {
     }
     let (mac, addresses) = (Mac::of(range).0, vec![range.network()]);
     let tunnel = Tunnel { number: 7, port: 8472, local: own, mac, mtu: 1_450, addresses };
-    let way = RealKernel.prepare("overlay", Some(&tunnel)).unwrap();
+    let way = Way { tunnel: RealKernel.prepare("overlay", Some(&tunnel)).unwrap(), wire: Vec::new() };
     let peer = Peer { pod_cidrs: vec![far], addresses: vec![other] };
-    for step in peers::steps(&Paths::default(), &Paths::to(way, [&peer])) {
-        RealKernel.take(way, &[range.hosts().nth(1).unwrap()], &step).unwrap();
+    for step in peers::steps(&Paths::default(), &Paths::to(&way, [&peer])) {
+        RealKernel.take(&way, &[range.hosts().nth(1).unwrap()], &step).unwrap();
     }
 }
 

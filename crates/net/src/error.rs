@@ -34,6 +34,9 @@ pub enum NetError {
         /// Its range.
         range: String,
     },
+    /// Load balancers' addresses cannot be given back.
+    #[error("load balancers: {0}")]
+    Announce(#[from] crate::proxy::AnnounceError),
     /// DNS cannot listen.
     #[error("cluster DNS cannot listen at {address}: {source}")]
     Listen {

@@ -14,15 +14,20 @@ use crate::cni::{self, Bookings, PluginConfig};
 use crate::config::state_dir;
 use crate::family::{after, of_family};
 use crate::names::overlay_number;
-use crate::netlink::{Link, Netlink, Route, Tunnel, Via};
+use crate::netlink::{Link, Netlink, NetlinkError, Route, Tunnel, Via};
 use crate::nft::{Nft, NftError};
 use crate::peers::{Kernel, Mac, Own, RealKernel, Way};
-use crate::{Family, Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, sysctl};
+use crate::{Family, Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, proxy, sysctl};
 
 /// Largest packet where no default route says anything else.
 const ETHERNET_MTU: u32 = 1_500;
 /// The UDP port of overlays, as Linux and flannel have it.
 const OVERLAY_PORT: u16 = 8472;
+
+/// The largest packet on the wire between nodes.
+fn wire_mtu(config: &NetConfig) -> Result<u32, NetError> {
+    Ok(uplink(&mut Netlink::open()?, config.node_ip())?.map_or(ETHERNET_MTU, |link| link.mtu))
+}
 
 /// What the overlay puts around a packet: Ethernet, IP, UDP and its own header.
 fn overlay_bytes(local: IpAddr) -> u32 {
@@ -87,12 +92,9 @@ impl NodeNetwork {
 
     /// The largest packet of pods.
     fn mtu(&self, config: &NetConfig) -> Result<u32, NetError> {
-        let uplink = uplink(&mut Netlink::open()?, config.node_ip())?.map_or(ETHERNET_MTU, |link| link.mtu);
-        Ok(if config.mode == NetworkMode::Vxlan {
-            uplink.saturating_sub(overlay_bytes(config.node_ip()))
-        } else {
-            uplink
-        })
+        let wire = wire_mtu(config)?;
+        let overlay = config.mode == NetworkMode::Vxlan;
+        Ok(if overlay { wire.saturating_sub(overlay_bytes(config.node_ip())) } else { wire })
     }
 
     /// What the way to other nodes begins with; `None` where there are no others.
@@ -100,29 +102,28 @@ impl NodeNetwork {
     /// # Errors
     /// When the kernel does not say how large packets may be.
     pub fn own(&self, config: &NetConfig) -> Result<Option<Own>, NetError> {
-        if !matches!(config.mode, NetworkMode::Vxlan | NetworkMode::Routed) {
-            return Ok(None);
-        }
+        let across = matches!(config.mode, NetworkMode::Vxlan | NetworkMode::Routed);
+        let Some(first) = self.pod_cidrs.first().filter(|_| across) else { return Ok(None) };
         Ok(Some(Own {
             name: config.node_name.clone(),
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             sources: self.gateways(),
             device: self.instance.tunnel_device(),
-            tunnel: self.tunnel(config)?,
+            tunnel: self.tunnel(config, *first)?,
+            direct: config.mode == NetworkMode::Routed,
         }))
     }
 
-    fn tunnel(&self, config: &NetConfig) -> Result<Option<Tunnel>, NetError> {
-        let Some(first) = self.pod_cidrs.first().filter(|_| config.mode == NetworkMode::Vxlan) else { return Ok(None) };
-        Ok(Some(Tunnel {
+    fn tunnel(&self, config: &NetConfig, first: IpNet) -> Result<Tunnel, NetError> {
+        Ok(Tunnel {
             number: overlay_number(&config.cluster),
             port: OVERLAY_PORT,
             local: config.node_ip(),
-            mac: Mac::of(*first).0,
-            mtu: self.mtu(config)?,
+            mac: Mac::of(first).0,
+            mtu: wire_mtu(config)?.saturating_sub(overlay_bytes(config.node_ip())),
             addresses: self.pod_cidrs.iter().map(IpNet::network).collect(),
-        }))
+        })
     }
 
     /// Sets up device, address and routes.
@@ -197,7 +198,7 @@ fn ignore_refusal(result: Result<(), NftError>) -> Result<(), NftError> {
 }
 
 /// The device that has the node's address; failing that, the one that leads out of the machine.
-fn uplink(netlink: &mut Netlink, node: IpAddr) -> Result<Option<Link>, NetError> {
+pub(crate) fn uplink(netlink: &mut Netlink, node: IpAddr) -> Result<Option<Link>, NetlinkError> {
     let links = netlink.links()?;
     if !node.is_loopback() {
         for link in &links {
@@ -227,7 +228,7 @@ pub fn cleanup(data_dir: &Path, cni_bin_dir: &Path, cni_conf_dir: &Path) -> Resu
         for destination in &own {
             netlink.delete_route(&Route { destination: *destination, via: Via::Unreachable, source: None })?;
         }
-        for (destination, hop) in RealKernel.paths(Way::Plain, &installed.cluster_cidrs, &own)?.routes {
+        for (destination, hop) in RealKernel.paths(&Way::default(), &installed.cluster_cidrs, &own)?.routes {
             netlink.delete_route(&Route { destination, via: Via::Gateway(0, hop.gateway), source: None })?;
         }
         if let Some(uplink) = &installed.uplink {
@@ -236,6 +237,7 @@ pub fn cleanup(data_dir: &Path, cni_bin_dir: &Path, cni_conf_dir: &Path) -> Resu
         }
         cni::uninstall(cni_bin_dir, cni_conf_dir)?;
     }
+    proxy::withdraw(&state_dir(data_dir))?;
     for family in Family::ALL {
         for table in [instance.service_table(), instance.policy_table(), instance.pod_table()] {
             crate::nft::run_blocking(&crate::nft::removal(family, &table))?;

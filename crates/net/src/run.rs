@@ -146,7 +146,7 @@ async fn run_proxy(
         remove_table(&table).await;
         return Ok(());
     }
-    let effects = proxy::Effects { nft: Arc::new(news), ..proxy::Effects::real(world) };
+    let effects = proxy::Effects::real(config, Arc::new(news), world);
     let mut facts = Vec::new();
     for family in config.families() {
         if node.pod_cidrs.is_empty() {

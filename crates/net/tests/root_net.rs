@@ -9,6 +9,8 @@
 mod cni;
 #[path = "root_net/machine.rs"]
 mod machine;
+#[path = "root_net/peers.rs"]
+mod peers;
 #[path = "root_net/policy.rs"]
 mod policy;
 #[path = "root_net/services.rs"]

@@ -202,6 +202,19 @@ impl Netlink {
         self.tell("add address", RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
+    /// Takes an address from a device.
+    ///
+    /// # Errors
+    /// When the kernel refuses; a missing address is fine, and `false`.
+    pub fn delete_address(&mut self, index: u32, address: IpNet) -> Result<bool, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(Family::of_range(address));
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        gone_is_fine(self.tell("delete address", RouteNetlinkMessage::DelAddress(message), 0))
+    }
+
     /// The addresses of the device `index`, but for those that the kernel gives every device.
     ///
     /// # Errors

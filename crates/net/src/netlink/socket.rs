@@ -31,7 +31,9 @@ impl NetlinkError {
         const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
         const ENODEV: i32 = nix::errno::Errno::ENODEV as i32;
         const ESRCH: i32 = nix::errno::Errno::ESRCH as i32;
-        matches!(self, Self::Refused { source, .. } if matches!(source.raw_os_error(), Some(ENOENT | ENODEV | ESRCH)))
+        const EADDRNOTAVAIL: i32 = nix::errno::Errno::EADDRNOTAVAIL as i32;
+        let missing = [ENOENT, ENODEV, ESRCH, EADDRNOTAVAIL];
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error().is_some_and(|code| missing.contains(&code)))
     }
     /// The name is taken.
     pub fn is_taken(&self) -> bool {

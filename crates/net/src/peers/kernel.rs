@@ -10,38 +10,50 @@ use crate::{Family, NetError, sysctl};
 
 /// Who has the routes, neighbours and forwarding entries.
 pub trait Kernel: Send + 'static {
-    /// Makes the tunnel's port as it should be, or removes what bears `device`'s name where there should be none.
+    /// Ranges of addresses on the machine's wires, but for those within `cluster`.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError>;
+    fn wire(&mut self, cluster: &[IpNet]) -> Result<Vec<IpNet>, NetError>;
+    /// Makes the tunnel's port as it should be, or removes what bears `device`'s name where there should be none.
+    /// Returns the port's index and the family it travels in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Option<(u32, Family)>, NetError>;
     /// What leads into the ranges of `cluster` now, beside the node's `own` pods.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn paths(&mut self, way: Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError>;
+    fn paths(&mut self, way: &Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError>;
     /// Takes a step.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn take(&mut self, way: Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError>;
+    fn take(&mut self, way: &Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError>;
 }
 
 /// This machine's kernel.
 pub struct RealKernel;
 
 impl Kernel for RealKernel {
-    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError> {
+    fn wire(&mut self, cluster: &[IpNet]) -> Result<Vec<IpNet>, NetError> {
+        let routes = Netlink::open()?.routes()?.into_iter();
+        let wires = routes.filter(|route| matches!(route.via, Via::Device(_))).map(|route| route.destination);
+        let many = wires.filter(|range| range.prefix_len() > 0 && range.prefix_len() < range.max_prefix_len());
+        Ok(many.filter(|range| !cluster.iter().any(|cluster| cluster.contains(range))).collect())
+    }
+
+    fn prepare(&mut self, device: &str, tunnel: Option<&Tunnel>) -> Result<Option<(u32, Family)>, NetError> {
         let mut netlink = Netlink::open()?;
         let Some(tunnel) = tunnel else {
             netlink.delete_link(device)?;
-            return Ok(Way::Plain);
+            return Ok(None);
         };
         let found = netlink.link(device)?;
         if let Some(index) = found.as_ref().filter(|link| tunnel.is(link)).map(|link| link.index) {
-            let way = Way::Tunnel(index, Family::of(tunnel.local));
             add_addresses(&mut netlink, index, tunnel)?;
-            return Ok(way);
+            return Ok(Some((index, Family::of(tunnel.local))));
         }
         if found.is_some() {
             netlink.delete_link(device)?;
@@ -51,10 +63,10 @@ impl Kernel for RealKernel {
         // Node ports on 127.0.0.1 may lead to endpoints on other nodes; the pod table guards the way back.
         sysctl::set(&["ipv4", "conf", device, "route_localnet"], "1")?;
         add_addresses(&mut netlink, index, tunnel)?;
-        Ok(Way::Tunnel(index, Family::of(tunnel.local)))
+        Ok(Some((index, Family::of(tunnel.local))))
     }
 
-    fn paths(&mut self, way: Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError> {
+    fn paths(&mut self, way: &Way, cluster: &[IpNet], own: &[IpNet]) -> Result<Paths, NetError> {
         let mut netlink = Netlink::open()?;
         let mut paths = Paths::default();
         for route in netlink.routes()? {
@@ -69,19 +81,16 @@ impl Kernel for RealKernel {
                 paths.routes.insert(route.destination, hop);
             }
         }
-        if let Way::Tunnel(index, _) = way {
+        if let Some((index, _)) = way.tunnel {
             paths.neighbours = netlink.neighbours(index)?.into_iter().map(|(to, mac)| (to, Mac(mac))).collect();
             paths.forwards = netlink.forwards(index)?.into_iter().map(|(mac, to)| (Mac(mac), to)).collect();
         }
         Ok(paths)
     }
 
-    fn take(&mut self, way: Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError> {
+    fn take(&mut self, way: &Way, sources: &[IpAddr], step: &Step) -> Result<(), NetError> {
         let mut netlink = Netlink::open()?;
-        let index = match way {
-            Way::Tunnel(index, _) => index,
-            Way::Plain => 0,
-        };
+        let index = way.tunnel.map_or(0, |(index, _)| index);
         let route = |to: IpNet, hop: Hop| {
             let via = match hop.device {
                 Some(device) => Via::OnLink(device, hop.gateway),

@@ -1,4 +1,4 @@
-//! The way to the other nodes' pods: an overlay, or plain routes.
+//! The way to the other nodes' pods: an overlay, or plain routes to those on one wire and an overlay to the others.
 //!
 //! All nodes are watched; whenever one's range or address changes, what should lead to them is planned anew, compared
 //! with what the kernel has, and brought in step. Nodes that are merely silent keep their routes: whether they answer is
@@ -40,8 +40,10 @@ pub struct Own {
     pub sources: Vec<IpAddr>,
     /// The name of the tunnel's port.
     pub device: String,
-    /// `None`: plain routes.
-    pub tunnel: Option<Tunnel>,
+    /// The overlay's port, where there has to be one.
+    pub tunnel: Tunnel,
+    /// Whether nodes on one wire are reached without it.
+    pub direct: bool,
 }
 
 /// Keeps the way to other nodes, for ever, and puts back what `losses` says is lost.
@@ -103,13 +105,15 @@ impl<K: Kernel> State<K> {
     /// Brings the kernel in step.
     fn sync(&mut self) -> Result<(), NetError> {
         let own = &self.own;
-        let way = self.kernel.prepare(&own.device, own.tunnel.as_ref())?;
-        let is = self.kernel.paths(way, &own.cluster_cidrs, &own.pod_cidrs)?;
-        let should = Paths::to(way, self.peers.values());
+        let wire = if own.direct { self.kernel.wire(&own.cluster_cidrs)? } else { Vec::new() };
+        let far = !own.direct || self.peers.values().any(|peer| peer.is_far(&wire));
+        let way = Way { tunnel: self.kernel.prepare(&own.device, far.then_some(&own.tunnel))?, wire };
+        let is = self.kernel.paths(&way, &own.cluster_cidrs, &own.pod_cidrs)?;
+        let should = Paths::to(&way, self.peers.values());
         let mut failed = None;
         // One node that cannot be reached must not keep the others from being.
         for step in steps(&is, &should) {
-            match self.kernel.take(way, &own.sources, &step) {
+            match self.kernel.take(&way, &own.sources, &step) {
                 Ok(()) => tracing::debug!(?step, "way to a node"),
                 Err(error) => {
                     tracing::warn!(?step, "{error}");
@@ -138,13 +142,16 @@ mod tests {
     struct FakeKernel(Arc<Mutex<(Paths, usize)>>);
 
     impl Kernel for FakeKernel {
-        fn prepare(&mut self, _: &str, tunnel: Option<&Tunnel>) -> Result<Way, NetError> {
-            Ok(tunnel.map_or(Way::Plain, |tunnel| Way::Tunnel(7, Family::of(tunnel.local))))
+        fn wire(&mut self, _: &[IpNet]) -> Result<Vec<IpNet>, NetError> {
+            Ok(vec!["192.0.2.0/24".parse().unwrap()])
         }
-        fn paths(&mut self, _: Way, _: &[IpNet], _: &[IpNet]) -> Result<Paths, NetError> {
+        fn prepare(&mut self, _: &str, tunnel: Option<&Tunnel>) -> Result<Option<(u32, Family)>, NetError> {
+            Ok(tunnel.map(|tunnel| (7, Family::of(tunnel.local))))
+        }
+        fn paths(&mut self, _: &Way, _: &[IpNet], _: &[IpNet]) -> Result<Paths, NetError> {
             Ok(self.0.lock().0.clone())
         }
-        fn take(&mut self, _: Way, _: &[IpAddr], step: &Step) -> Result<(), NetError> {
+        fn take(&mut self, _: &Way, _: &[IpAddr], step: &Step) -> Result<(), NetError> {
             let (paths, refusals) = &mut *self.0.lock();
             if *refusals > 0 {
                 *refusals -= 1;
@@ -177,7 +184,15 @@ mod tests {
             cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
             sources: vec!["10.42.1.1".parse().unwrap()],
             device: "skvx".to_owned(),
-            tunnel: None,
+            tunnel: Tunnel {
+                number: 7,
+                port: 8472,
+                local: "192.0.2.1".parse().unwrap(),
+                mac: [0; 6],
+                mtu: 1_450,
+                addresses: Vec::new(),
+            },
+            direct: true,
         };
         let mut work = Box::pin(run(own, cluster.client(), Hurry::shared(), kernel.clone(), crate::guard::none()));
         let mut turn = || assert!((&mut work).now_or_never().is_none());

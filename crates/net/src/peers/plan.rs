@@ -36,6 +36,12 @@ impl Peer {
         (!pod_cidrs.is_empty() && !addresses.is_empty()).then_some(Self { pod_cidrs, addresses })
     }
 
+    /// Whether some of its pods can only be reached through an overlay.
+    pub fn is_far(&self, wire: &[IpNet]) -> bool {
+        let near = |address: IpAddr| wire.iter().any(|range| range.contains(&address));
+        self.pod_cidrs.iter().any(|range| !self.address(Family::of_range(*range)).is_some_and(near))
+    }
+
     fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
@@ -63,13 +69,19 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// How packets reach other nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// In UDP of this family, through the port with this index.
-    Tunnel(u32, Family),
-    /// As they are.
-    Plain,
+/// How packets reach other nodes: as they are where both are on one wire, in UDP elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The index of the overlay's port, and the family it travels in.
+    pub tunnel: Option<(u32, Family)>,
+    /// Ranges of addresses on this machine's wires; none where all goes through the overlay.
+    pub wire: Vec<IpNet>,
+}
+
+impl Way {
+    fn is_near(&self, address: &IpAddr) -> bool {
+        self.wire.iter().any(|range| range.contains(address))
+    }
 }
 
 /// Where a route leads.
@@ -94,26 +106,24 @@ pub struct Paths {
 
 impl Paths {
     /// What should lead to `peers`.
-    pub fn to<'a>(way: Way, peers: impl IntoIterator<Item = &'a Peer>) -> Self {
+    pub fn to<'a>(way: &Way, peers: impl IntoIterator<Item = &'a Peer>) -> Self {
         let mut paths = Self::default();
         for peer in peers {
-            match way {
-                Way::Plain => {
-                    for range in &peer.pod_cidrs {
-                        let gateway = peer.address(Family::of_range(*range));
-                        paths.routes.extend(gateway.map(|gateway| (*range, Hop { gateway, device: None })));
-                    }
+            let mut far = Vec::new();
+            for range in &peer.pod_cidrs {
+                match peer.address(Family::of_range(*range)).filter(|gateway| way.is_near(gateway)) {
+                    Some(gateway) => drop(paths.routes.insert(*range, Hop { gateway, device: None })),
+                    None => far.push(*range),
                 }
-                Way::Tunnel(index, family) => {
-                    let (Some(first), Some(address)) = (peer.pod_cidrs.first(), peer.address(family)) else { continue };
-                    let mac = Mac::of(*first);
-                    paths.forwards.insert(mac, address);
-                    for range in &peer.pod_cidrs {
-                        let port = range.network();
-                        paths.neighbours.insert(port, mac);
-                        paths.routes.insert(*range, Hop { gateway: port, device: Some(index) });
-                    }
-                }
+            }
+            let Some((index, family)) = way.tunnel.filter(|_| !far.is_empty()) else { continue };
+            let (Some(first), Some(address)) = (peer.pod_cidrs.first(), peer.address(family)) else { continue };
+            let mac = Mac::of(*first);
+            paths.forwards.insert(mac, address);
+            for range in far {
+                let port = range.network();
+                paths.neighbours.insert(port, mac);
+                paths.routes.insert(range, Hop { gateway: port, device: Some(index) });
             }
         }
         paths
@@ -200,13 +210,40 @@ mod tests {
         assert_eq!(peer_of(json!({}), status), None);
     }
 
+    /// On one wire with everybody.
+    fn wire() -> Way {
+        let wire = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
+        Way { tunnel: None, wire }
+    }
+
+    fn overlay(family: Family) -> Way {
+        Way { tunnel: Some((7, family)), wire: Vec::new() }
+    }
+
+    /// On one wire with the first three, and in an overlay with all.
+    fn mixed() -> Way {
+        Way { wire: vec!["192.0.2.0/30".parse().unwrap()], ..overlay(Family::V4) }
+    }
+
+    #[test]
+    fn who_is_on_another_wire_is_reached_through_the_overlay() {
+        assert!(!peer(1).is_far(&mixed().wire) && peer(4).is_far(&mixed().wire) && of_both(1).is_far(&mixed().wire));
+        let paths = Paths::to(&mixed(), &[peer(1), peer(4)]);
+        assert_eq!(paths.routes[&range(1)], Hop { gateway: address(1), device: None });
+        assert_eq!(paths.routes[&range(4)], Hop { gateway: range(4).network(), device: Some(7) });
+        assert_eq!(paths.forwards, [(Mac::of(range(4)), address(4))].into());
+        let partly = Paths::to(&mixed(), &[of_both(1)]);
+        assert_eq!(partly.routes[&range(1)].device, None);
+        assert_eq!((partly.routes.len(), partly.neighbours.len()), (2, 1), "IPv6 goes another way");
+    }
+
     #[test]
     fn both_ways() {
-        let plain = Paths::to(Way::Plain, &[peer(1), peer(2)]);
+        let plain = Paths::to(&wire(), &[peer(1), peer(2)]);
         assert_eq!(plain.routes[&range(2)], Hop { gateway: address(2), device: None });
         assert!(plain.neighbours.is_empty() && plain.forwards.is_empty());
 
-        let tunnel = Paths::to(Way::Tunnel(7, Family::V4), &[peer(1)]);
+        let tunnel = Paths::to(&overlay(Family::V4), &[peer(1)]);
         let (port, mac) = (IpAddr::from([10, 42, 1, 0]), Mac([0x0a, 0x5c, 10, 42, 1, 0]));
         assert_eq!(tunnel.routes, [(range(1), Hop { gateway: port, device: Some(7) })].into());
         assert_eq!(tunnel.neighbours, [(port, mac)].into());
@@ -216,25 +253,21 @@ mod tests {
     #[test]
     fn both_families() {
         let Peer { pod_cidrs: ranges, addresses } = of_both(1);
-        let plain = Paths::to(Way::Plain, &[of_both(1)]);
+        let plain = Paths::to(&wire(), &[of_both(1)]);
         assert_eq!(plain.routes[&ranges[1]], Hop { gateway: addresses[1], device: None });
         let one_wire = Peer { addresses: vec![addresses[0]], ..of_both(1) };
-        assert_eq!(
-            Paths::to(Way::Plain, std::slice::from_ref(&one_wire)).routes.len(),
-            1,
-            "IPv6 needs a wire of its own"
-        );
+        assert_eq!(Paths::to(&wire(), std::slice::from_ref(&one_wire)).routes.len(), 1, "IPv6 needs a wire of its own");
 
         let mac = Mac([0x0a, 0x5c, 10, 42, 1, 0]);
         for (family, node) in [(Family::V4, of_both(1)), (Family::V6, of_both(1)), (Family::V4, one_wire)] {
-            let tunnel = Paths::to(Way::Tunnel(7, family), &[node]);
+            let tunnel = Paths::to(&overlay(family), &[node]);
             assert_eq!(tunnel.routes.len(), 2);
             assert_eq!(tunnel.neighbours, [(ranges[0].network(), mac), (ranges[1].network(), mac)].into());
             assert_eq!(tunnel.forwards, [(mac, addresses[usize::from(family == Family::V6)])].into());
         }
         let six: Vec<Peer> =
             (1..=9).map(|n| Peer { pod_cidrs: of_both(n).pod_cidrs[1..].to_vec(), ..of_both(n) }).collect();
-        assert_eq!(Paths::to(Way::Tunnel(7, Family::V6), &six).forwards.len(), 9, "ports of IPv6 clusters differ");
+        assert_eq!(Paths::to(&overlay(Family::V6), &six).forwards.len(), 9, "ports of IPv6 clusters differ");
     }
 
     #[test]
@@ -242,8 +275,8 @@ mod tests {
         let moved = Peer { addresses: vec![address(99)], ..peer(1) };
         let sets: [&[Peer]; 6] =
             [&[], &[peer(1)], &[moved], &[peer(1), peer(2)], &[peer(2), peer(3)], &[of_both(1), of_both(4)]];
-        let ways = [Way::Plain, Way::Tunnel(7, Family::V4), Way::Tunnel(8, Family::V6)];
-        let states: Vec<Paths> = ways.iter().flat_map(|way| sets.iter().map(|set| Paths::to(*way, *set))).collect();
+        let ways = [wire(), overlay(Family::V4), overlay(Family::V6), mixed()];
+        let states: Vec<Paths> = ways.iter().flat_map(|way| sets.iter().map(|set| Paths::to(way, *set))).collect();
         for is in &states {
             for should in &states {
                 let mut state = is.clone();

@@ -5,6 +5,7 @@
 //! loads what changes as one transaction. While nftables works, events gather for the next turn: a single change goes
 //! through at once, and a burst is coalesced by as much as the machine is behind, without any timer.
 
+mod announce;
 mod conntrack;
 mod endpoints;
 mod health;
@@ -15,6 +16,7 @@ mod state;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +26,15 @@ use futures::{FutureExt, StreamExt};
 use skiff_client::{Client, Event};
 use skiff_meta::WorldRef;
 
+pub(crate) use announce::withdraw;
+pub use announce::{Announce, AnnounceError, Wire};
 pub use conntrack::{Conntrack, Program as ConntrackProgram};
 pub use health::{HealthCheck, HealthPorts, Listeners};
 pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
 pub use state::{Changes, State};
 
+use crate::NetConfig;
+use crate::config::state_dir;
 use crate::guard::{Losses, lost};
 use crate::nft::{Nft, NftError};
 use crate::watch;
@@ -45,15 +51,18 @@ pub struct Effects {
     pub conntrack: Arc<dyn Conntrack>,
     /// Answers load balancers.
     pub health: Arc<dyn HealthPorts>,
+    /// Answers for load balancers' addresses.
+    pub announce: Arc<dyn Announce>,
 }
 
 impl Effects {
-    /// The programs and ports of this machine.
-    pub fn real(world: &WorldRef) -> Self {
+    /// The ports and devices of this machine, beside the program `nft`.
+    pub fn real(config: &NetConfig, nft: Arc<dyn Nft>, world: &WorldRef) -> Self {
         Self {
-            nft: Arc::new(crate::nft::Program),
+            nft,
             conntrack: Arc::new(conntrack::Program),
             health: Arc::new(Listeners::new(world.clone())),
+            announce: Arc::new(Wire::new(config.node_ip(), &state_dir(&config.data_dir))),
         }
     }
 }
@@ -71,7 +80,7 @@ pub async fn run(
     let services = watch::services(&client);
     let slices = watch::endpoint_slices(&client);
     let families = nodes.into_iter().map(|node| Family { state: State::new(table, node), rebuild: true }).collect();
-    Proxy { families, effects, world, services, slices, losses, stale: BTreeSet::new() }.run().await;
+    Proxy { families, effects, world, services, slices, losses, stale: BTreeSet::new(), announced: None }.run().await;
 }
 
 /// What is kept of one address family.
@@ -90,6 +99,8 @@ struct Proxy {
     losses: Losses,
     /// Flows to forget once the table leads elsewhere.
     stale: BTreeSet<UdpFlow>,
+    /// What the node answers for; `None`: not known.
+    announced: Option<BTreeSet<IpAddr>>,
 }
 
 impl Proxy {
@@ -161,8 +172,23 @@ impl Proxy {
             tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
         }
         self.families.iter_mut().for_each(|family| family.rebuild = false);
+        self.announce();
         self.effects.conntrack.forget(&std::mem::take(&mut self.stale)).await;
         Ok(())
+    }
+}
+
+impl Proxy {
+    /// Answers for addresses once connections to them are taken. What fails is tried again with the next change.
+    fn announce(&mut self) {
+        let wanted: BTreeSet<IpAddr> = self.families.iter().flat_map(|family| family.state.announced()).collect();
+        if self.announced.as_ref() == Some(&wanted) {
+            return;
+        }
+        match self.effects.announce.set(&wanted) {
+            Ok(()) => self.announced = Some(wanted),
+            Err(error) => tracing::error!("load balancers' addresses are not answered for: {error}"),
+        }
     }
 }
 

@@ -156,7 +156,7 @@ fn parsed(address: &str, family: Family) -> Option<IpAddr> {
     address.parse().ok().filter(|address| Family::of(*address) == family)
 }
 
-fn load_balancer_ips(service: &Service, family: Family) -> Vec<IpAddr> {
+pub(super) fn load_balancer_ips(service: &Service, family: Family) -> Vec<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
     // A balancer in mode Proxy wants its traffic to come through it even from inside.

@@ -1,6 +1,7 @@
 //! What the proxy knows, and the table that follows from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -8,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::Event;
 use skiff_meta::Object;
 
+use super::announce::announced;
 use super::health::HealthCheck;
 use super::plan::{NodeFacts, UdpFlow, plan, skeleton, stale_flows, udp_flows};
 use crate::nft::{Assembly, Batch, Table};
@@ -38,6 +40,7 @@ pub struct State {
     owners: HashMap<Key, Key>,
     flows: BTreeMap<Key, BTreeSet<UdpFlow>>,
     checks: BTreeMap<Key, (u16, HealthCheck)>,
+    announced: BTreeMap<Key, Vec<IpAddr>>,
     assembly: Assembly<Key>,
     dirty: BTreeSet<Key>,
 }
@@ -53,6 +56,7 @@ impl State {
             owners: HashMap::new(),
             flows: BTreeMap::new(),
             checks: BTreeMap::new(),
+            announced: BTreeMap::new(),
             dirty: BTreeSet::new(),
         }
     }
@@ -100,6 +104,10 @@ impl State {
                 Some(check) => self.checks.insert(key.clone(), check.clone()) != Some(check),
                 None => self.checks.remove(&key).is_some(),
             };
+            match service.map(|service| announced(service, &self.node)).unwrap_or_default() {
+                none if none.is_empty() => drop(self.announced.remove(&key)),
+                addresses => drop(self.announced.insert(key.clone(), addresses)),
+            }
             let before = self.flows.remove(&key).unwrap_or_default();
             stale.extend(stale_flows(&before, &flows));
             if !flows.is_empty() {
@@ -113,6 +121,11 @@ impl State {
     /// What the ports for load balancers' health checks say.
     pub fn health_checks(&self) -> impl Iterator<Item = &(u16, HealthCheck)> {
         self.checks.values()
+    }
+
+    /// The addresses of load balancers that the node answers for.
+    pub fn announced(&self) -> impl Iterator<Item = IpAddr> {
+        self.announced.values().flatten().copied()
     }
 
     /// The whole table as last planned.

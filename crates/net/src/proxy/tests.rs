@@ -327,6 +327,62 @@ impl HealthPorts for FakeHealth {
     }
 }
 
+/// Effects on no machine.
+fn effects(nft: &Arc<FakeNft>) -> Effects {
+    Effects {
+        nft: nft.clone(),
+        conntrack: Arc::new(FakeConntrack::default()),
+        health: Arc::new(FakeHealth::default()),
+        announce: Arc::new(FakeWire::default()),
+    }
+}
+
+/// Remembers what the node answers for; fails the next times on demand.
+#[derive(Default)]
+struct FakeWire(parking_lot::Mutex<(std::collections::BTreeSet<std::net::IpAddr>, usize)>);
+
+impl Announce for FakeWire {
+    fn set(&self, addresses: &std::collections::BTreeSet<std::net::IpAddr>) -> Result<(), AnnounceError> {
+        let (known, failures) = &mut *self.0.lock();
+        if *failures > 0 {
+            *failures -= 1;
+            return Err(AnnounceError::NoDevice("192.0.2.1".parse().unwrap()));
+        }
+        known.clone_from(addresses);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_node_answers_for_addresses_that_are_its_own_to_announce() {
+    let cluster = Arc::new(Cluster::default());
+    let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
+    let wire = Arc::new(FakeWire::default());
+    let effects = Effects { announce: wire.clone(), ..effects(&Arc::default()) };
+    let nodes = vec![node(), node6()];
+    let mut proxy = Box::pin(run("t", nodes, cluster.client(), Hurry::shared(), effects, crate::guard::none()));
+    let mut turn = || {
+        assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
+        wire.0.lock().0.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let balanced = |announcer: &str| {
+        let mut balanced = service(json!({"type": "LoadBalancer", "clusterIPs": ["10.43.0.9", "fd43::9"]}));
+        balanced["metadata"]["annotations"] = json!({"skiff.io/announced-by": announcer});
+        balanced["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "2001:db8::7"}]}});
+        object(balanced)
+    };
+    services.unbounded_send(Event::Replace(vec![balanced("node")])).unwrap();
+    slices.unbounded_send(Event::Replace(Vec::new())).unwrap();
+    assert_eq!(turn(), ["203.0.113.1", "2001:db8::7"]);
+    services.unbounded_send(Event::Apply(balanced("other"))).unwrap();
+    assert_eq!(turn(), [] as [&str; 0]);
+    wire.0.lock().1 = 1;
+    services.unbounded_send(Event::Apply(balanced("node"))).unwrap();
+    assert_eq!(turn(), [] as [&str; 0], "the kernel refuses");
+    slices.unbounded_send(Event::Apply(object(slice(&[(LOCAL, "ready")])))).unwrap();
+    assert_eq!(turn().len(), 2, "tried again");
+}
+
 #[test]
 fn health_check_ports_count_the_ready_endpoints_here() {
     let mut state = State::new("t", node());
@@ -352,7 +408,7 @@ fn the_loop_rebuilds_first_then_coalesces_and_rebuilds_after_a_refusal() {
     let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
     let nft = Arc::new(FakeNft::default());
     let health = Arc::new(FakeHealth::default());
-    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health };
+    let effects = Effects { health, ..effects(&nft) };
     let mut proxy = Box::pin(run("t", vec![node()], cluster.client(), Hurry::shared(), effects, crate::guard::none()));
     let mut turn = || {
         assert!((&mut proxy).now_or_never().is_none(), "the loop has ended");
@@ -483,7 +539,7 @@ fn the_families_of_a_cluster_are_loaded_together() {
     let (services, slices) = (cluster.source("services"), cluster.source("endpointslices"));
     let nft = Arc::new(FakeNft::default());
     let health = Arc::new(FakeHealth::default());
-    let effects = Effects { nft: nft.clone(), conntrack: Arc::new(FakeConntrack::default()), health: health.clone() };
+    let effects = Effects { health: health.clone(), ..effects(&nft) };
     let mut proxy =
         Box::pin(run("t", vec![node(), node6()], cluster.client(), Hurry::shared(), effects, crate::guard::none()));
     let mut turn = || {

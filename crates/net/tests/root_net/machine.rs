@@ -234,11 +234,14 @@ fn ranges(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// An address on the wire, and the route to its neighbours.
-fn wire(netlink: &mut Netlink, device: u32, address: IpAddr, bits: u8) {
+/// Gives a device, which it brings up, an address on the wire and the route to its neighbours; returns its index.
+pub(crate) fn wire(netlink: &mut Netlink, name: &str, address: IpAddr, bits: u8) -> u32 {
+    let device = netlink.link(name).unwrap().unwrap().index;
+    netlink.set_up(device).unwrap();
     let range = IpNet::new(address, bits).unwrap();
     netlink.add_address(device, range).unwrap();
     netlink.set_route(&Route { destination: range.trunc(), via: Via::Device(device), source: None }).unwrap();
+    device
 }
 
 fn uplink(world: &Namespace) {
@@ -248,17 +251,15 @@ fn uplink(world: &Namespace) {
     here.set_up(loopback.index).unwrap();
     let device = here.link("uplink").unwrap().unwrap();
     for (node, bits) in [(IpAddr::V4(NODE), 24), (IpAddr::V6(NODE6), 64)] {
-        wire(&mut here, device.index, node, bits);
+        wire(&mut here, "uplink", node, bits);
     }
     for (all, world) in [("0.0.0.0/0", IpAddr::V4(WORLD)), ("::/0", IpAddr::V6(WORLD6))] {
         let via = Via::Gateway(device.index, world);
         here.set_route(&Route { destination: all.parse().unwrap(), via, source: None }).unwrap();
     }
     let mut there = inside(world, Netlink::open).unwrap().unwrap();
-    let device = there.link("uplink").unwrap().unwrap();
-    there.set_up(device.index).unwrap();
     for (world, bits) in [(IpAddr::V4(WORLD), 24), (IpAddr::V6(WORLD6), 64)] {
-        wire(&mut there, device.index, world, bits);
+        wire(&mut there, "uplink", world, bits);
     }
     let loopback = there.link("lo").unwrap().unwrap();
     there.set_up(loopback.index).unwrap();

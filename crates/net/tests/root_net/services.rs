@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use skiff_client::Event;
 use skiff_meta::Object;
 use skiff_net::Family;
-use skiff_net::proxy::{NodeFacts, State};
+use skiff_net::proxy::{Announce, NodeFacts, State};
 
 use crate::machine::{Machine, NODE, NODE6, Pod, WORLD, WORLD6, fetch, load, on_a_machine, run_in};
 
@@ -305,5 +305,34 @@ fn services_of_ipv6() {
         proxy.endpoints(&[(a.address6, true), (b.address6, true)]);
         assert_eq!(answering(|| client.fetch(VIP6, 80).unwrap()).len(), 1, "affinity");
         load(&proxy.state.table().to_string());
+    });
+}
+
+#[test]
+fn the_world_finds_the_node_that_answers_for_a_load_balancers_address() {
+    on_a_machine(|machine| {
+        let pod = server(machine, "a");
+        let directory = machine.config.data_dir.join("net");
+        let wire = || skiff_net::proxy::Wire::new(NODE.into(), &directory);
+        let address = Ipv4Addr::new(192, 0, 2, 77);
+        let mut proxy = Proxy::new(machine);
+        proxy.service(json!({"type": "LoadBalancer", "externalIPs": [address]}));
+        proxy.endpoints(&[(pod.address, true)]);
+        let world = || run_in(&machine.world, move || fetch(address, 80));
+        assert!(world().is_err(), "nobody answers yet");
+        wire().set(&[IpAddr::V4(address), "2001:db8::77".parse().unwrap()].into()).unwrap();
+        assert_eq!(world().unwrap(), format!("a {WORLD}"));
+        // Another process knows what this one did, and takes it back.
+        wire().set(&[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 78))].into()).unwrap();
+        let addresses = || {
+            let list =
+                std::process::Command::new("ip").args(["addr", "show", "dev", "uplink"]).output().unwrap().stdout;
+            String::from_utf8(list).unwrap()
+        };
+        assert!(!addresses().contains("192.0.2.77/") && addresses().contains("192.0.2.78/"), "{}", addresses());
+        assert!(!addresses().contains("2001:db8::77/"), "{}", addresses());
+        let config = &machine.config;
+        skiff_net::network::cleanup(&config.data_dir, &config.cni_bin_dir, &config.cni_conf_dir).unwrap();
+        assert!(!addresses().contains("192.0.2.78/"), "{}", addresses());
     });
 }

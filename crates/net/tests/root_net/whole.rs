@@ -25,13 +25,13 @@ use crate::machine::{Machine, Pod, block_on, on_a_machine};
 
 /// An API server that knows one node and keeps what is applied.
 #[derive(Default)]
-struct Cluster {
+pub(crate) struct Cluster {
     objects: Mutex<HashMap<String, Vec<Arc<Object>>>>,
     watchers: Mutex<HashMap<String, Vec<UnboundedSender<Event>>>>,
 }
 
 impl Cluster {
-    fn put(&self, resource: &str, mut value: Value) {
+    pub(crate) fn put(&self, resource: &str, mut value: Value) {
         value["metadata"]["uid"] = json!(format!("{resource}/{}", value["metadata"]["name"]));
         let object = Arc::new(Object::from_wire(value).unwrap());
         self.objects.lock().unwrap().entry(resource.to_owned()).or_default().push(object.clone());
@@ -132,7 +132,7 @@ fn a_second_server_with_port_53_taken_serves_on_another() {
 }
 
 /// Until it answers; what is lost is looked for every ten seconds.
-fn patiently(name: &str, mut answers: impl FnMut() -> bool) {
+pub(crate) fn patiently(name: &str, mut answers: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !answers() {
         assert!(begun.elapsed() < Duration::from_secs(40), "{name} does not come back");
