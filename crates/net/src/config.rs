@@ -15,6 +15,8 @@ pub enum NetworkMode {
     Vxlan,
     /// We do; the nodes are on one wire, and packets to other nodes are simply routed.
     Routed,
+    /// We do; packets to other nodes are encrypted by WireGuard.
+    Wireguard,
     /// We do, for the pods of this node only.
     Bridge,
     /// The user's own CNI plugin does.

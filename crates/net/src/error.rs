@@ -20,6 +20,17 @@ pub enum NetError {
     /// A host port of a pod makes no sense.
     #[error("host ports: {0}")]
     Plugin(#[from] crate::cni::PluginError),
+    /// WireGuard is not to be had, or refused.
+    #[error("WireGuard: {0}")]
+    Wireguard(String),
+    /// The node's key cannot be kept.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The node's device vanished while it was set up.
     #[error("pod network: device {0} vanished while it was set up")]
     NoDevice(String),

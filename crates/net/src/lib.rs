@@ -30,6 +30,7 @@ pub mod proxy;
 mod run;
 mod sysctl;
 mod watch;
+pub mod wireguard;
 
 pub use config::{NetConfig, NetworkMode};
 pub use error::NetError;

@@ -17,7 +17,7 @@ use crate::names::overlay_number;
 use crate::netlink::{Link, Netlink, NetlinkError, Route, Tunnel, Via};
 use crate::nft::{Nft, NftError};
 use crate::peers::{Kernel, Mac, Own, RealKernel, Way};
-use crate::{Family, Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, proxy, sysctl};
+use crate::{Family, Instance, NetConfig, NetError, NetworkMode, PodNetwork, ports, proxy, sysctl, wireguard};
 
 /// Largest packet where no default route says anything else.
 const ETHERNET_MTU: u32 = 1_500;
@@ -92,9 +92,13 @@ impl NodeNetwork {
 
     /// The largest packet of pods.
     fn mtu(&self, config: &NetConfig) -> Result<u32, NetError> {
-        let wire = wire_mtu(config)?;
-        let overlay = config.mode == NetworkMode::Vxlan;
-        Ok(if overlay { wire.saturating_sub(overlay_bytes(config.node_ip())) } else { wire })
+        let around = match config.mode {
+            NetworkMode::Vxlan => overlay_bytes(config.node_ip()),
+            // IP, UDP, and what encryption adds: 32 bytes.
+            NetworkMode::Wireguard => overlay_bytes(config.node_ip()) + 10,
+            NetworkMode::Routed | NetworkMode::Bridge | NetworkMode::None => 0,
+        };
+        Ok(wire_mtu(config)?.saturating_sub(around))
     }
 
     /// What the way to other nodes begins with; `None` where there are no others.
@@ -112,6 +116,25 @@ impl NodeNetwork {
             device: self.instance.tunnel_device(),
             tunnel: self.tunnel(config, *first)?,
             direct: config.mode == NetworkMode::Routed,
+        }))
+    }
+
+    /// The same through WireGuard.
+    ///
+    /// # Errors
+    /// As [`NodeNetwork::own`].
+    pub fn encrypted(&self, config: &NetConfig) -> Result<Option<wireguard::Own>, NetError> {
+        if config.mode != NetworkMode::Wireguard {
+            return Ok(None);
+        }
+        Ok(Some(wireguard::Own {
+            name: config.node_name.clone(),
+            outside: Family::of(config.node_ip()),
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            sources: self.gateways(),
+            device: self.instance.tunnel_device(),
+            mtu: self.mtu(config)?,
+            key_file: state_dir(&config.data_dir).join("wireguard.key"),
         }))
     }
 

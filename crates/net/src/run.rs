@@ -19,7 +19,7 @@ use crate::network::NodeNetwork;
 use crate::news::News;
 use crate::nft::Nft;
 use crate::proxy::{self, NodeFacts};
-use crate::{Family, Instance, NetConfig, NetError, NetworkMode, peers, policy, watch};
+use crate::{Family, Instance, NetConfig, NetError, NetworkMode, peers, policy, watch, wireguard};
 
 /// The clients of the parts, each with its own identity.
 #[derive(Clone)]
@@ -72,13 +72,14 @@ async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, worl
     let news = News::of(&config.node_name, &node.uid, clients.node.clone(), world.clone());
     let mut guard = Guard::new(&instance, ranges.collect(), config.families(), news.clone());
     let mut listen = config.node_ip();
-    let mut own = None;
+    let (mut own, mut encrypted) = (None, None);
     let mut ours = None;
     if !node.pod_cidrs.is_empty() {
         let network = NodeNetwork::new(config, node.pod_cidrs.clone());
         network.up(config, &news).await?;
         listen = network.gateways().first().copied().unwrap_or(listen);
         own = network.own(config)?;
+        encrypted = network.encrypted(config)?;
         ours = Some((network.clone(), guard.base(), guard.tables(instance.pod_table())));
         tracing::info!(pod_cidrs = ?network.pod_cidrs, device = network.instance.node_device(), mode = ?config.mode, "pod network is up");
     }
@@ -91,6 +92,9 @@ async fn run_parts(config: &NetConfig, node: &KnownNode, clients: &Clients, worl
     let peers = async {
         if let Some(own) = own {
             peers::run(own, clients.proxy.clone(), world.clone(), peers::RealKernel, lost_ways).await;
+        } else if let Some(own) = encrypted {
+            let (node, nodes) = (clients.node.clone(), clients.proxy.clone());
+            wireguard::run(own, node, nodes, world.clone(), wireguard::RealKernel, lost_ways).await;
         }
         Ok(())
     };

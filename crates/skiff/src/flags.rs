@@ -160,6 +160,8 @@ pub(crate) enum Network {
     Vxlan,
     /// Nodes on one wire: plain routes
     Routed,
+    /// Nodes anywhere: packets between them are encrypted, where the kernel has WireGuard
+    Wireguard,
     /// One node only
     Bridge,
     /// A CNI of yours in --cni-conf-dir and --cni-bin-dir

@@ -184,6 +184,7 @@ fn net_config(flags: &flags::Node, who: &Identity) -> Result<NetConfig, StartErr
         mode: match cluster.network {
             Network::Vxlan => NetworkMode::Vxlan,
             Network::Routed => NetworkMode::Routed,
+            Network::Wireguard => NetworkMode::Wireguard,
             Network::Bridge => NetworkMode::Bridge,
             Network::None => NetworkMode::None,
         },

@@ -44,6 +44,8 @@ pub struct Link {
     pub up: bool,
     /// Where it is the port of a tunnel: its number, UDP port and own address.
     pub tunnel: Option<(u32, u16, IpAddr)>,
+    /// Whether it is one of WireGuard's.
+    pub is_wireguard: bool,
 }
 
 impl Link {
@@ -55,7 +57,10 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::LinkInfo(infos) => link.tunnel = tunnel::read(&infos),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.tunnel = tunnel::read(&infos);
+                    link.is_wireguard = infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
+                }
                 _ => {}
             }
         }
@@ -126,6 +131,19 @@ impl Netlink {
         message.attributes.push(LinkAttribute::Mtu(mtu));
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         self.tell("create bridge", RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a device of WireGuard, up.
+    ///
+    /// # Errors
+    /// When the name is taken, or the kernel has no WireGuard or refuses.
+    pub fn add_wireguard(&mut self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let mut message = up_link();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+        let what = "create a WireGuard device (the kernel needs the module wireguard)";
+        self.tell(what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Makes a pair of linked devices: `name` here, up, and `peer` in the namespace `peer_namespace`, down (the kernel

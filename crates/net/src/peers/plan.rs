@@ -42,7 +42,8 @@ impl Peer {
         self.pod_cidrs.iter().any(|range| !self.address(Family::of_range(*range)).is_some_and(near))
     }
 
-    fn address(&self, family: Family) -> Option<IpAddr> {
+    /// Its address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
 }
