@@ -1,7 +1,8 @@
 //! The floors of the house (docs/architecture.md): a crate knows only crates on lower floors.
 //!
 //! Proven from Cargo's own metadata, dev- and build-dependencies included. A few doors are narrower than the floors:
-//! the store is the server's alone, rules are the server's (and the node's, for static pods), the runtime is the node's.
+//! the store is the server's alone, rules are the server's (and the node's, for static pods), runtime and plugins are the
+//! node's.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skiff-cel", 1),
     ("skiff-store", 1),
     ("skiff-cri", 1),
+    ("skiff-plugins", 1),
     ("skiff-api", 1),
     ("skiff-rules", 2),
     ("skiff-client", 2),
@@ -34,6 +36,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("skiff-store", &["skiff-server"]),
     ("skiff-rules", &["skiff-server", "skiff-node"]),
     ("skiff-cri", &["skiff-node"]),
+    ("skiff-plugins", &["skiff-node"]),
 ];
 
 /// Every dependency that goes up, sideways, or through a door that is not its own.

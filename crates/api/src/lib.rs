@@ -4,7 +4,7 @@
 //! ([`kinds`]), how their fields merge, default and look in protobuf ([`facts`]), and the small pure questions that
 //! scheduler, node agent and controllers ask alike: does this pod bear that taint ([`taints`]), may it go onto that
 //! node ([`affinity`]), what does it take ([`resources`], [`qos`], [`quota`]), is it ready ([`pods`]), whose is it ([`owners`]), is
-//! it selected ([`labels`]).
+//! it selected ([`labels`]), what does it claim and how is that attached ([`volumes`]).
 
 pub mod affinity;
 pub mod facts;
@@ -17,5 +17,6 @@ pub mod qos;
 pub mod quota;
 pub mod resources;
 pub mod taints;
+pub mod volumes;
 
 pub use kinds::{KINDS, Kind, Subresource};

@@ -4,6 +4,7 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod attach_detach;
 mod autoscaler;
 mod bootstrap_tokens;
 mod certificates;
@@ -107,6 +108,7 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("attachdetach-controller", attach_detach::start),
     ("certificate-controller", certificates::start),
     ("certificate-controller", node_certificates::start),
     ("clusterrole-aggregation-controller", roles::start),

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
-use skiff_client::{Client, Informers, Recorder, Selection};
+use skiff_client::{Change, Client, Informers, Recorder, Selection};
 use skiff_cri::v1::ContainerFilter;
 use skiff_cri::{Runtime, RuntimeError};
 use skiff_meta::WorldRef;
 use skiff_meta::world::AbortOnDrop;
+use tokio::sync::Notify;
 
 use crate::archives;
 use crate::config::{NodeConfig, NodeError};
+use crate::csi::Drivers;
 use crate::images::Images;
 use crate::log_rotation;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
+use crate::plugins;
 use crate::pod::admission::Admitted;
 use crate::pod::mailbox::Registry;
 use crate::pod::manager::Manager;
@@ -75,6 +78,8 @@ pub async fn run(
         statics,
         images: Images::default(),
         registry: Registry::default(),
+        drivers: Drivers::found(&*config.os.files, &config.directory.join("pods")),
+        heartbeat: Notify::new(),
         facts,
         runtime_name,
         runtime,
@@ -84,6 +89,7 @@ pub async fn run(
     });
     let manager = Manager::new(node.clone());
     static_pods::begin(&node, &manager);
+    follow_attachments(&node, &manager);
     let port = listener.as_ref().map_or(0, server::Listener::port);
     let spawn = |name, task| AbortOnDrop(world.spawn(name, task));
     let mut tasks = vec![
@@ -99,6 +105,9 @@ pub async fn run(
     }
     if node.config.watches_pressure {
         tasks.push(spawn("pressure", Box::pin(pressure::run(node.clone(), manager.clone()))));
+    }
+    if node.config.takes_plugins {
+        tasks.push(spawn("plugins", Box::pin(plugins::run(node.clone(), manager.clone()))));
     }
     if let Some(listener) = listener {
         tasks.push(spawn("node server", Box::pin(listener.serve(node.clone(), manager.clone()))));
@@ -120,6 +129,22 @@ pub async fn run(
     Ok(())
 }
 
+/// Whoever waits for a volume looks again when the control plane has attached some.
+fn follow_attachments(node: &Node, manager: &Arc<Manager>) {
+    let manager = Arc::downgrade(manager);
+    node.own.on(move |change: &Change<'_, ApiNode>| {
+        let volumes = |node: &Arc<ApiNode>| {
+            let status = node.status.as_ref()?;
+            Some((status.volumes_attached.clone(), status.volumes_in_use.clone()))
+        };
+        if change.old.and_then(volumes) != change.new.and_then(volumes)
+            && let Some(manager) = manager.upgrade()
+        {
+            manager.refresh_all();
+        }
+    });
+}
+
 fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -131,6 +156,7 @@ fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
     directory(&config.directory)?;
     directory(&config.directory.join("pods"))?;
     directory(&config.log_directory)?;
+    directory(&config.directory.join(plugins::REGISTRY))?;
     config.image_directory.iter().chain(&config.static_pod_directory).try_for_each(directory)?;
     volumes::mount_memory(files, mounts, &config.directory.join("memory"))
         .map_err(failed("cannot mount memory for secrets"))?;

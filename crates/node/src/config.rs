@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub max_pods: u32,
     /// Whether it evicts pods, and removes images, when memory or disk runs short.
     pub watches_pressure: bool,
+    /// Whether it takes in plugins: drivers of storage and devices.
+    pub takes_plugins: bool,
     /// What it says it is, such as `v1.36.2`.
     pub version: String,
     /// Where it serves logs, exec and the like; `None`: nowhere.

@@ -46,6 +46,7 @@ pub fn config(name: &str, number: u16) -> NodeConfig {
         cluster_domain: "cluster.local".to_owned(),
         max_pods: 110,
         watches_pressure: false,
+        takes_plugins: false,
         version: "v1.36.2".to_owned(),
         server: None,
         os: Os::hollow(facts()),

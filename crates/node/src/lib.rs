@@ -9,6 +9,7 @@
 mod agent;
 mod archives;
 mod config;
+mod csi;
 pub mod hollow;
 mod images;
 mod log_rotation;
@@ -17,6 +18,7 @@ mod metrics;
 mod node;
 mod node_status;
 pub mod os;
+mod plugins;
 mod pod;
 mod pressure;
 mod probe;

@@ -10,8 +10,10 @@ use skiff_api::resources::ResourceList;
 use skiff_client::{Client, Informer, Involved, Recorder, involved};
 use skiff_cri::Runtime;
 use skiff_meta::WorldRef;
+use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
+use crate::csi::Drivers;
 use crate::images::Images;
 use crate::make::dns::Resolvers;
 use crate::make::resources;
@@ -57,6 +59,10 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) statics: Arc<Statics>,
     pub(crate) registry: Registry,
+    /// Storage drivers and their volumes.
+    pub(crate) drivers: Drivers,
+    /// The node's status has changed and shall be written.
+    pub(crate) heartbeat: Notify,
 }
 
 impl Node {

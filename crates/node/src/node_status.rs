@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use serde_json::{Value, json};
 use skiff_api::resources::ResourceList;
+use skiff_api::volumes::CONTROLLED;
 use skiff_client::{ClientError, Patch};
 use skiff_cri::RuntimeError;
 use skiff_cri::v1::Image;
@@ -103,7 +104,8 @@ const STORAGE: &str = "skiff.io/local-path-directory";
 
 /// What the node says of itself beside its labels.
 fn annotations(config: &NodeConfig) -> BTreeMap<String, String> {
-    [(STORAGE.to_owned(), config.storage_directory.display().to_string())].into()
+    let storage = config.storage_directory.display().to_string();
+    [(STORAGE.to_owned(), storage), (CONTROLLED.to_owned(), "true".to_owned())].into()
 }
 
 /// How the runtime is.
@@ -168,6 +170,7 @@ pub(crate) fn status(
     port: u16,
     health: &RuntimeHealth,
     pressures: &[Scarce],
+    in_use: Vec<String>,
     previous: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
@@ -183,6 +186,7 @@ pub(crate) fn status(
         conditions: Some(conditions(health, pressures, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         images: Some(health.images.clone()),
+        volumes_in_use: Some(in_use),
         node_info: Some(NodeSystemInfo {
             architecture: facts.architecture.clone(),
             boot_id: facts.boot_id.clone(),
@@ -279,7 +283,10 @@ impl Heartbeat {
             loop {
                 self.write(&health).await;
                 let pause = if health.faults.is_empty() { LOOK.1 } else { LOOK.0 };
-                self.node.world.sleep(pause).await;
+                tokio::select! {
+                    () = self.node.world.sleep(pause) => {}
+                    () = self.node.heartbeat.notified() => continue,
+                }
                 health = crate::node_status::health(&self.node, Some(&health)).await;
             }
         };
@@ -302,7 +309,8 @@ impl Heartbeat {
     async fn try_register(&mut self, health: &RuntimeHealth) -> Result<(), ClientError> {
         let Node { config, facts, client, world, .. } = &*self.node;
         let api = client.all::<ApiNode>();
-        let status = status(config, facts, self.port, health, &[], None, world.now());
+        let in_use = self.node.drivers.in_use();
+        let status = status(config, facts, self.port, health, &[], in_use, None, world.now());
         let wanted = ApiNode {
             metadata: ObjectMeta {
                 name: Some(config.name.clone()),
@@ -334,7 +342,8 @@ impl Heartbeat {
     async fn write(&mut self, health: &RuntimeHealth) {
         let Node { config, facts, client, world, .. } = &*self.node;
         let pressures = self.node.pressure.current(world.elapsed());
-        let status = status(config, facts, self.port, health, &pressures, self.written.as_ref(), world.now());
+        let (in_use, written) = (self.node.drivers.in_use(), self.written.as_ref());
+        let status = status(config, facts, self.port, health, &pressures, in_use, written, world.now());
         let fresh = world.elapsed() - self.written_at < REPEAT;
         if fresh && self.written.as_ref().is_some_and(|written| says_the_same(written, &status)) {
             return;
@@ -438,6 +447,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             max_pods: 110,
             watches_pressure: false,
+            takes_plugins: false,
             version: "v1.36.2".into(),
             server: None,
             os: crate::os::Os::hollow(facts()),
@@ -474,11 +484,13 @@ mod tests {
             (condition.status.clone(), condition.message.clone().unwrap_or_default(), since)
         };
         let faulty = RuntimeHealth { faults: vec!["no network".into()], ..RuntimeHealth::default() };
-        let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], None, now(1));
+        let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], Vec::new(), None, now(1));
         assert_eq!(ready(&first), ("False".into(), "no network".into(), 1));
-        let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Some(&first), now(5));
+        let second =
+            status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Vec::new(), Some(&first), now(5));
         assert_eq!(ready(&second).0, "True");
-        let third = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Some(&second), now(9));
+        let third =
+            status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Vec::new(), Some(&second), now(9));
         assert_eq!(ready(&third).2, 5);
         assert!(says_the_same(&second, &third) && !says_the_same(&first, &second));
     }

@@ -186,6 +186,9 @@ pub(crate) struct Node {
     /// Where CNI plugins are (--network none)
     #[arg(long, default_value = "/opt/cni/bin")]
     pub(crate) cni_bin_dir: PathBuf,
+    /// Where pods' volumes and the sockets of plugins are; drivers expect /var/lib/kubelet [default: DATA-DIR/agent]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root_dir: Option<PathBuf>,
     /// An existing CRI runtime, unix:///path; without it: a private containerd
     #[arg(long)]
     pub(crate) container_runtime_endpoint: Option<String>,

@@ -201,7 +201,7 @@ fn net_config(flags: &flags::Node, who: &Identity) -> Result<NetConfig, StartErr
 }
 
 fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, StartError> {
-    let directory = who.data.join("agent");
+    let directory = flags.root_dir.clone().unwrap_or_else(|| who.data.join("agent"));
     let failed = |e| StartError::Io("the machine cannot be read".to_owned(), e);
     std::fs::create_dir_all(&directory).map_err(failed)?;
     Ok(NodeConfig {
@@ -218,6 +218,7 @@ fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, Start
         cluster_domain: who.cluster.cluster_domain.clone(),
         max_pods: 110,
         watches_pressure: true,
+        takes_plugins: true,
         version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
         server: Some(skiff_node::ServerConfig {
             bind: SocketAddr::new(flags.bind_address, flags.kubelet_port),

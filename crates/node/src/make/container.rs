@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use skiff_cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerResources,
+    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerResources,
     LinuxContainerSecurityContext, Mount,
 };
 
@@ -17,6 +17,7 @@ pub(crate) struct Parts {
     pub(crate) image_ref: String,
     pub(crate) environment: Environment,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) devices: Vec<Device>,
     pub(crate) resources: LinuxContainerResources,
     pub(crate) security: LinuxContainerSecurityContext,
 }
@@ -51,7 +52,7 @@ pub(crate) fn config(pod: &Pod, container: &Container, parts: Parts) -> Containe
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs,
         mounts: parts.mounts,
-        devices: Vec::new(),
+        devices: parts.devices,
         labels: [
             label(key::POD_NAME, facts::name(pod)),
             label(key::POD_NAMESPACE, facts::namespace(pod)),

@@ -176,9 +176,7 @@ impl Manager {
         let directories = [self.node.config.directory.join("pods"), self.node.memory_root()];
         for directory in &directories {
             for uid in os.files.list(directory).unwrap_or_default().iter().filter(|uid| unknown(uid)) {
-                if let Err(error) = crate::volumes::remove(&self.node, uid) {
-                    tracing::warn!(uid, "left-over files were not removed: {error}");
-                }
+                self.remove_files(uid.clone());
             }
         }
         for cgroup in os.cgroups.pods().unwrap_or_default() {
@@ -187,6 +185,23 @@ impl Manager {
                 self.clear(cgroup);
             }
         }
+    }
+
+    /// Removes the files of a pod that nobody has any more, its volumes of drivers first; tries until drivers agree.
+    fn remove_files(&self, uid: String) {
+        let node = self.node.clone();
+        let task = async move {
+            let mut pause = CLEAR.0;
+            while let Err(error) = crate::csi::release(&node, &uid).await {
+                tracing::warn!(uid, "left-over volumes were not given back: {error}");
+                pause = (pause * 2).min(CLEAR.1);
+                node.world.sleep(pause).await;
+            }
+            if let Err(error) = crate::volumes::remove(&node, &uid) {
+                tracing::warn!(uid, "left-over files were not removed: {error}");
+            }
+        };
+        drop(self.node.world.spawn("left-over files", Box::pin(task)));
     }
 
     /// Ends what still runs in the cgroup of a pod that nobody has any more, and removes it; tries a few times.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use skiff_client::ClientError;
 use skiff_cri::RuntimeError;
-use skiff_cri::v1::{Mount, MountPropagation, PodSandboxConfig};
+use skiff_cri::v1::{Device, Mount, MountPropagation, PodSandboxConfig};
 
 use super::facts::{self, Role};
 use super::plan::{Actions, Start};
@@ -243,6 +243,7 @@ impl Worker {
         )
         .map_err(Refusal::Config)?;
         let mounts = self.mounts(pod, state, start, container, &environment).map_err(Refusal::Config)?;
+        let devices = self.block_devices(container).map_err(Refusal::Config)?;
         let target = if role == Role::Ephemeral { debug_target(pod, state, container) } else { None };
         let security = security::container(pod, container, &image.user, target.as_deref()).map_err(Refusal::Config)?;
         let parts = container::Parts {
@@ -250,6 +251,7 @@ impl Worker {
             image_ref: image.reference,
             environment,
             mounts,
+            devices,
             resources: resources::container(pod, container, node.facts.memory),
             security,
         };
@@ -343,6 +345,20 @@ impl Worker {
         let logs = sandbox::log_directory(&self.node.config.log_directory, pod).join(&container.name);
         files.make_directory(&logs, 0o755).map_err(failed("log directory"))?;
         Ok(mounts)
+    }
+
+    /// Volumes that the container sees as devices.
+    fn block_devices(&self, container: &Container) -> Result<Vec<Device>, ConfigError> {
+        let device = |wanted: &VolumeDevice| {
+            let volume = self.volumes.as_ref().and_then(|volumes| volumes.get(&wanted.name));
+            let volume = volume.ok_or_else(|| ConfigError::NoVolume(wanted.name.clone()))?;
+            Ok(Device {
+                container_path: wanted.device_path.clone(),
+                host_path: volume.path.display().to_string(),
+                permissions: if volume.read_only { "r" } else { "mrw" }.to_owned(),
+            })
+        };
+        container.volume_devices.iter().flatten().map(device).collect()
     }
 
     /// The hook that runs beside a container's start; if it fails, the container is stopped.

@@ -14,6 +14,7 @@ use super::plan::{Kill, KillCause};
 use super::state::{ContainerRecord, Life, RuntimeState};
 use super::status::Ending;
 use super::worker::{POD, Worker};
+use crate::csi;
 use crate::make::{resources, sandbox};
 use crate::os::Cgroups;
 use crate::probe::Target;
@@ -165,6 +166,12 @@ impl Worker {
             if let Err(error) = self.node.runtime.unmount_image(&path).await {
                 tracing::warn!(pod = facts::described(pod), "image volume {name:?} was not given back: {error}");
             }
+        }
+        let mut pause = RETRY.0;
+        while let Err(error) = csi::release(&self.node, &self.uid).await {
+            tracing::warn!(pod = facts::described(pod), "volumes were not given back: {error}");
+            self.node.world.sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
         }
         let cgroup = resources::pod_cgroup(pod);
         self.insist(pod, || {

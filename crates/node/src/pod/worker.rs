@@ -376,7 +376,11 @@ impl Worker {
                 true
             }
             Err(error) => {
-                self.node.warn(pod, "FailedMount", error.to_string());
+                if error.is_waiting() {
+                    tracing::debug!(pod = facts::described(pod), "{error}");
+                } else {
+                    self.node.warn(pod, "FailedMount", error.to_string());
+                }
                 self.failed(POD);
                 false
             }

@@ -8,8 +8,10 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
 use skiff_api::affinity::{self, NodeView};
+use skiff_api::volumes;
 
 use super::VolumeError;
+use crate::csi::Source;
 use crate::node::Node;
 use crate::pod::facts;
 
@@ -18,7 +20,14 @@ const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The name of our own provisioner.
 const PROVISIONER: &str = "skiff.io/local-path";
 
-/// What is behind a claim.
+/// What a volume is, where it is neither the pod's own directory nor made of the API's objects.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Found {
+    Disk(Disk),
+    Driven(Box<Source>),
+}
+
+/// What is behind a claim on this node itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Disk {
     pub(super) path: PathBuf,
@@ -33,7 +42,10 @@ pub(super) struct Disk {
 pub(super) type Disks = BTreeMap<String, Disk>;
 
 /// Looks up what a volume of the pod claims; `None` when it claims nothing.
-pub(super) async fn find(node: &Node, pod: &Pod, volume: &Volume) -> Result<Option<Disk>, VolumeError> {
+pub(super) async fn find(node: &Node, pod: &Pod, volume: &Volume) -> Result<Option<Found>, VolumeError> {
+    if let Some(csi) = &volume.csi {
+        return Ok(Some(Found::Driven(Box::new(Source::inline(pod, &volume.name, csi)))));
+    }
     let Some(wanted) = Wanted::of(pod, volume) else { return Ok(None) };
     let refused = |why: String| VolumeError::Claim { volume: volume.name.clone(), why };
     let claims = node.client.namespaced::<PersistentVolumeClaim>(facts::namespace(pod));
@@ -49,8 +61,8 @@ pub(super) async fn find(node: &Node, pod: &Pod, volume: &Volume) -> Result<Opti
     let found = found.map_err(|error| refused(format!("persistentvolume {name:?}: {error}")))?;
     let labels = node.labels();
     let view = NodeView { name: &node.config.name, labels: &labels };
-    let disk = disk(&claim, &found, view, &node.config.storage_directory).map_err(refused)?;
-    Ok(Some(Disk { read_only: wanted.read_only, ..disk }))
+    let found = behind(&claim, &found, view, &node.config.storage_directory, wanted.read_only);
+    found.map(Some).map_err(refused)
 }
 
 /// The claim that a volume names, or that is made for it.
@@ -68,8 +80,7 @@ impl Wanted {
             return Some(Self { claim: source.claim_name.clone(), read_only, own: false });
         }
         volume.ephemeral.as_ref()?;
-        let claim = format!("{}-{}", facts::name(pod), volume.name);
-        Some(Self { claim, read_only: false, own: true })
+        Some(Self { claim: volumes::claim(pod, volume)?, read_only: false, own: true })
     }
 }
 
@@ -90,37 +101,42 @@ fn bound_to<'a>(wanted: &Wanted, pod: &Pod, claim: &'a PersistentVolumeClaim) ->
 }
 
 /// What is behind a volume, if this node has it.
-fn disk(
+fn behind(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
     node: NodeView<'_>,
     storage: &Path,
-) -> Result<Disk, String> {
+    read_only: bool,
+) -> Result<Found, String> {
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let none = PersistentVolumeSpec::default();
     let spec = volume.spec.as_ref().unwrap_or(&none);
     if spec.claim_ref.as_ref().and_then(|owner| owner.uid.as_ref()) != claim.metadata.uid.as_ref() {
         return Err(format!("volume {name} is bound to another claim"));
     }
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(format!("volume {name} is a block device, which this node cannot give to containers"));
-    }
     let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
     if required.is_some_and(|selector| !affinity::selects(selector, node)) {
         return Err(format!("volume {name}: no matching NodeSelectorTerms"));
     }
+    if let Some(source) = Source::claimed(volume, read_only) {
+        return Ok(Found::Driven(Box::new(source)));
+    }
     if let Some(host) = &spec.host_path {
         let host_type = Some(host.type_.clone().unwrap_or_default());
-        return Ok(Disk { path: host.path.clone().into(), host_type, provisioned: false, read_only: false });
+        return Ok(Found::Disk(Disk { path: host.path.clone().into(), host_type, provisioned: false, read_only }));
     }
     let Some(local) = &spec.local else {
         return Err(format!("volume {name} is of a kind that this node cannot provide"));
     };
     let path = PathBuf::from(&local.path);
+    if spec.volume_mode.as_deref() == Some("Block") {
+        let host_type = Some("BlockDevice".to_owned());
+        return Ok(Found::Disk(Disk { path, host_type, provisioned: false, read_only }));
+    }
     let by = volume.metadata.annotations.as_ref().and_then(|all| all.get(PROVISIONED_BY));
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let provisioned = by.is_some_and(|by| by == PROVISIONER) && plain && path.parent() == Some(storage);
-    Ok(Disk { path, host_type: None, provisioned, read_only: false })
+    Ok(Found::Disk(Disk { path, host_type: None, provisioned, read_only }))
 }
 
 #[cfg(test)]
@@ -167,7 +183,10 @@ mod tests {
             }
             let metadata = json!({"name": "v", "annotations": {PROVISIONED_BY: by}});
             let volume = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a volume");
-            disk(&claim("Bound"), &volume, node, Path::new("/s"))
+            match behind(&claim("Bound"), &volume, node, Path::new("/s"), false)? {
+                Found::Disk(disk) => Ok(disk),
+                Found::Driven(source) => Err(format!("driven by {}", source.driver)),
+            }
         };
         let zone = |zone: &str| {
             let terms = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]);
@@ -179,7 +198,10 @@ mod tests {
         let outside = json!({"local": {"path": "/s/../etc"}});
         assert!(!made(PROVISIONER, outside).expect("a disk").provisioned, "only below the storage directory");
         assert!(made(PROVISIONER, zone("b")).is_err());
-        assert!(made("", json!({"local": {"path": "/x"}, "volumeMode": "Block"})).is_err());
+        let device = made("", json!({"local": {"path": "/x"}, "volumeMode": "Block"})).expect("a device");
+        assert_eq!(device.host_type.as_deref(), Some("BlockDevice"));
+        let driven = made("", json!({"csi": {"driver": "d", "volumeHandle": "h"}})).expect_err("a driver's");
+        assert_eq!(driven, "driven by d");
         assert!(made("", json!({"local": {"path": "/x"}, "claimRef": {"uid": "other"}})).is_err());
         assert!(made("", json!({"nfs": {"server": "s", "path": "/"}})).is_err());
         let host = made("", json!({"hostPath": {"path": "/x", "type": "Directory"}})).expect("a disk");

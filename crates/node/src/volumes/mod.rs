@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use skiff_api::resources::ResourceList;
 
+use crate::csi::{self, CsiError};
 use crate::make::fields::Addresses;
 use crate::make::{ConfigError, Referenced};
 use crate::node::Node;
 use crate::os::{Content, Files, Mounts};
 use crate::pod::facts;
-use claims::{Disk, Disks};
+use claims::{Disk, Disks, Found};
 pub(crate) use tokens::Tokens;
 
 /// Why a volume cannot be set up.
@@ -35,8 +36,17 @@ pub(crate) enum VolumeError {
     Token { volume: String, source: skiff_client::ClientError },
     #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
     Claim { volume: String, why: String },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    Driver { volume: String, source: CsiError },
     #[error("MountVolume.SetUp failed for volume {volume:?} : this node cannot provide volumes of this kind")]
     Unsupported { volume: String },
+}
+
+impl VolumeError {
+    /// Whether the pod waits for others, who will tell of it.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Driver { source: CsiError::NotAttached(_), .. })
+    }
 }
 
 /// A volume that is ready.
@@ -79,12 +89,40 @@ pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tok
     let (mut volumes, mut disks) = (Volumes::new(), Disks::new());
     for volume in facts::spec(sources.pod).volumes.iter().flatten() {
         tokens.fetch(node, sources.pod, volume).await?;
-        if let Some(disk) = claims::find(node, sources.pod, volume).await? {
-            disks.insert(volume.name.clone(), disk);
+        match claims::find(node, sources.pod, volume).await? {
+            Some(Found::Disk(disk)) => drop(disks.insert(volume.name.clone(), disk)),
+            Some(Found::Driven(source)) => {
+                volumes.insert(volume.name.clone(), driven(node, sources.pod, volume, &source, tokens).await?);
+                continue;
+            }
+            None => {}
         }
         volumes.insert(volume.name.clone(), prepare_one(&places, sources, volume, tokens, &disks)?);
     }
     Ok(volumes)
+}
+
+/// Has a driver make a volume ready.
+async fn driven(
+    node: &Node,
+    pod: &Pod,
+    volume: &Volume,
+    source: &csi::Source,
+    tokens: &mut Tokens,
+) -> Result<Prepared, VolumeError> {
+    let (group, root_only) = ownership(pod);
+    let wish = csi::Wish { pod, name: &volume.name, source, group, root_only };
+    let mounted = csi::mount(node, &wish, tokens).await;
+    let path = mounted.map_err(|source| VolumeError::Driver { volume: volume.name.clone(), source })?;
+    Ok(Prepared { path, read_only: source.read_only })
+}
+
+/// The group that is to have a pod's volumes, and whether only those whose root is not the group's already.
+fn ownership(pod: &Pod) -> (Option<u32>, bool) {
+    let context = facts::spec(pod).security_context.as_ref();
+    let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    (group, policy == Some("OnRootMismatch"))
 }
 
 fn prepare_one(
@@ -95,11 +133,8 @@ fn prepare_one(
     disks: &Disks,
 ) -> Result<Prepared, VolumeError> {
     let io = |source| VolumeError::Io { volume: volume.name.clone(), source };
-    let context = facts::spec(sources.pod).security_context.as_ref();
-    let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    let (group, root_only) = ownership(sources.pod);
     if let Some(disk) = disks.get(&volume.name) {
-        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
-        let root_only = policy == Some("OnRootMismatch");
         return open_disk(places.files, disk, group, root_only).map_err(io);
     }
     if let Some(host) = &volume.host_path {

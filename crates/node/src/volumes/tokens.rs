@@ -6,6 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection, Volume};
+use k8s_openapi::api::storage::v1::TokenRequest as TokenRequestOfDriver;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
 
 use super::VolumeError;
 use crate::node::Node;
@@ -15,15 +18,20 @@ use crate::pod::facts;
 const LIFETIME: i64 = 3600;
 /// However long it lives, a token is renewed after a day.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 3600);
+/// How long a driver that wants to show its volumes again and again waits in between.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The tokens of one pod.
 #[derive(Default)]
 pub(crate) struct Tokens {
     known: BTreeMap<(String, i64), Token>,
+    /// When drivers that ask for that show their volumes again.
+    again: Option<Timestamp>,
 }
 
 struct Token {
     text: String,
+    expires: Timestamp,
     renew_at: Timestamp,
 }
 
@@ -39,7 +47,47 @@ impl Tokens {
 
     /// When the first of them has to be renewed.
     pub(crate) fn renew_at(&self) -> Option<Timestamp> {
-        self.known.values().map(|token| token.renew_at).min()
+        self.known.values().map(|token| token.renew_at).chain(self.again).min()
+    }
+
+    /// Volumes of drivers that want to show them again and again are looked at again after a while.
+    pub(crate) fn look_again(&mut self, node: &Node) {
+        self.again = node.world.now().checked_add(AGAIN).ok();
+    }
+
+    /// The tokens that a driver asks for, in the form in which drivers are told of them. They are kept and renewed where
+    /// the driver is told `again`.
+    pub(crate) async fn for_driver(
+        &mut self,
+        node: &Node,
+        pod: &Pod,
+        requests: &[TokenRequestOfDriver],
+        again: bool,
+    ) -> Result<String, skiff_client::ClientError> {
+        let mut told = serde_json::Map::new();
+        for wanted in requests {
+            let projection = ServiceAccountTokenProjection {
+                audience: Some(wanted.audience.clone()),
+                expiration_seconds: wanted.expiration_seconds,
+                ..ServiceAccountTokenProjection::default()
+            };
+            let (now, key) = (node.world.now(), key(&projection));
+            let known = self.known.get(&key).filter(|known| known.renew_at > now);
+            let (text, expires) = match known {
+                Some(known) => (known.text.clone(), known.expires),
+                None => {
+                    let fresh = request(node, pod, &projection, now).await?;
+                    let told = (fresh.text.clone(), fresh.expires);
+                    if again {
+                        self.known.insert(key, fresh);
+                    }
+                    told
+                }
+            };
+            let token = json!({"token": text, "expirationTimestamp": Time(expires)});
+            told.insert(wanted.audience.clone(), token);
+        }
+        Ok(serde_json::Value::Object(told).to_string())
     }
 
     /// Fetches the tokens that a volume wants and that are not here, or not for much longer.
@@ -88,7 +136,7 @@ async fn request(
     let answer: TokenRequest = api.create_subresource(account, "token", &body).await?;
     let status = answer.status.unwrap_or_default();
     let expires = status.expiration_timestamp.map_or(now, |time| time.0);
-    Ok(Token { text: status.token.unwrap_or_default(), renew_at: renewal(now, expires) })
+    Ok(Token { text: status.token.unwrap_or_default(), expires, renew_at: renewal(now, expires) })
 }
 
 /// After four fifths of its life, and after a day at the latest.

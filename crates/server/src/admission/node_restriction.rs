@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::Value;
 use skiff_meta::{GroupResource, GroupVersionResource, Status};
 
@@ -146,6 +147,11 @@ impl NodeRestriction {
         if volumes.iter().any(|volume| projects_audience(volume, audience)) {
             return Ok(());
         }
+        for volume in volumes {
+            if driver_wants(request, volume, &pod, audience).await? {
+                return Ok(());
+            }
+        }
         self.may_request(request, audience).await
     }
 
@@ -170,6 +176,37 @@ impl NodeRestriction {
             request.user.name
         ))
     }
+}
+
+/// Whether the driver of a volume asks for tokens for this audience.
+async fn driver_wants(
+    request: &AdmissionRequest<'_>,
+    volume: &Volume,
+    pod: &Pod,
+    audience: &str,
+) -> Result<bool, Status> {
+    let named = match (&volume.csi, skiff_api::volumes::claim(pod, volume)) {
+        (Some(inline), _) => Some(inline.driver.clone()),
+        (None, Some(claim)) => claimed_driver(request, &claim).await?,
+        (None, None) => None,
+    };
+    let Some(named) = named else { return Ok(false) };
+    let drivers = GroupResource::new("storage.k8s.io", "csidrivers");
+    let Some(driver) = find(request.view, &drivers, "", &named).await? else { return Ok(false) };
+    let driver = driver.typed::<CSIDriver>().map_err(Status::internal)?;
+    Ok(driver.spec.token_requests.iter().flatten().any(|wanted| wanted.audience == audience))
+}
+
+/// The driver behind a claim of the pod's namespace.
+async fn claimed_driver(request: &AdmissionRequest<'_>, claim: &str) -> Result<Option<String>, Status> {
+    let claims = GroupResource::new("", "persistentvolumeclaims");
+    let Some(claim) = find(request.view, &claims, request.namespace, claim).await? else { return Ok(None) };
+    let claim = claim.typed::<PersistentVolumeClaim>().map_err(Status::internal)?;
+    let Some(name) = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()) else { return Ok(None) };
+    let volumes = GroupResource::new("", "persistentvolumes");
+    let Some(volume) = find(request.view, &volumes, "", &name).await? else { return Ok(None) };
+    let volume = volume.typed::<PersistentVolume>().map_err(Status::internal)?;
+    Ok(volume.spec.as_ref().and_then(|spec| Some(spec.csi.as_ref()?.driver.clone())))
 }
 
 fn projects_audience(volume: &Volume, audience: &str) -> bool {

@@ -5,6 +5,7 @@
 mod clients;
 mod network;
 mod node;
+mod plugins;
 mod refusals;
 mod rollout;
 mod support;
@@ -21,6 +22,7 @@ fn main() {
             ("logs_and_exec_reach_a_container", node::logs_and_exec),
             ("volumes_and_environment_arrive", node::volumes_and_environment),
             ("claims_keep_what_is_written", node::claims),
+            ("volumes_of_a_driver_come_and_go", plugins::drivers_volumes),
             ("a_file_becomes_a_pod", node::static_pods),
             ("a_killed_process_is_restarted", node::killed_process_is_restarted),
             ("init_containers_and_jobs_run_to_their_end", node::init_and_job),

@@ -24,8 +24,18 @@ pub(crate) struct NodeGraph {
     pods: HashMap<Key, Bound>,
     /// Kind, namespace, name: how many pods of which node refer to it.
     users: HashMap<(Kind, String, String), HashMap<String, usize>>,
-    /// Persistent volumes: namespace and name of the claim they belong to.
-    volumes: HashMap<String, Key>,
+    volumes: HashMap<String, Volume>,
+    /// The volumes that take a secret to be mounted, by the secret's namespace and name.
+    secrets: HashMap<Key, Vec<String>>,
+}
+
+/// What a persistent volume refers to.
+#[derive(Debug)]
+struct Volume {
+    /// Namespace and name of the claim it belongs to.
+    claim: Key,
+    /// Those of the secrets that a node needs to mount it.
+    secrets: Vec<Key>,
 }
 
 impl NodeGraph {
@@ -33,11 +43,18 @@ impl NodeGraph {
     pub(crate) fn needs(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
         let key = (kind, namespace.to_owned(), name.to_owned());
         self.users.get(&key).is_some_and(|nodes| nodes.contains_key(node))
+            || kind == Kind::Secret && self.mounts_with(node, (key.1, key.2))
+    }
+
+    /// Whether a pod on `node` claims a volume that is mounted with the secret.
+    fn mounts_with(&self, node: &str, secret: Key) -> bool {
+        self.secrets.get(&secret).is_some_and(|volumes| volumes.iter().any(|volume| self.needs_volume(node, volume)))
     }
 
     /// Whether a pod on `node` claims the volume.
     pub(crate) fn needs_volume(&self, node: &str, name: &str) -> bool {
-        self.volumes.get(name).is_some_and(|(namespace, claim)| self.needs(node, Kind::Claim, namespace, claim))
+        let claim = self.volumes.get(name).map(|volume| &volume.claim);
+        claim.is_some_and(|(namespace, claim)| self.needs(node, Kind::Claim, namespace, claim))
     }
 
     /// Whether the pod is bound to `node`.
@@ -85,15 +102,36 @@ impl NodeGraph {
 
     fn put_volume(&mut self, object: &Object) {
         let name = object.meta().name.clone();
-        let claim = object
-            .typed::<k8s_openapi::api::core::v1::PersistentVolume>()
-            .ok()
-            .and_then(|volume| volume.spec.as_ref()?.claim_ref.clone())
-            .and_then(|claim| Some((claim.namespace?, claim.name?)));
-        match claim {
-            Some(claim) => self.volumes.insert(name, claim),
-            None => self.volumes.remove(&name),
-        };
+        self.remove_volume(&name);
+        let Ok(volume) = object.typed::<k8s_openapi::api::core::v1::PersistentVolume>() else { return };
+        let Some(spec) = &volume.spec else { return };
+        let claim = spec.claim_ref.as_ref().and_then(|claim| Some((claim.namespace.clone()?, claim.name.clone()?)));
+        let Some(claim) = claim else { return };
+        let driver = spec.csi.iter();
+        let references = driver.flat_map(|csi| {
+            [&csi.node_stage_secret_ref, &csi.node_publish_secret_ref, &csi.node_expand_secret_ref]
+                .into_iter()
+                .flatten()
+        });
+        let secrets: Vec<Key> =
+            references.filter_map(|secret| Some((secret.namespace.clone()?, secret.name.clone()?))).collect();
+        for secret in &secrets {
+            self.secrets.entry(secret.clone()).or_default().push(name.clone());
+        }
+        self.volumes.insert(name, Volume { claim, secrets });
+    }
+
+    fn remove_volume(&mut self, name: &str) {
+        let Some(volume) = self.volumes.remove(name) else { return };
+        for secret in volume.secrets {
+            let left = self.secrets.get_mut(&secret).is_some_and(|volumes| {
+                volumes.retain(|other| other != name);
+                !volumes.is_empty()
+            });
+            if !left {
+                self.secrets.remove(&secret);
+            }
+        }
     }
 }
 
@@ -118,7 +156,7 @@ impl Derived for NodeGraph {
         let meta = object.meta();
         match resource {
             0 => self.remove_pod(&(meta.namespace.clone(), meta.name.clone())),
-            _ => drop(self.volumes.remove(&meta.name)),
+            _ => self.remove_volume(&meta.name),
         }
     }
 
@@ -128,7 +166,10 @@ impl Derived for NodeGraph {
                 self.pods.clear();
                 self.users.clear();
             }
-            _ => self.volumes.clear(),
+            _ => {
+                self.volumes.clear();
+                self.secrets.clear();
+            }
         }
     }
 }

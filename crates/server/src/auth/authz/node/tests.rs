@@ -53,7 +53,9 @@ fn a_node_reads_only_what_its_pods_need() {
         "persistentvolumes",
         json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
-            "spec": {"claimRef": {"namespace": "a", "name": "disk"}},
+            "spec": {"claimRef": {"namespace": "a", "name": "disk"},
+                "csi": {"driver": "d", "volumeHandle": "h", "nodeStageSecretRef": {"namespace": "a", "name": "key"},
+                    "controllerPublishSecretRef": {"namespace": "a", "name": "not-for-nodes"}}},
         }),
     );
     let authorizer = NodeAuthorizer::new(view.clone());
@@ -74,6 +76,9 @@ fn a_node_reads_only_what_its_pods_need() {
     }
     let volume = Attributes { namespace: "", ..get("persistentvolumes", "pv") };
     assert_eq!(ask(&authorizer, &volume), None);
+    assert_eq!(ask(&authorizer, &get("secrets", "key")), None, "the volume is mounted with it");
+    assert!(ask(&authorizer, &Attributes { user: &n3, ..get("secrets", "key") }).is_some());
+    assert_eq!(ask(&authorizer, &get("secrets", "not-for-nodes")), unrelated);
     let listing = Attributes { verb: "list", ..get("secrets", "") };
     assert_eq!(ask(&authorizer, &listing).as_deref(), Some("No Object name found"));
     let token = Attributes { verb: "create", subresource: "token", ..get("serviceaccounts", "robot") };
