@@ -30,8 +30,10 @@ use crate::pressure::Scarce;
 /// How long a Lease lasts, and how often it is renewed.
 const LEASE_SECONDS: i32 = 40;
 const RENEWAL: Duration = Duration::from_secs(10);
-/// How often the runtime is asked how it is: often until it is ready for the first time, seldom from then on.
-const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// How often the runtime is asked how it is: at once again where it is not ready, then less and less often.
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How often it is asked while all is well.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// An unchanged status is written again after this long.
 const REPEAT: Duration = Duration::from_secs(300);
 /// Memory below which pods would be evicted is not for pods.
@@ -280,9 +282,12 @@ impl Heartbeat {
         self.register(&health).await;
         let lease = crate::node_status::renew_lease(self.node.clone(), self.uid.clone().unwrap_or_default());
         let statuses = async {
+            let mut wait = LOOK.0;
             loop {
                 self.write(&health).await;
-                let pause = if health.faults.is_empty() { LOOK.1 } else { LOOK.0 };
+                let well = health.faults.is_empty();
+                let pause = if well { LOOK_AGAIN } else { wait };
+                wait = if well { LOOK.0 } else { (wait * 11 / 10).min(LOOK.1) };
                 tokio::select! {
                     () = self.node.world.sleep(pause) => {}
                     () = self.node.heartbeat.notified() => continue,
