@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use crate::archives;
 use crate::config::{NodeConfig, NodeError};
 use crate::csi::Drivers;
+use crate::devices::{self, Devices};
+use crate::dra::Claims;
 use crate::images::Images;
 use crate::log_rotation;
 use crate::metrics::Metrics;
@@ -54,7 +56,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     prepare(&config)?;
     let listener = config.server.as_ref().map(server::Listener::bind).transpose()?;
-    let runtime_name = runtime.version().await?.runtime_name;
+    let version = runtime.version().await?;
     let client = client.with_manager("kubelet");
     let informers = Informers::new(client.clone(), world.clone());
     let facts = config.os.machine.facts();
@@ -78,10 +80,13 @@ pub async fn run(
         statics,
         images: Images::default(),
         registry: Registry::default(),
+        claims: Claims::found(&*config.os.files, &config.directory),
+        devices: Devices::found(&*config.os.files, &config.directory.join(devices::plugins::DIRECTORY)),
         drivers: Drivers::found(&*config.os.files, &config.directory.join("pods")),
         heartbeat: Notify::new(),
         facts,
-        runtime_name,
+        runtime_name: version.runtime_name,
+        runtime_version: version.runtime_version,
         runtime,
         world: world.clone(),
         client,
@@ -107,6 +112,7 @@ pub async fn run(
         tasks.push(spawn("pressure", Box::pin(pressure::run(node.clone(), manager.clone()))));
     }
     if node.config.takes_plugins {
+        tasks.push(spawn("device plugins", Box::pin(devices::plugins::run(node.clone()))));
         tasks.push(spawn("plugins", Box::pin(plugins::run(node.clone(), manager.clone()))));
     }
     if let Some(listener) = listener {

@@ -10,6 +10,8 @@ mod agent;
 mod archives;
 mod config;
 mod csi;
+mod devices;
+mod dra;
 pub mod hollow;
 mod images;
 mod log_rotation;

@@ -10,10 +10,13 @@ use skiff_api::resources::ResourceList;
 use skiff_client::{Client, Informer, Involved, Recorder, involved};
 use skiff_cri::Runtime;
 use skiff_meta::WorldRef;
+use skiff_meta::quantity::{Format, Quantity};
 use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
 use crate::csi::Drivers;
+use crate::devices::Devices;
+use crate::dra::Claims;
 use crate::images::Images;
 use crate::make::dns::Resolvers;
 use crate::make::resources;
@@ -39,6 +42,7 @@ pub(crate) struct Node {
     pub(crate) runtime: Arc<dyn Runtime>,
     /// Such as `containerd`, the scheme of container ids.
     pub(crate) runtime_name: String,
+    pub(crate) runtime_version: String,
     pub(crate) world: WorldRef,
     pub(crate) recorder: Recorder,
     pub(crate) facts: MachineFacts,
@@ -59,6 +63,10 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) statics: Arc<Statics>,
     pub(crate) registry: Registry,
+    /// Drivers of dynamic resources and what they have made ready.
+    pub(crate) claims: Claims,
+    /// Device plugins and their devices.
+    pub(crate) devices: Devices,
     /// Storage drivers and their volumes.
     pub(crate) drivers: Drivers,
     /// The node's status has changed and shall be written.
@@ -136,6 +144,7 @@ impl Node {
     /// Nothing of this pod runs any more.
     pub(crate) fn leaves(&self, uid: &str) {
         self.admitted.forget(uid).iter().for_each(|uid| self.registry.wake(uid));
+        self.devices.forget(&*self.config.os.files, uid);
         self.weigh();
     }
 
@@ -153,11 +162,14 @@ impl Node {
     pub(crate) fn admit(&self, pod: &Arc<Pod>) -> Result<(), Ending> {
         let (own, labels) = (self.own.store().get("", &self.config.name), self.labels());
         let own_taints = own.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_deref());
+        let mut allocatable = self.allocatable.clone();
+        let counted = |count: usize| Quantity::new(i64::try_from(count).unwrap_or(i64::MAX), Format::DecimalSi);
+        allocatable.extend(self.devices.allocatable().into_iter().map(|(name, count)| (name, counted(count))));
         let place = Place {
             name: &self.config.name,
             labels: &labels,
             taints: own_taints.unwrap_or_default(),
-            allocatable: &self.allocatable,
+            allocatable: &allocatable,
             apparmor: self.facts.apparmor,
             pressures: &self.pressure.current(self.world.elapsed()),
         };

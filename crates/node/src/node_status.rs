@@ -23,6 +23,7 @@ use skiff_cri::RuntimeError;
 use skiff_cri::v1::Image;
 
 use crate::config::NodeConfig;
+use crate::devices;
 use crate::node::Node;
 use crate::os::MachineFacts;
 use crate::pressure::Scarce;
@@ -165,6 +166,21 @@ fn largest(mut images: Vec<Image>) -> Vec<ContainerImage> {
     told.collect()
 }
 
+/// What plugins have and what is used of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// Attached volumes.
+    in_use: Vec<String>,
+    /// Resources, how many devices there are, and how many of them are well.
+    devices: Vec<(String, usize, usize)>,
+}
+
+impl Kept {
+    fn by(node: &Node) -> Self {
+        Self { in_use: node.drivers.in_use(), devices: devices::of(node) }
+    }
+}
+
 /// The node's status now. Times of conditions that have not changed are those of `previous`.
 pub(crate) fn status(
     config: &NodeConfig,
@@ -172,7 +188,7 @@ pub(crate) fn status(
     port: u16,
     health: &RuntimeHealth,
     pressures: &[Scarce],
-    in_use: Vec<String>,
+    kept: &Kept,
     previous: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
@@ -180,15 +196,20 @@ pub(crate) fn status(
         |address: &std::net::IpAddr| NodeAddress { type_: "InternalIP".into(), address: address.to_string() };
     let mut addresses: Vec<NodeAddress> = config.addresses.iter().map(internal).collect();
     addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.name.clone() });
+    let with = |mut list: BTreeMap<String, Quantity>, of: fn(&(String, usize, usize)) -> (String, usize)| {
+        let devices = kept.devices.iter().map(of);
+        list.extend(devices.map(|(name, count)| (name, Quantity(count.to_string()))));
+        list
+    };
     let endpoint = (port > 0).then(|| DaemonEndpoint { port: i32::from(port) });
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(capacity(facts, config.max_pods)),
-        allocatable: Some(allocatable(facts, config.max_pods)),
+        capacity: Some(with(capacity(facts, config.max_pods), |(name, all, _)| (name.clone(), *all))),
+        allocatable: Some(with(allocatable(facts, config.max_pods), |(name, _, well)| (name.clone(), *well))),
         conditions: Some(conditions(health, pressures, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         images: Some(health.images.clone()),
-        volumes_in_use: Some(in_use),
+        volumes_in_use: Some(kept.in_use.clone()),
         node_info: Some(NodeSystemInfo {
             architecture: facts.architecture.clone(),
             boot_id: facts.boot_id.clone(),
@@ -314,8 +335,7 @@ impl Heartbeat {
     async fn try_register(&mut self, health: &RuntimeHealth) -> Result<(), ClientError> {
         let Node { config, facts, client, world, .. } = &*self.node;
         let api = client.all::<ApiNode>();
-        let in_use = self.node.drivers.in_use();
-        let status = status(config, facts, self.port, health, &[], in_use, None, world.now());
+        let status = status(config, facts, self.port, health, &[], &Kept::by(&self.node), None, world.now());
         let wanted = ApiNode {
             metadata: ObjectMeta {
                 name: Some(config.name.clone()),
@@ -347,8 +367,8 @@ impl Heartbeat {
     async fn write(&mut self, health: &RuntimeHealth) {
         let Node { config, facts, client, world, .. } = &*self.node;
         let pressures = self.node.pressure.current(world.elapsed());
-        let (in_use, written) = (self.node.drivers.in_use(), self.written.as_ref());
-        let status = status(config, facts, self.port, health, &pressures, in_use, written, world.now());
+        let (kept, written) = (Kept::by(&self.node), self.written.as_ref());
+        let status = status(config, facts, self.port, health, &pressures, &kept, written, world.now());
         let fresh = world.elapsed() - self.written_at < REPEAT;
         if fresh && self.written.as_ref().is_some_and(|written| says_the_same(written, &status)) {
             return;
@@ -489,13 +509,14 @@ mod tests {
             (condition.status.clone(), condition.message.clone().unwrap_or_default(), since)
         };
         let faulty = RuntimeHealth { faults: vec!["no network".into()], ..RuntimeHealth::default() };
-        let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], Vec::new(), None, now(1));
+        let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], &Kept::default(), None, now(1));
         assert_eq!(ready(&first), ("False".into(), "no network".into(), 1));
-        let second =
-            status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Vec::new(), Some(&first), now(5));
+        let kept = Kept { in_use: Vec::new(), devices: vec![("a.com/x".to_owned(), 3, 2)] };
+        let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], &kept, Some(&first), now(5));
         assert_eq!(ready(&second).0, "True");
-        let third =
-            status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], Vec::new(), Some(&second), now(9));
+        let count = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().map(|list| list["a.com/x"].0.clone());
+        assert_eq!((count(&second.capacity), count(&second.allocatable)), (Some("3".into()), Some("2".into())));
+        let third = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], &kept, Some(&second), now(9));
         assert_eq!(ready(&third).2, 5);
         assert!(says_the_same(&second, &third) && !says_the_same(&first, &second));
     }

@@ -14,6 +14,7 @@ use skiff_plugins::registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use skiff_plugins::{connect, limited};
 
 use crate::csi::{self, Driver};
+use crate::devices;
 use crate::node::Node;
 use crate::os::Watched;
 use crate::pod::manager::Manager;
@@ -33,6 +34,8 @@ enum Refusal {
     Version(Vec<String>),
     #[error("{0}")]
     Csi(#[from] csi::CsiError),
+    #[error("{}", .0.message())]
+    Device(#[from] skiff_plugins::Status),
 }
 
 /// Which file a socket is, so that another one under its name is noticed.
@@ -52,6 +55,7 @@ pub(crate) async fn run(node: Arc<Node>, manager: Arc<Manager>) {
         let gone = known.iter().filter(|(path, (identity, _))| now.get(*path) != Some(identity));
         for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             known.remove(&path);
+            node.claims.lost(&path);
             if let Some(name) = node.drivers.lost(&path) {
                 tracing::info!(name, "a storage driver has gone");
                 tell_drivers(&node, Some(&name)).await;
@@ -133,6 +137,19 @@ async fn take(node: &Arc<Node>, info: &PluginInfo, socket: &Path) -> Result<(), 
             node.drivers.add(Driver::meet(&info.name, endpoint, socket).await?);
             csi::publish_csi_node(node, None).await.map_err(csi::CsiError::from)?;
             Ok(())
+        }
+        "DRAPlugin" => {
+            if !info.supported_versions.iter().any(|version| version == "v1.DRAPlugin") {
+                return Err(Refusal::Version(info.supported_versions.clone()));
+            }
+            node.claims.add(&info.name, endpoint, socket);
+            Ok(())
+        }
+        "DevicePlugin" => {
+            if !info.supported_versions.iter().any(|version| version == "v1beta1") {
+                return Err(Refusal::Version(info.supported_versions.clone()));
+            }
+            Ok(devices::plugins::take_in(node, &info.name, endpoint).await?)
         }
         other => Err(Refusal::Kind(other.to_owned())),
     }

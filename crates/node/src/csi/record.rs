@@ -44,7 +44,7 @@ impl Record {
     /// When the system refuses.
     pub(super) fn save(&self, files: &dyn Files, directory: &Path) -> io::Result<()> {
         files.make_directory(directory, 0o750)?;
-        files.write(&directory.join(FILE), &serde_json::to_vec(self)?, 0o600)
+        files.replace(&directory.join(FILE), &serde_json::to_vec(self)?, 0o600)
     }
 
     /// Driver and handle, which name a volume on this node.

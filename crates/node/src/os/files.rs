@@ -31,6 +31,11 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// When the system refuses.
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
+    /// Puts another file in the place of this one: who reads it sees the old or the new content, whenever the machine stops.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
     /// Makes a directory show exactly these files (by path below it), all of them at once, as upstream's volumes do:
     /// they lie in a directory of their own, and one symbolic link is switched over.
     ///
@@ -110,6 +115,10 @@ impl Files for RealFiles {
         if path.exists() {
             return fs::write(path, bytes);
         }
+        self.replace(path, bytes, mode)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut next = path.as_os_str().to_owned();
         next.push(".new");
         fs::write(&next, bytes)?;
@@ -313,6 +322,9 @@ impl Files for NoFiles {
         Ok(())
     }
     fn write(&self, _: &Path, _: &[u8], _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn replace(&self, _: &Path, _: &[u8], _: u32) -> io::Result<()> {
         Ok(())
     }
     fn publish(&self, _: &Path, _: &BTreeMap<String, Content>, _: Option<u32>) -> io::Result<()> {

@@ -119,7 +119,7 @@ impl Record {
     /// When the system refuses.
     pub(crate) fn save(&self, files: &dyn Files, directory: &Path) -> io::Result<()> {
         files.make_directory(directory, 0o750)?;
-        files.write(&directory.join("granted.json"), &serde_json::to_vec(self)?, 0o600)
+        files.replace(&directory.join("granted.json"), &serde_json::to_vec(self)?, 0o600)
     }
 }
 

@@ -1,6 +1,6 @@
 //! All pods of this node: a worker for each UID, from when the API or the runtime first names it until nothing is left.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,12 +173,11 @@ impl Manager {
     fn sweep(&self, state: &State) {
         let os = &self.node.config.os;
         let unknown = |uid: &str| !state.workers.contains_key(uid);
+        self.node.devices.keep_only(&*os.files, |uid| state.workers.contains_key(uid));
         let directories = [self.node.config.directory.join("pods"), self.node.memory_root()];
-        for directory in &directories {
-            for uid in os.files.list(directory).unwrap_or_default().iter().filter(|uid| unknown(uid)) {
-                self.remove_files(uid.clone());
-            }
-        }
+        let left = directories.iter().flat_map(|directory| os.files.list(directory).unwrap_or_default());
+        let left: BTreeSet<String> = left.chain(self.node.claims.users()).filter(|uid| unknown(uid)).collect();
+        left.into_iter().for_each(|uid| self.remove_files(uid));
         for cgroup in os.cgroups.pods().unwrap_or_default() {
             let uid = cgroup.rsplit('/').next().and_then(|name| name.strip_prefix("pod")).unwrap_or_default();
             if unknown(uid) {
@@ -187,13 +186,18 @@ impl Manager {
         }
     }
 
-    /// Removes the files of a pod that nobody has any more, its volumes of drivers first; tries until drivers agree.
+    /// Removes the files of a pod that nobody has any more; its volumes of drivers and its claims first, until drivers agree.
     fn remove_files(&self, uid: String) {
         let node = self.node.clone();
         let task = async move {
             let mut pause = CLEAR.0;
             while let Err(error) = crate::csi::release(&node, &uid).await {
                 tracing::warn!(uid, "left-over volumes were not given back: {error}");
+                pause = (pause * 2).min(CLEAR.1);
+                node.world.sleep(pause).await;
+            }
+            while let Err(error) = node.claims.release(&node, &uid).await {
+                tracing::warn!(uid, "left-over claims were not given back: {error}");
                 pause = (pause * 2).min(CLEAR.1);
                 node.world.sleep(pause).await;
             }

@@ -13,6 +13,7 @@ use super::plan::{Actions, Start};
 use super::state::RuntimeState;
 use super::status::Trouble;
 use super::worker::{POD, Worker};
+use crate::devices::Needs;
 use crate::images;
 use crate::make::environment::{self, Environment};
 use crate::make::{ConfigError, Referenced, container, expand, hosts, resources, sandbox, security};
@@ -122,6 +123,12 @@ impl Worker {
         if !have_volumes || self.is_to_end() {
             return false;
         }
+        if let Err(error) = node.claims.prepare(&node, pod).await {
+            let message = format!("Failed to prepare dynamic resources: {error}");
+            node.warn(pod, "FailedPrepareDynamicResources", message);
+            self.failed(POD);
+            return false;
+        }
         let state = match self.look(&[]).await {
             Ok(state) => state,
             Err(error) => {
@@ -191,6 +198,11 @@ impl Worker {
                 return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
             }
         };
+        if let Err(error) = node.devices.before_start(pod, &container).await {
+            node.recorder.warning(&about, "Failed", format!("Error: {error}"));
+            self.failed(&start.name);
+            return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
+        }
         let made = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone());
         let id = node.metrics.time(&node.world, "create_container", made).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
@@ -252,6 +264,7 @@ impl Worker {
             environment,
             mounts,
             devices,
+            needs: self.needs(pod, container)?,
             resources: resources::container(pod, container, node.facts.memory),
             security,
         };
@@ -347,6 +360,16 @@ impl Worker {
         Ok(mounts)
     }
 
+    /// What the container needs to use the devices it was given, if the runtime can be told.
+    fn needs(&self, pod: &Pod, container: &Container) -> Result<Needs, Refusal> {
+        let mut needs = self.node.devices.of_container(&self.uid, &container.name);
+        needs.names.extend(self.node.claims.of_container(pod, container));
+        if !needs.names.is_empty() && !knows_device_names(&self.node.runtime_name, &self.node.runtime_version) {
+            return Err(Refusal::Config(ConfigError::NoDeviceNames));
+        }
+        Ok(needs)
+    }
+
     /// Volumes that the container sees as devices.
     fn block_devices(&self, container: &Container) -> Result<Vec<Device>, ConfigError> {
         let device = |wanted: &VolumeDevice| {
@@ -423,6 +446,14 @@ async fn handler(node: &Node, pod: &Pod) -> Result<String, ClientError> {
     }
 }
 
+/// Whether a runtime looks up devices in the Container Device Interface. containerd does since 1.7, and before would pass
+/// over them in silence.
+fn knows_device_names(runtime: &str, version: &str) -> bool {
+    let mut parts = version.trim_start_matches('v').split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    runtime != "containerd" || version >= (1, 7)
+}
+
 fn propagation(given: Option<&str>) -> MountPropagation {
     match given {
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
@@ -436,4 +467,21 @@ fn debug_target(pod: &Pod, state: &RuntimeState, container: &Container) -> Optio
     let mut ephemeral = facts::spec(pod).ephemeral_containers.iter().flatten();
     let target = ephemeral.find(|e| e.name == container.name)?.target_container_name.as_deref()?;
     state.current(target).map(|record| record.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_knows_devices_by_name() {
+        for (runtime, version, knows) in [
+            ("containerd", "1.6.20~ds1", false),
+            ("containerd", "v1.7.2", true),
+            ("containerd", "2.0.0", true),
+            ("cri-o", "1.20", true),
+        ] {
+            assert_eq!(knows_device_names(runtime, version), knows, "{runtime} {version}");
+        }
+    }
 }

@@ -173,6 +173,12 @@ impl Worker {
             self.node.world.sleep(pause).await;
             pause = (pause * 2).min(RETRY.1);
         }
+        pause = RETRY.0;
+        while let Err(error) = self.node.claims.release(&self.node, &self.uid).await {
+            tracing::warn!(pod = facts::described(pod), "claims were not given back: {error}");
+            self.node.world.sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
         let cgroup = resources::pod_cgroup(pod);
         self.insist(pod, || {
             volumes::remove(&self.node, &self.uid)?;

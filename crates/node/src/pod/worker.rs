@@ -138,7 +138,13 @@ impl Worker {
         if gone || facts_end(&pod) || facts::has_begun(&pod) {
             return Ok(());
         }
-        let admitted = self.node.admit(&pod);
+        let given = self.node.devices.allocate(&*self.node.config.os.files, &pod).await;
+        let admitted = given.map_err(|error| Ending {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message: format!("Pod was rejected: Allocate failed due to {error}, which is unexpected"),
+            refused: true,
+        });
+        let admitted = admitted.and_then(|()| self.node.admit(&pod));
         match &admitted {
             Ok(()) => {
                 self.record.granted = Granted::of(&pod);

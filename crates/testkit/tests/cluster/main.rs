@@ -23,6 +23,8 @@ fn main() {
             ("volumes_and_environment_arrive", node::volumes_and_environment),
             ("claims_keep_what_is_written", node::claims),
             ("volumes_of_a_driver_come_and_go", plugins::drivers_volumes),
+            ("devices_of_a_plugin_are_given_and_kept", plugins::devices),
+            ("claims_of_devices_are_made_ready", plugins::claims_of_devices),
             ("a_file_becomes_a_pod", node::static_pods),
             ("a_killed_process_is_restarted", node::killed_process_is_restarted),
             ("init_containers_and_jobs_run_to_their_end", node::init_and_job),

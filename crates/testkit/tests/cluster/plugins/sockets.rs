@@ -36,6 +36,11 @@ impl Home {
         Ok(())
     }
 
+    /// Waits for something that plugins do.
+    pub(crate) fn run<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
     /// Makes a plugin known to the agent whose directory this is.
     pub(crate) fn register(&mut self, agent: &Path, kind: &str, name: &str, endpoint: &Path) -> Result<(), String> {
         let versions = if kind == "DRAPlugin" { "v1.DRAPlugin" } else { "1.0.0" };
