@@ -20,7 +20,7 @@ pub(crate) enum Soak {
     Model,
     /// Concurrent histories, 1,000 of them, for linearizability
     Linear,
-    /// A Deployment's life under 5,000 seeds
+    /// A Deployment's life, and the healing of every owner, under 5,000 seeds each
     Simulation,
     /// Pods come and go while containerd is killed 100 times and the server with its agent 50 times; as root
     Node,

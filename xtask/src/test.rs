@@ -35,6 +35,7 @@ const WIRE: &[&str] = &[
     "wire_cel",
     "wire_kube",
     "wire_noise",
+    "wire_services",
     "wire_versions",
     "server",
     "servers",

@@ -27,6 +27,11 @@ const CASES: &[Case<Run>] = &[
     ("a_job_is_decided_by_its_policies", job_policies),
     ("an_eviction_waits_for_its_budget", eviction),
     ("endpoints_kept_by_hand_are_mirrored", mirrored),
+    ("a_range_of_addresses_stays_while_a_service_needs_it", range_stays),
+    ("an_address_that_somebody_removed_comes_back", address_comes_back),
+    ("secrets_hold_tokens_of_their_accounts", account_tokens),
+    ("cluster_info_is_signed_with_bootstrap_tokens", signed_info),
+    ("nodes_are_told_how_long_to_keep_what_they_read", node_ttl),
 ];
 
 /// How long anything may take on a busy machine; nothing is judged by its speed here.
@@ -417,4 +422,132 @@ fn mirrored(run: &mut Run) -> Result<(), String> {
     run.see("a changed mirror", slices(), &path, |seen| seen.values().any(|s| leads(s, "10.1.2.4")))?;
     run.delete(&format!("{path}/endpoints/s"))?;
     run.see("no mirror", slices(), &path, Seen::is_empty).map(drop)
+}
+
+const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
+
+fn range_stays(run: &mut Run) -> Result<(), String> {
+    let path = run.home()?;
+    let name = format!("apps-{}", std::process::id());
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+        "spec": {"cidrs": ["198.51.100.16/29"]}});
+    accepted(&run.post(RANGES, &range)?)?;
+    let gvr = || resource("networking.k8s.io", "v1", "servicecidrs");
+    let says = |status: &'static str, reason: &'static str| {
+        let name = name.clone();
+        move |seen: &Seen| {
+            let (range, ready) = (at(seen, &name), &at(seen, &name)["status"]["conditions"][0]);
+            range["metadata"]["finalizers"] == json!([FINALIZER])
+                && (&ready["type"], &ready["status"], &ready["reason"])
+                    == (&json!("Ready"), &json!(status), &json!(reason))
+        }
+    };
+    run.see("a range that is ready", gvr(), "", says("True", ""))?;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"clusterIP": "198.51.100.18", "ports": [{"port": 80}]}});
+    run.until(|| run.post(&format!("{path}/services"), &service), |answer| answer.code == 201)?;
+    run.delete(&format!("{RANGES}/{name}"))?;
+    run.see("a range that is needed", gvr(), "", says("False", "Terminating"))?;
+    run.delete(&format!("{path}/services/s"))?;
+    run.see("no such range", gvr(), "", |seen| !seen.contains_key(&name)).map(drop)
+}
+
+fn address_comes_back(run: &mut Run) -> Result<(), String> {
+    let path = run.home()?;
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = run.post(&format!("{path}/services"), &service)?;
+    accepted(&made)?;
+    let address = made.tree()["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let objects = "/apis/networking.k8s.io/v1/ipaddresses";
+    let object = run.json(Method::GET, &format!("{objects}/{address}"), &Value::Null)?;
+    let uid = object.tree()["metadata"]["uid"].clone();
+    run.delete(&format!("{objects}/{address}"))?;
+    // Upstream looks at Services that change, and at all of them every three minutes.
+    accepted(&run.merge(&format!("{path}/services/s"), &json!({"metadata": {"labels": {"a": "b"}}}))?)?;
+    let gvr = || resource("networking.k8s.io", "v1", "ipaddresses");
+    let back = |seen: &Seen| {
+        let (object, parent) = (at(seen, &address), &at(seen, &address)["spec"]["parentRef"]);
+        !object.is_null() && object["metadata"]["uid"] != uid && parent["name"] == "s"
+    };
+    run.see("the address again", gvr(), "", back)?;
+    let told = |seen: &Seen| seen.values().any(|event| event["reason"] == "ClusterIPNotAllocated");
+    run.see("an event", resource("events.k8s.io", "v1", "events"), &path, told)?;
+    run.delete(&format!("{path}/services/s"))?;
+    run.see("no such address", gvr(), "", |seen| !seen.contains_key(&address)).map(drop)
+}
+
+fn account_tokens(run: &mut Run) -> Result<(), String> {
+    let path = run.home()?;
+    let secrets = format!("{path}/secrets");
+    let gvr = || resource("", "v1", "secrets");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    let made = run.post(&format!("{path}/serviceaccounts"), &account)?;
+    accepted(&made)?;
+    let uid = made.tree()["metadata"]["uid"].clone();
+    let secret = |name: &str, account: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}}})
+    };
+    accepted(&run.post(&secrets, &secret("token", "robot"))?)?;
+    accepted(&run.post(&secrets, &secret("lost", "nobody"))?)?;
+    let filled = |seen: &Seen| !at(seen, "token")["data"]["token"].is_null() && !seen.contains_key("lost");
+    let seen = run.see("a token, and none of nobody", gvr(), &path, filled)?;
+    let token = at(&seen, "token");
+    let has = |field: &str| !token["data"][field].as_str().unwrap_or_default().is_empty();
+    if token["metadata"]["annotations"]["kubernetes.io/service-account.uid"] != uid
+        || !has("namespace")
+        || !has("ca.crt")
+    {
+        return Err(format!("{token}"));
+    }
+    let text =
+        base64::Engine::decode(&base64::prelude::BASE64_STANDARD, token["data"]["token"].as_str().unwrap_or_default());
+    let text = String::from_utf8(text.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": text}});
+    let asked = || run.post("/apis/authentication.k8s.io/v1/tokenreviews", &review);
+    let known = asked()?;
+    let user = format!("system:serviceaccount:{}:robot", path.rsplit('/').next().unwrap_or_default());
+    let status = &known.tree()["status"];
+    expect(
+        status["authenticated"] == true && status["user"]["username"] == user && status["user"]["uid"] == uid,
+        &known,
+    )?;
+    let used = |seen: &Seen| !at(seen, "token")["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].is_null();
+    run.see("the day of its use", gvr(), &path, used)?;
+    run.delete(&format!("{path}/serviceaccounts/robot"))?;
+    run.see("no token without its account", gvr(), &path, |seen| !seen.contains_key("token"))?;
+    run.until(asked, |answer| answer.tree()["status"]["authenticated"] != true).map(drop)
+}
+
+fn signed_info(run: &mut Run) -> Result<(), String> {
+    let (maps, secrets) = ("/api/v1/namespaces/kube-public/configmaps", "/api/v1/namespaces/kube-system/secrets");
+    let info = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-info"},
+        "data": {"kubeconfig": "apiVersion: v1"}});
+    let made = run.post(maps, &info)?;
+    expect(made.code == 201 || made.code == 409, &made)?;
+    let id = format!("{:06x}", std::process::id() % 0x100_0000);
+    let token = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": format!("bootstrap-token-{id}")}, "stringData": {"token-id": id,
+            "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true"}});
+    accepted(&run.post(secrets, &token)?)?;
+    let (gvr, key) = (|| resource("", "v1", "configmaps"), format!("jws-kubeconfig-{id}"));
+    let signature = |seen: &Seen| at(seen, "cluster-info")["data"][&key].as_str().unwrap_or_default().to_owned();
+    let signed = run.see("a signature", gvr(), "kube-public", |seen| !signature(seen).is_empty());
+    run.delete(&format!("{secrets}/bootstrap-token-{id}"))?;
+    let parts = signature(&signed?);
+    let detached = parts.split('.').collect::<Vec<_>>();
+    if detached.len() != 3 || !detached[1].is_empty() || detached[2].len() != 43 {
+        return Err(parts);
+    }
+    run.see("no signature", gvr(), "kube-public", |seen| signature(seen).is_empty()).map(drop)
+}
+
+fn node_ttl(run: &mut Run) -> Result<(), String> {
+    let name = format!("apps-{}", std::process::id());
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    run.make("/api/v1/nodes", &node)?;
+    let told = |seen: &Seen| at(seen, &name)["metadata"]["annotations"]["node.alpha.kubernetes.io/ttl"] == "0";
+    run.see("a time to live", resource("", "v1", "nodes"), "", told).map(drop)
 }

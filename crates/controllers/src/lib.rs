@@ -4,6 +4,7 @@
 //! I/O; `mod.rs` wires informers to a queue, and plans to writes through the API. Controllers share the caches
 //! ([`skiff_client::Informers`]) but not their identity: each writes as the service account upstream gives it.
 
+mod account_tokens;
 mod attach_detach;
 mod autoscaler;
 mod bootstrap_tokens;
@@ -22,6 +23,7 @@ mod job;
 mod local_path;
 mod namespace;
 mod node_certificates;
+mod node_ttl;
 mod nodes;
 mod pod_gc;
 mod quota;
@@ -31,6 +33,7 @@ mod roles;
 #[cfg(test)]
 mod rollout_tests;
 mod rootca;
+mod service_cidr;
 mod service_lb;
 mod serviceaccount;
 mod shared;
@@ -38,12 +41,16 @@ mod statefulset;
 #[cfg(test)]
 mod testing;
 mod ttl;
+mod volume_expand;
 mod volume_protection;
 mod volumes;
 
 use std::fmt;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
 use skiff_client::{Client, Index, Informers, Kind};
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
@@ -57,14 +64,33 @@ pub const SHARED_INFORMERS: &str = "shared-informers";
 pub struct Options {
     /// PEM of the authority that signs the API server's certificate; `None`: nothing is published.
     pub root_ca: Option<String>,
-    /// Where nodes' ranges of pod addresses come from, such as `10.42.0.0/16`; empty: nobody gets one.
-    pub cluster_cidr: String,
+    /// Where nodes' ranges of pod addresses come from: one range, or one of each family; empty: nobody gets one.
+    pub cluster_cidrs: Vec<PodRange>,
+    /// Where Services' addresses come from, which no node gets.
+    pub service_cidrs: Vec<IpNet>,
     /// The authority that signs approved certificate requests; `None`: nobody does.
     pub authority: Option<SigningAuthority>,
+    /// Who signs the tokens that Secrets hold; `None`: nobody, and such Secrets stay as they are.
+    pub token_signer: Option<Arc<dyn TokenSigner>>,
     /// Whether Services of type LoadBalancer get the nodes' addresses.
     pub balance: bool,
     /// The node that the control plane runs on, which a role label tells; empty: none. Nodes may not say so themselves.
     pub control_plane_node: String,
+}
+
+/// A range of pod addresses, and how it is divided among nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodRange {
+    /// The whole of it, such as `10.42.0.0/16`.
+    pub range: IpNet,
+    /// How long the prefix of a node's part is, such as 24.
+    pub node_prefix: u8,
+}
+
+/// Signs tokens of service accounts.
+pub trait TokenSigner: fmt::Debug + Send + Sync {
+    /// A token that says `claims`; `None` where it cannot be signed now.
+    fn sign(&self, claims: &Value) -> Option<String>;
 }
 
 /// An authority with its key.
@@ -109,6 +135,9 @@ type Start = fn(&Context, Client) -> Vec<Task>;
 /// Each controller with the service account (in `kube-system`) it acts as.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("attachdetach-controller", attach_detach::start),
+    // Upstream, too, writes tokens as the controller manager itself.
+    (SHARED_INFORMERS, account_tokens::start),
+    ("bootstrap-signer", bootstrap_tokens::signer::start),
     ("certificate-controller", certificates::start),
     ("certificate-controller", node_certificates::start),
     ("clusterrole-aggregation-controller", roles::start),
@@ -121,9 +150,11 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslice-controller", endpointslice::start),
     ("endpointslicemirroring-controller", endpointslice_mirroring::start),
     ("ephemeral-volume-controller", ephemeral::start),
+    ("expand-controller", volume_expand::start),
     ("generic-garbage-collector", gc::start),
     ("horizontal-pod-autoscaler", autoscaler::start),
     ("job-controller", job::start),
+    ("legacy-service-account-token-cleaner", account_tokens::cleaner::start),
     ("local-path-provisioner", local_path::start),
     ("namespace-controller", namespace::start),
     ("node-controller", nodes::start),
@@ -138,10 +169,12 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("resourcequota-controller", quota::start),
     ("root-ca-cert-publisher", rootca::start),
     ("service-account-controller", serviceaccount::start),
+    ("service-cidrs-controller", service_cidr::start),
     ("service-controller", service_lb::start),
     ("statefulset-controller", statefulset::start),
     ("token-cleaner", bootstrap_tokens::start),
     ("ttl-after-finished-controller", ttl::start),
+    ("ttl-controller", node_ttl::start),
 ];
 
 /// Starts all controllers. `make_client` makes a client that acts as the service account of that name in `kube-system`

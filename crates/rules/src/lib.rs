@@ -26,7 +26,7 @@ use serde_json::Value;
 use skiff_meta::field::FieldErrors;
 
 pub use custom::CustomRules;
-pub use kinds::rules_for;
+pub use kinds::{rules_for, service_addresses};
 
 /// Which part of an object a request writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -133,6 +133,8 @@ impl Api {
             .into_iter()
             .chain(publishing)
             .chain(crate::flow::keeper::start(&api))
+            .chain(crate::tokens::start(&api))
+            .chain(crate::write::services::repair::start(&api))
             .chain(crate::proxy::aggregate::keeper::start(&api));
         api.tasks.lock().extend(started.map(AbortOnDrop));
         Ok(api)

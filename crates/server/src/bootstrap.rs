@@ -3,6 +3,8 @@
 //! Everything goes through the same pipeline as any request, by a member of `system:masters`, all at once, so that a
 //! store with group commit needs a few syncs and not a hundred.
 
+mod ranges;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,9 +30,10 @@ pub(crate) async fn run(api: &Arc<Api>) -> Result<(), ServerError> {
     create_all(api, namespaces()).await?;
     let mut rest = priority_classes();
     rest.extend(api_services(&api.catalog.registry()));
-    rest.push(service_cidr(api));
     rest.extend(api.chain.defaults.iter().cloned());
     create_all(api, rest).await?;
+    ranges::declare(api).await?;
+    crate::tokens::declare(api).await?;
     publish(api).await
 }
 
@@ -87,6 +90,11 @@ pub(crate) async fn send(api: &Arc<Api>, method: Method, uri: &str, body: &Value
 /// Server-side apply by the server itself.
 pub(crate) async fn apply(api: &Arc<Api>, uri: &str, body: &Value) -> Result<Value, Status> {
     send_as(api, Method::PATCH, uri, body, "application/apply-patch+yaml").await
+}
+
+/// A merge patch by the server itself.
+pub(crate) async fn merge(api: &Arc<Api>, uri: &str, body: &Value) -> Result<Value, Status> {
+    send_as(api, Method::PATCH, uri, body, "application/merge-patch+json").await
 }
 
 async fn send_as(
@@ -199,17 +207,10 @@ fn api_services(registry: &Registry) -> Vec<Value> {
         .collect()
 }
 
-fn service_cidr(api: &Api) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": [api.config.service_cidr.to_string()]},
-    })
-}
-
 /// The Service through which pods reach the servers.
 async fn publish(api: &Arc<Api>) -> Result<(), ServerError> {
     let port = api.address().port();
-    let first = first_address(api.config.service_cidr);
+    let first = api.config.kubernetes_address();
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
@@ -250,8 +251,4 @@ fn says_the_same(found: &Value, wanted: &Value) -> bool {
     let members = wanted.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
     members.into_iter().all(|(name, value)| found.get(name) == Some(value))
         && tree::at(found, &["metadata", "labels"]) == tree::at(wanted, &["metadata", "labels"])
-}
-
-fn first_address(net: ipnet::IpNet) -> String {
-    net.hosts().next().unwrap_or(net.network()).to_string()
 }

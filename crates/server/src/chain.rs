@@ -11,11 +11,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use skiff_client::Body;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_store::{Compare, Revision, Write};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::proxy::aggregate::Aggregator;
 
@@ -426,6 +428,8 @@ pub struct Chain {
     pub admission: Vec<Arc<dyn Admission>>,
     /// `serviceaccounts/token`.
     pub tokens: Arc<dyn TokenIssuer>,
+    /// Uses of tokens from Secrets that are still to be noted; taken by whoever notes them.
+    pub(crate) legacy_uses: Arc<Mutex<Option<UnboundedReceiver<crate::auth::LegacyUse>>>>,
     /// Reviews.
     pub questions: Arc<dyn Questions>,
     /// Logs, exec, proxies.

@@ -24,8 +24,9 @@ pub struct ServerConfig {
     pub advertise: IpAddr,
     /// Further names and addresses of the server's certificate.
     pub tls_sans: Vec<String>,
-    /// Cluster addresses of Services come from here; the first is the `kubernetes` Service's.
-    pub service_cidr: IpNet,
+    /// Cluster addresses of Services come from here: one range, or one of each family, of which the first is where
+    /// Services have their address that do not say. Its first address is the `kubernetes` Service's.
+    pub service_cidrs: Vec<IpNet>,
     /// Node ports, first and last.
     pub node_ports: (u16, u16),
     /// `cluster.local`
@@ -59,7 +60,7 @@ impl Default for ServerConfig {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
             tls_sans: Vec::new(),
-            service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16)),
+            service_cidrs: vec![IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16))],
             node_ports: (30_000, 32_767),
             cluster_domain: "cluster.local".to_owned(),
             max_in_flight: (400, 200),
@@ -73,5 +74,15 @@ impl Default for ServerConfig {
             admin_token: None,
             explainer: None,
         }
+    }
+}
+
+impl ServerConfig {
+    /// The address of the `kubernetes` Service.
+    pub(crate) fn kubernetes_address(&self) -> Option<IpAddr> {
+        Some(match self.service_cidrs.first()?.network() {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network).wrapping_add(1)).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network).wrapping_add(1)).into()),
+        })
     }
 }

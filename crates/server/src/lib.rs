@@ -35,6 +35,7 @@ mod respond;
 mod select;
 mod servers;
 pub mod snapshot;
+mod tokens;
 mod tree;
 mod verbs;
 mod view;

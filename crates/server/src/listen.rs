@@ -112,7 +112,7 @@ impl Server {
 fn names(config: &ServerConfig) -> Vec<String> {
     let mut names = config.tls_sans.clone();
     names.push(config.advertise.to_string());
-    names.extend(config.service_cidr.hosts().next().map(|first| first.to_string()));
+    names.extend(config.kubernetes_address().map(|first| first.to_string()));
     if !config.bind.ip().is_unspecified() {
         names.push(config.bind.ip().to_string());
     }

@@ -249,11 +249,18 @@ pub(crate) struct Server {
     /// whoever connects
     #[arg(long, conflicts_with = "datastore_endpoint")]
     pub(crate) etcd_listen: Option<SocketAddr>,
-    /// Addresses of pods
-    #[arg(long, default_value = "10.42.0.0/16")]
+    /// Addresses of pods; with a second range of the other family, pods have both
+    #[arg(long, default_value = "10.42.0.0/16", value_name = "RANGE[,RANGE]")]
     pub(crate) cluster_cidr: String,
-    /// Addresses of Services
-    #[arg(long, default_value = "10.43.0.0/16")]
+    /// How long the prefix of a node's IPv4 addresses for pods is
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    pub(crate) node_cidr_mask_size_ipv4: u8,
+    /// How long the prefix of a node's IPv6 addresses for pods is
+    #[arg(long, default_value_t = 64, value_name = "BITS")]
+    pub(crate) node_cidr_mask_size_ipv6: u8,
+    /// Addresses of Services; with a second range of the other family, Services can have both. The first is of the
+    /// server's own family, and what Services get that do not say
+    #[arg(long, default_value = "10.43.0.0/16", value_name = "RANGE[,RANGE]")]
     pub(crate) service_cidr: String,
     /// Address of the cluster's DNS
     #[arg(long, default_value = "10.43.0.10")]

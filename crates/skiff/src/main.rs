@@ -15,6 +15,7 @@ mod leader;
 mod log;
 mod node;
 mod place;
+mod ranges;
 mod server;
 mod snapshot;
 mod token;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
-use ipnet::IpNet;
 use skiff_client::Client;
 use skiff_cri::containerd::{Containerd, ContainerdOptions};
 use skiff_cri::{GrpcRuntime, Runtime};
@@ -22,6 +21,7 @@ use crate::error::StartError;
 use crate::flags::{self, Network, Part};
 use crate::join::ClusterFacts;
 use crate::place::host_name;
+use crate::ranges;
 
 /// What serves on a node says who calls it.
 const API_SERVER: &str = "system:kube-apiserver-kubelet-client";
@@ -43,12 +43,6 @@ pub(crate) fn fit(flags: &flags::Node) -> Result<(), StartError> {
         skiff_net::nft::run_blocking("").map_err(|error| StartError::Node(error.to_string()))?;
     }
     Ok(())
-}
-
-/// A range of addresses, as a flag gives it.
-pub(crate) fn range(flag: &'static str, text: &str) -> Result<IpNet, StartError> {
-    let why = "is no range of addresses, such as 10.42.0.0/16".to_owned();
-    text.parse().map_err(|_| StartError::Flag { flag, value: text.to_owned(), why })
 }
 
 /// Who a node is, however it came to know.
@@ -188,8 +182,8 @@ fn net_config(flags: &flags::Node, who: &Identity) -> Result<NetConfig, StartErr
             Network::Bridge => NetworkMode::Bridge,
             Network::None => NetworkMode::None,
         },
-        cluster_cidrs: vec![range("cluster-cidr", &cluster.cluster_cidr)?],
-        service_cidrs: vec![range("service-cidr", &cluster.service_cidr)?],
+        cluster_cidrs: ranges::parse("cluster-cidr", &cluster.cluster_cidr)?,
+        service_cidrs: ranges::parse("service-cidr", &cluster.service_cidr)?,
         cluster_dns: cluster.cluster_dns,
         cluster_domain: cluster.cluster_domain.clone(),
         cni_bin_dir: if ours { who.data.join("cni/bin") } else { flags.cni_bin_dir.clone() },

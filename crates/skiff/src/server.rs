@@ -16,7 +16,7 @@ use skiff_meta::quantity::Quantity;
 use skiff_meta::world::Task;
 use skiff_node::os::code;
 use skiff_server::chain::{Explainer, User};
-use skiff_server::pki::{Pki, ServingNames, write_if_changed};
+use skiff_server::pki::{AccountKey, Pki, ServingNames, write_if_changed};
 use skiff_server::{Server, ServerConfig};
 use skiff_store::{EmbeddedStore, Engine, EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, Store, StoreError};
 
@@ -26,6 +26,7 @@ use crate::join::{self, ClusterFacts};
 use crate::leader::Turns;
 use crate::node::{self, Identity, Node, NodeClients};
 use crate::place::{DataDir, host_name, own_address};
+use crate::ranges;
 
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
@@ -33,7 +34,7 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
     if flags.node.runs(Part::Agent) {
         node::fit(&flags.node)?;
-        node::range("cluster-cidr", &flags.cluster_cidr)?;
+        ranges::parse("cluster-cidr", &flags.cluster_cidr)?;
     }
     let listener = Server::bind(config.bind)?;
     let place = Place::of(flags, config)?;
@@ -52,7 +53,7 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     let make = move |user: User| Client::new(api.backend(user));
     let mut turns = Turns::new(place.config.shared_store, &world);
     if flags.node.runs(Part::ControllerManager) {
-        let (make, options, world) = (make.clone(), controller_options(flags, &place, &pki), world.clone());
+        let (make, options, world) = (make.clone(), controller_options(flags, &place, &pki)?, world.clone());
         let client = make(User::new(CONTROLLER_MANAGER, AUTHENTICATED));
         turns.take("kube-controller-manager", client, move || controllers(&make, options.clone(), &world));
     }
@@ -151,10 +152,7 @@ impl Place {
 
 fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
     let wrong = |flag, value: &str, why: &str| StartError::Flag { flag, value: value.to_owned(), why: why.to_owned() };
-    let service_cidr = flags
-        .service_cidr
-        .parse()
-        .map_err(|_| wrong("service-cidr", &flags.service_cidr, "is no range of addresses, such as 10.43.0.0/16"))?;
+    let service_cidrs = ranges::services(&flags.service_cidr)?;
     let range = &flags.service_node_port_range;
     let node_ports = range
         .split_once('-')
@@ -168,11 +166,15 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         .first()
         .copied()
         .unwrap_or_else(|| if loopback { flags.node.bind_address } else { own_address() });
+    if service_cidrs.first().is_some_and(|range| range.addr().is_ipv4() != advertise.is_ipv4()) {
+        let why = format!("the first range is not of the family of {advertise}, where the API is; name it second");
+        return Err(wrong("service-cidr", &flags.service_cidr, &why));
+    }
     let mut config = ServerConfig {
         bind: SocketAddr::new(flags.node.bind_address, flags.secure_port),
         advertise,
         tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
-        service_cidr,
+        service_cidrs,
         node_ports,
         shared_store: !flags.datastore_endpoint.is_empty(),
         cluster_domain: flags.cluster_domain.clone(),
@@ -290,16 +292,38 @@ fn write_kubeconfigs(
     Ok(())
 }
 
-fn controller_options(flags: &flags::Server, place: &Place, pki: &Pki) -> skiff_controllers::Options {
-    skiff_controllers::Options {
+fn controller_options(
+    flags: &flags::Server,
+    place: &Place,
+    pki: &Pki,
+) -> Result<skiff_controllers::Options, StartError> {
+    let (v4, v6) = (flags.node_cidr_mask_size_ipv4, flags.node_cidr_mask_size_ipv6);
+    Ok(skiff_controllers::Options {
         root_ca: Some(pki.ca_pem().to_owned()),
         authority: Some(skiff_controllers::SigningAuthority {
             certificate: pki.ca_pem().to_owned(),
             key: pki.ca_key_pem(),
         }),
-        cluster_cidr: flags.cluster_cidr.clone(),
+        token_signer: Some(Arc::new(AccountSigner(pki.account_key()))),
+        cluster_cidrs: ranges::pods(&flags.cluster_cidr, v4, v6)?,
+        service_cidrs: place.config.service_cidrs.clone(),
         balance: flags.node.runs(Part::ServiceLb),
         control_plane_node: if flags.node.runs(Part::Agent) { place.node.clone() } else { String::new() },
+    })
+}
+
+/// Signs what Secrets of service accounts hold.
+struct AccountSigner(Arc<AccountKey>);
+
+impl std::fmt::Debug for AccountSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AccountSigner")
+    }
+}
+
+impl skiff_controllers::TokenSigner for AccountSigner {
+    fn sign(&self, claims: &serde_json::Value) -> Option<String> {
+        self.0.sign(claims).ok()
     }
 }
 

@@ -81,6 +81,8 @@ impl Process {
         ]
         .map(str::to_owned)
         .to_vec();
+        // What the setup says of the same is meant instead.
+        flags = flags.chunks(2).filter(|pair| !setup.flags.contains(&pair[0])).flatten().cloned().collect();
         flags.extend(setup.flags.clone());
         let log = data.path().join("server.log");
         let mut process = Self { child: None, data, flags, log };

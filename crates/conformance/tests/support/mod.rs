@@ -13,10 +13,14 @@ pub(crate) type Outcome = Result<(), String>;
 /// The kubeconfig of the API under test: that of `CONFORMANCE_KUBECONFIG`, or of a server that is started for it without
 /// the parts named in `disable`. `number` sets the servers of different suites apart.
 pub(crate) fn api(number: u8, disable: &str) -> Result<(PathBuf, Option<Process>), String> {
+    api_with(number, disable, &[])
+}
+
+fn api_with(number: u8, disable: &str, more: &[String]) -> Result<(PathBuf, Option<Process>), String> {
     if let Some(given) = std::env::var_os("CONFORMANCE_KUBECONFIG") {
         return Ok((given.into(), None));
     }
-    let flags = ["--ephemeral", "--disable", disable].map(str::to_owned).to_vec();
+    let flags = [&["--ephemeral", "--disable", disable].map(str::to_owned), more].concat();
     let process = Process::start(&Setup { number, flags, images: Vec::new() })?;
     Ok((process.kubeconfig(), Some(process)))
 }
@@ -32,7 +36,12 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn start(number: u8) -> Result<Self, String> {
-        let (kubeconfig, server) = api(number, "agent,scheduler,proxy,dns")?;
+        Self::start_with(number, &[])
+    }
+
+    /// With more flags for a server that is started for it.
+    pub(crate) fn start_with(number: u8, flags: &[String]) -> Result<Self, String> {
+        let (kubeconfig, server) = api_with(number, "agent,scheduler,proxy,dns", flags)?;
         let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
         let wire = {
             let _inside = runtime.enter();

@@ -1,12 +1,14 @@
 //! Bootstrap tokens go when their time is over. Nobody is let in by them then anyway; but secrets that nobody needs are
 //! better not there.
 
+pub(crate) mod signer;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use skiff_client::{
-    After, Change, Client, ClientError, DeleteOptions, Key, Kind, Selection, Store, WorkQueue, Workers,
+    After, Change, Client, ClientError, DeleteOptions, Informer, Key, Kind, Selection, Store, WorkQueue, Workers,
 };
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
@@ -16,10 +18,15 @@ use crate::Context;
 const NAMESPACE: &str = "kube-system";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 
+/// All bootstrap tokens.
+fn tokens(context: &Context) -> Informer<Secret> {
+    let selection = Selection { fields: format!("type={TYPE}"), ..Selection::default() };
+    context.informers.select::<Secret>(NAMESPACE, selection)
+}
+
 /// Starts the cleaner.
 pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
-    let selection = Selection { fields: format!("type={TYPE}"), ..Selection::default() };
-    let tokens = context.informers.select::<Secret>(NAMESPACE, selection);
+    let tokens = tokens(context);
     let queue = WorkQueue::new(context.world.clone());
     let to_queue = queue.clone();
     tokens.on(move |change: &Change<'_, Secret>| to_queue.add(change.key(), change.trace));

@@ -51,7 +51,7 @@ impl<'a> Draft<'a> {
 
     /// How many pods all sets together are to have.
     pub(crate) fn total(&self) -> i32 {
-        self.sets().map(facts::size).sum()
+        self.sets().map(facts::size).fold(0, i32::saturating_add)
     }
 
     /// Brings revision and annotations of the newest set up to date; creates it where `create` says so.
@@ -85,7 +85,7 @@ impl<'a> Draft<'a> {
             return desired;
         }
         let now = self.newest.as_ref().map_or(0, |newest| facts::size(&newest.set));
-        let room = desired + facts::max_surge(self.deployment) - self.total();
+        let room = facts::most(self.deployment) - self.total();
         if room <= 0 { now } else { now + room.min(desired - now) }
     }
 

@@ -60,6 +60,11 @@ pub(crate) fn max_surge(deployment: &Deployment) -> i32 {
     bounds(deployment).0
 }
 
+/// How many pods there may be; counts have no bound but that of their type.
+pub(crate) fn most(deployment: &Deployment) -> i32 {
+    replicas(deployment).saturating_add(max_surge(deployment))
+}
+
 /// How many of the wanted pods may be missing.
 pub(crate) fn max_unavailable(deployment: &Deployment) -> i32 {
     match replicas(deployment) {

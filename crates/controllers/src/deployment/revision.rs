@@ -154,7 +154,7 @@ pub(crate) fn annotate_size(deployment: &Deployment, set: &mut ReplicaSet) {
 
 fn size_annotations(deployment: &Deployment) -> (String, String) {
     let desired = facts::replicas(deployment);
-    (desired.to_string(), (desired + facts::max_surge(deployment)).to_string())
+    (desired.to_string(), facts::most(deployment).to_string())
 }
 
 /// A Deployment rolled back to the template (and annotations) of `set`.

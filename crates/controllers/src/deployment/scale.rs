@@ -28,7 +28,7 @@ fn shrink_old(draft: &mut Draft<'_>) {
     let Some(newest) = draft.newest.as_ref().map(|newest| &newest.set) else { return };
     let promised = facts::replicas(draft.deployment) - facts::max_unavailable(draft.deployment);
     let unavailable = facts::size(newest) - facts::available(newest);
-    let mut removable = draft.total() - promised - unavailable;
+    let mut removable = draft.total().saturating_sub(promised).saturating_sub(unavailable);
     for index in 0..draft.old.len() {
         let set = &draft.old[index].set;
         let (size, idle) = (facts::size(set), facts::size(set) - facts::available(set));
@@ -107,7 +107,7 @@ fn is_saturated(draft: &Draft<'_>) -> bool {
 fn share(draft: &mut Draft<'_>) {
     let deployment = draft.deployment;
     let desired = facts::replicas(deployment);
-    let allowed = if desired > 0 { desired + facts::max_surge(deployment) } else { 0 };
+    let allowed = if desired > 0 { facts::most(deployment) } else { 0 };
     let difference = allowed - draft.total();
     // Old sets by their index, the newest as `None`; old ones are sorted by age, the newest set is the youngest.
     let mut active: Vec<(i32, usize, Option<usize>)> = draft
@@ -158,6 +158,6 @@ fn fraction(deployment: &Deployment, set: &ReplicaSet) -> i32 {
     // Where somebody removed the note, the present size must do.
     let present = || deployment.status.as_ref().and_then(|status| status.replicas).filter(|now| *now > 0);
     let Some(before) = noted.or_else(present) else { return 0 };
-    let whole = f64::from(desired + facts::max_surge(deployment));
+    let whole = f64::from(facts::most(deployment));
     (f64::from(size) * whole / f64::from(before)).round() as i32 - size
 }

@@ -4,10 +4,11 @@ mod plan;
 mod ranges;
 mod zones;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use skiff_client::{
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 
-use crate::Context;
+use crate::{Context, PodRange};
 use plan::{Plan, Snapshot};
 use zones::{Giving, Paces};
 
@@ -39,10 +40,11 @@ struct Controller {
     pods_on: Index<Pod>,
     heartbeats: Mutex<BTreeMap<String, Heartbeat>>,
     paces: Mutex<Paces>,
-    cluster_cidr: String,
+    pod_ranges: Vec<PodRange>,
+    service_ranges: Vec<IpNet>,
     control_plane_node: String,
     /// One range is given out at a time: each next choice must see the last one.
-    giving: futures::lock::Mutex<BTreeMap<String, String>>,
+    giving: futures::lock::Mutex<BTreeMap<String, Vec<IpNet>>>,
 }
 
 /// Starts the node controller.
@@ -59,7 +61,8 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         pods_on: context.pods_by_node.clone(),
         heartbeats: Mutex::default(),
         paces: Mutex::default(),
-        cluster_cidr: context.options.cluster_cidr.clone(),
+        pod_ranges: context.options.cluster_cidrs.clone(),
+        service_ranges: context.options.service_cidrs.clone(),
         control_plane_node: context.options.control_plane_node.clone(),
         giving: futures::lock::Mutex::default(),
     });
@@ -162,21 +165,26 @@ impl Controller {
 
     /// Gives the node its pod addresses, once.
     async fn give_range(&self, node: &Node) -> Result<(), ClientError> {
-        let range_of = |node: &Node| node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).filter(|r| !r.is_empty());
-        if range_of(node).is_some() || self.cluster_cidr.is_empty() {
+        if !ranges::of(node).is_empty() || self.pod_ranges.is_empty() {
             return Ok(());
         }
         let mut giving = self.giving.lock().await;
-        let mut taken: BTreeSet<String> = self.nodes.list().iter().filter_map(|n| range_of(n)).collect();
-        taken.extend(giving.iter().filter(|(name, _)| *name != node.name()).map(|(_, range)| range.clone()));
-        let Some(range) = ranges::free(&self.cluster_cidr, &taken) else {
-            let why = format!("no pod addresses are left in {} for node {}", self.cluster_cidr, node.name());
-            self.recorder.warning(&involved(node), "CIDRNotAvailable", why);
-            return Ok(());
-        };
-        let patch = json!({"metadata": {"uid": node.uid()}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+        let mut taken: Vec<IpNet> = self.nodes.list().iter().flat_map(|node| ranges::of(node)).collect();
+        taken.extend(giving.iter().filter(|(name, _)| *name != node.name()).flat_map(|(_, ranges)| ranges));
+        taken.extend(&self.service_ranges);
+        let mut given = Vec::new();
+        for from in &self.pod_ranges {
+            let Some(range) = ranges::free(*from, &taken) else {
+                let why = format!("no pod addresses are left in {} for node {}", from.range, node.name());
+                self.recorder.warning(&involved(node), "CIDRNotAvailable", why);
+                return Ok(());
+            };
+            given.push(range);
+        }
+        let texts: Vec<String> = given.iter().map(ToString::to_string).collect();
+        let patch = json!({"metadata": {"uid": node.uid()}, "spec": {"podCIDR": texts[0], "podCIDRs": texts}});
         self.client.all::<Node>().patch(node.name(), &Patch::Merge(patch)).await?;
-        giving.insert(node.name().to_owned(), range);
+        giving.insert(node.name().to_owned(), given);
         Ok(())
     }
 

@@ -69,8 +69,16 @@ fn addresses(snapshot: &Snapshot, service: &Service) -> Vec<LoadBalancerIngress>
     let with_endpoints = local.then(|| nodes_with_endpoints(snapshot, service));
     let fit = snapshot.nodes.iter().filter(|node| is_fit(node));
     let chosen = fit.filter(|node| with_endpoints.as_ref().is_none_or(|names| names.contains(node.name())));
-    let all: BTreeSet<IpAddr> = chosen.filter_map(|node| address(node)).collect();
-    let ingress = all.into_iter().map(|ip| LoadBalancerIngress {
+    let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
+    let has = |family: &str| families.iter().any(|one| one == family);
+    // The first family's addresses come first; a Service from before families has those of IPv4.
+    let primary_v6 = families.first().is_some_and(|family| family == "IPv6");
+    let wanted = |v6: bool| if families.is_empty() { !v6 } else { has(if v6 { "IPv6" } else { "IPv4" }) };
+    let all: BTreeSet<(bool, IpAddr)> = chosen
+        .flat_map(|node| [false, true].into_iter().filter(|v6| wanted(*v6)).filter_map(|v6| address(node, v6)))
+        .map(|ip| (ip.is_ipv6() != primary_v6, ip))
+        .collect();
+    let ingress = all.into_iter().map(|(_, ip)| LoadBalancerIngress {
         ip: Some(ip.to_string()),
         ip_mode: Some("VIP".to_owned()),
         ..LoadBalancerIngress::default()
@@ -85,11 +93,11 @@ fn is_fit(node: &Node) -> bool {
     ready && !excluded && !node.deleting()
 }
 
-/// The address outsiders know the node by.
-fn address(node: &Node) -> Option<IpAddr> {
+/// The address of a family that outsiders know the node by.
+fn address(node: &Node, v6: bool) -> Option<IpAddr> {
     let of = |type_: &str| {
-        let addresses = node.status.as_ref()?.addresses.iter().flatten();
-        addresses.filter(|address| address.type_ == type_).find_map(|address| address.address.parse().ok())
+        let addresses = node.status.as_ref()?.addresses.iter().flatten().filter(|address| address.type_ == type_);
+        addresses.filter_map(|address| address.address.parse::<IpAddr>().ok()).find(|ip| ip.is_ipv6() == v6)
     };
     of("ExternalIP").or_else(|| of("InternalIP"))
 }
@@ -112,7 +120,9 @@ mod tests {
     use super::*;
 
     fn node(name: &str, address: &str, ready: bool) -> Arc<Node> {
-        let status = json!({"addresses": [{"type": "InternalIP", "address": address}],
+        let six = format!("2001:db8::{name}");
+        let addresses = [address, &six].map(|address| json!({"type": "InternalIP", "address": address}));
+        let status = json!({"addresses": addresses,
             "conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]});
         Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap())
     }
@@ -149,9 +159,14 @@ mod tests {
             service("classed", 83, 2, json!({"loadBalancerClass": "example.com/x"})),
             service("plain", 84, 2, json!({"type": "ClusterIP"})),
             service("api", 6443, 1, json!({})),
+            service("six", 85, 1, json!({"ipFamilies": ["IPv6"]})),
+            service("dual", 86, 1, json!({"ipFamilies": ["IPv6", "IPv4"]})),
         ];
         let both = vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned()];
-        let expected = [("first", both.clone()), ("local", both[1..].to_vec()), ("other", both)];
+        let six = ["2001:db8::a", "2001:db8::b"].map(str::to_owned).to_vec();
+        let dual = [&six[..], &both].concat();
+        let expected =
+            [("first", both.clone()), ("local", both[1..].to_vec()), ("other", both), ("six", six), ("dual", dual)];
         let expected = expected.map(|(name, ips)| (name.to_owned(), ips));
         assert_eq!(planned(&services), expected.into(), "what has no address and gets none is left alone");
     }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use skiff_client::{After, Change, Client, ClientError, Key, Selection, Store, WorkQueue, Workers};
+use skiff_client::{After, Change, Client, ClientError, Key, Store, WorkQueue, Workers};
 use skiff_meta::world::Task;
 
 use crate::Context;
@@ -13,9 +13,7 @@ const NAME: &str = "default";
 /// Starts the service account controller.
 pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let namespaces = context.informers.all::<Namespace>();
-    let accounts = context
-        .informers
-        .select::<ServiceAccount>("", Selection { fields: format!("metadata.name={NAME}"), ..Selection::default() });
+    let accounts = context.informers.all::<ServiceAccount>();
     let queue = WorkQueue::new(context.world.clone());
     let to_queue = queue.clone();
     namespaces.on(move |change: &Change<'_, Namespace>| to_queue.add(change.key().name, change.trace));

@@ -37,6 +37,9 @@ pub(crate) struct Plan {
     pub(crate) delete: Vec<Arc<Pod>>,
 }
 
+/// Missing pods that one plan makes, at most.
+const BURST: usize = 500;
+
 /// A pod that is to be.
 enum Slot {
     Here(Arc<Pod>),
@@ -65,9 +68,24 @@ impl Snapshot<'_> {
         let pods = self.pods.iter().filter_map(|pod| Some((identity::ordinal(self.set, pod)?, pod.clone())));
         let mut pods: BTreeMap<i32, Arc<Pod>> = pods.collect();
         let start = identity::start(self.set);
-        let slots = (start..start + replicas(self.set)).map(|o| pods.remove(&o).map_or(Slot::Missing(o), Slot::Here));
-        let slots = slots.collect();
-        (slots, pods.into_values().rev().collect())
+        let end = start.saturating_add(replicas(self.set));
+        let mut condemned = pods.split_off(&end);
+        let mut here = pods.split_off(&start);
+        condemned.append(&mut pods);
+        let (mut slots, mut missing) = (Vec::new(), 0);
+        for ordinal in start..end {
+            match here.remove(&ordinal) {
+                Some(pod) => slots.push(Slot::Here(pod)),
+                None if missing < BURST => {
+                    slots.push(Slot::Missing(ordinal));
+                    missing += 1;
+                }
+                // The others come when these are there.
+                None => break,
+            }
+        }
+        slots.extend(here.into_values().map(Slot::Here));
+        (slots, condemned.into_values().rev().collect())
     }
 
     /// The pod to create with this ordinal: below the partition with the template the set comes from.
@@ -78,7 +96,7 @@ impl Snapshot<'_> {
             Some(rolling) => rolling.partition.unwrap_or(0),
             None => self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0),
         };
-        let from_current = !on_delete && ordinal < identity::start(self.set) + kept;
+        let from_current = !on_delete && ordinal < identity::start(self.set).saturating_add(kept);
         let (revision, template) = if from_current { self.current } else { self.update };
         identity::pod(self.set, template, revision, ordinal)
     }
@@ -159,7 +177,7 @@ fn outdated(snapshot: &Snapshot<'_>, slots: &[Slot]) -> Vec<Arc<Pod>> {
     };
     let missing = pods().filter(|pod| !snapshot.is_up(pod)).count();
     let allowed = usize::try_from(allowed).unwrap_or(1).saturating_sub(missing);
-    let lowest = identity::start(snapshot.set) + partition;
+    let lowest = identity::start(snapshot.set).saturating_add(partition);
     let old = |pod: &&Arc<Pod>| {
         let in_range = identity::ordinal(snapshot.set, pod).is_some_and(|ordinal| ordinal >= lowest);
         in_range && identity::revision_of(pod) != snapshot.update.0 && !pod.deleting()

@@ -26,6 +26,7 @@ mod quota;
 mod rbac;
 mod replica_set;
 mod service;
+pub mod service_addresses;
 mod service_range;
 mod stateful_set;
 mod storage;

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names::{self, NameForm};
 
+use super::service_addresses as addresses;
 use crate::at::At;
 use crate::cells::{self, or_none};
-use crate::podspec::{cidr, endpoint_ip, ip, is_ip};
+use crate::podspec::{cidr, endpoint_ip};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::{Part, age};
@@ -20,7 +21,7 @@ pub(crate) const SERVICE: Row = Row {
     name: NameForm::Label,
     status: Some(|| json!({"loadBalancer": {}})),
     default,
-    prepare_create: |service| normalize(service, &Value::Null),
+    prepare_create: |service| addresses::sync(service, &Value::Null),
     prepare_update,
     validate,
     validate_update,
@@ -33,11 +34,11 @@ pub(crate) const SERVICE: Row = Row {
     ..Row::new("", "Service")
 };
 
-fn kind(spec: &Value) -> &str {
+pub(super) fn kind(spec: &Value) -> &str {
     spec.text("type")
 }
 
-fn is_headless(spec: &Value) -> bool {
+pub(super) fn is_headless(spec: &Value) -> bool {
     spec.texts("clusterIPs").eq(["None"]) || spec.text("clusterIP") == "None"
 }
 
@@ -82,84 +83,42 @@ fn default(service: &mut Value) {
     }
 }
 
-/// Keeps `clusterIP` and the first of `clusterIPs` the same, whichever of them the client set.
-fn normalize(service: &mut Value, old: &Value) {
-    let spec = service.child("spec");
-    if kind(spec) == "ExternalName" {
-        return;
-    }
-    let (single, before) = (spec.text("clusterIP").to_owned(), old.at("spec").text("clusterIP"));
-    match (single.as_str(), spec.count("clusterIPs")) {
-        ("", 0) => {}
-        // A client that knows only the old field emptied it.
-        ("", _) if !before.is_empty() => spec.drop_member("clusterIPs"),
-        ("", _) => {}
-        (one, 0) => spec.put("clusterIPs", json!([one])),
-        (one, _) if one != before && spec.get("clusterIPs") == old.at("spec").get("clusterIPs") => {
-            spec.put("clusterIPs", json!([one]));
-        }
-        _ => {}
-    }
-    let first = spec.texts("clusterIPs").next().map(str::to_owned);
-    if spec.text("clusterIP").is_empty()
-        && before.is_empty()
-        && let Some(first) = first
-    {
-        spec.put("clusterIP", first.into());
-    }
+fn has_node_ports(spec: &Value) -> bool {
+    matches!(kind(spec), "NodePort" | "LoadBalancer")
 }
 
+/// What upstream does before it allocates, and what it does after, for the parts that need no allocator.
 fn prepare_update(new: &mut Value, old: &Value, part: Part) {
     if part != Part::Main {
         return;
     }
-    let (before, after) = (kind(old.get_or_null("spec")).to_owned(), kind(new.get_or_null("spec")).to_owned());
-    let old_spec = old.get_or_null("spec");
-    let spec = new.child("spec");
-    if before != "ExternalName" && after != "ExternalName" {
-        carry_over(spec, old_spec);
-    }
-    if before != "ExternalName" && after == "ExternalName" {
-        drop_allocated(spec, old_spec);
-    }
-    if after != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if spec.get(field) == old_spec.get(field) {
-                spec.drop_member(field);
-            }
-        }
-    }
-    if !is_external(spec) && spec.get("externalTrafficPolicy") == old_spec.get("externalTrafficPolicy") {
-        spec.drop_member("externalTrafficPolicy");
-    }
-    if !needs_health_check(spec) && spec.get("healthCheckNodePort") == old_spec.get("healthCheckNodePort") {
-        spec.drop_member("healthCheckNodePort");
-    }
-    normalize(new, old);
+    carry_over(new.child("spec"), old.get_or_null("spec"));
+    addresses::sync(new, old);
+    drop_unfit(new.child("spec"), old.get_or_null("spec"));
 }
 
 /// What was handed out stays, unless the client says otherwise.
 fn carry_over(spec: &mut Value, old: &Value) {
-    if spec.text("clusterIP").is_empty() && spec.count("clusterIPs") == 0 {
-        spec.put("clusterIP", old.get_or_null("clusterIP").clone());
-        spec.put("clusterIPs", old.get_or_null("clusterIPs").clone());
-    }
-    for field in ["ipFamilies", "ipFamilyPolicy"] {
-        if !spec.has(field) {
-            spec.put(field, old.get_or_null(field).clone());
+    if kind(spec) != "ExternalName" && kind(old) != "ExternalName" {
+        if spec.text("clusterIP").is_empty() {
+            spec.put("clusterIP", old.get_or_null("clusterIP").clone());
+        }
+        if spec.count("clusterIPs") == 0 {
+            spec.put("clusterIPs", old.get_or_null("clusterIPs").clone());
         }
     }
-    let keeps_ports = matches!(kind(spec), "NodePort" | "LoadBalancer");
-    let had_ports = matches!(kind(old), "NodePort" | "LoadBalancer");
-    for port in spec.items_mut("ports") {
-        let same = |p: &&Value| p.text("protocol") == port.text("protocol") && p.get("port") == port.get("port");
-        let Some(before) = old.items("ports").iter().find(same) else { continue };
-        let given = port.int("nodePort").unwrap_or_default();
-        if keeps_ports && had_ports && given == 0 {
-            port.put("nodePort", before.get_or_null("nodePort").clone());
-        }
-        if !keeps_ports && had_ports && given != 0 && before.int("nodePort") == Some(given) {
-            port.drop_member("nodePort");
+    let allocates = |spec: &Value| match kind(spec) {
+        "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
+        kind => kind == "NodePort",
+    };
+    if allocates(old) && allocates(spec) {
+        let given: BTreeSet<i64> = node_ports_of(spec).collect();
+        for port in spec.items_mut("ports").iter_mut().filter(|port| port.int("nodePort").unwrap_or_default() == 0) {
+            let before = old.items("ports").iter().rfind(|p| p.text("name") == port.text("name"));
+            let before = before.and_then(|p| p.int("nodePort")).filter(|node| *node != 0 && !given.contains(node));
+            if let Some(node) = before {
+                port.put("nodePort", node.into());
+            }
         }
     }
     if needs_health_check(spec) && needs_health_check(old) && spec.int("healthCheckNodePort").unwrap_or_default() == 0 {
@@ -167,15 +126,38 @@ fn carry_over(spec: &mut Value, old: &Value) {
     }
 }
 
-/// A Service that becomes a name gives back what it had.
-fn drop_allocated(spec: &mut Value, old: &Value) {
-    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+fn node_ports_of(spec: &Value) -> impl Iterator<Item = i64> {
+    spec.items("ports").iter().filter_map(|port| port.int("nodePort")).filter(|node| *node != 0)
+}
+
+/// What the type no longer fits, and the client did not change at the same time, goes.
+fn drop_unfit(spec: &mut Value, old: &Value) {
+    let drop_same = |spec: &mut Value, field: &str| {
         if spec.get(field) == old.get(field) {
             spec.drop_member(field);
         }
+    };
+    if kind(spec) == "ExternalName" && kind(old) != "ExternalName" {
+        if ["clusterIP", "clusterIPs"].iter().all(|field| spec.get(*field) == old.get(*field)) {
+            ["clusterIP", "clusterIPs"].iter().for_each(|field| spec.drop_member(field));
+        }
+        ["ipFamilies", "ipFamilyPolicy"].iter().for_each(|field| drop_same(spec, field));
     }
-    for port in spec.items_mut("ports") {
-        port.drop_member("nodePort");
+    if has_node_ports(old) && !has_node_ports(spec) {
+        let before: BTreeSet<i64> = node_ports_of(old).collect();
+        if node_ports_of(spec).all(|node| before.contains(&node)) {
+            spec.items_mut("ports").iter_mut().for_each(|port| port.drop_member("nodePort"));
+        }
+    }
+    if needs_health_check(old) && !needs_health_check(spec) {
+        drop_same(spec, "healthCheckNodePort");
+    }
+    if kind(old) == "LoadBalancer" && kind(spec) != "LoadBalancer" {
+        drop_same(spec, "allocateLoadBalancerNodePorts");
+        drop_same(spec, "loadBalancerClass");
+    }
+    if is_external(old) && !is_external(spec) {
+        drop_same(spec, "externalTrafficPolicy");
     }
 }
 
@@ -189,9 +171,7 @@ fn validate(service: &Value, out: &mut FieldErrors) {
     spec.labels("selector", out);
     spec.one_of("sessionAffinity", &["ClientIP", "None"], out);
     session_affinity(&spec, out);
-    if kind(spec.value) != "ExternalName" {
-        addresses(&spec, out);
-    }
+    out.extend(addresses::faults(service));
     spec.items("externalIPs").for_each(|address| endpoint_ip(&address, out));
     spec.one_of("type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], out);
     node_ports(&spec, out);
@@ -267,54 +247,6 @@ fn session_affinity(spec: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-fn addresses(spec: &At<'_>, out: &mut FieldErrors) {
-    let (single, all) = (spec.text("clusterIP"), spec.get("clusterIPs"));
-    let first = spec.value.texts("clusterIPs").next();
-    match (single, first) {
-        ("", Some(_)) => all.wrong("must be empty when `clusterIP` is not specified", out),
-        ("", None) => {}
-        (_, None) => spec.missing("clusterIPs", "", out),
-        (single, Some(first)) if single != first => all.wrong("first value must match `clusterIP`", out),
-        _ => {}
-    }
-    let mut seen = BTreeSet::new();
-    for family in spec.items("ipFamilies") {
-        let text = family.value.as_str().unwrap_or_default();
-        if !["IPv4", "IPv6"].contains(&text) {
-            out.push(FieldError::not_supported(&family.path, text, &["IPv4", "IPv6"]));
-        }
-        if !seen.insert(text) {
-            out.push(FieldError::duplicate(&family.path, text));
-        }
-    }
-    let policies = &["PreferDualStack", "RequireDualStack", "SingleStack"];
-    spec.optional_one_of("ipFamilyPolicy", policies, out);
-    let count = spec.value.count("clusterIPs");
-    for (i, address) in spec.items("clusterIPs").enumerate() {
-        if i > 0 || address.value != "None" {
-            ip(&address, out);
-        } else if count > 1 {
-            all.wrong("'None' must be the first and only value", out);
-        }
-    }
-    if count > 2 {
-        all.wrong("may only hold up to 2 values", out);
-    }
-    let of_v4 = |text: &str| is_ip(text).then(|| text.contains('.'));
-    let kinds: Vec<_> = spec.value.texts("clusterIPs").filter_map(of_v4).collect();
-    if let [one, two] = kinds[..]
-        && one == two
-    {
-        all.wrong("may specify no more than one IP for each IP family", out);
-    }
-    for ((address, family), v4) in spec.items("clusterIPs").zip(spec.value.texts("ipFamilies")).zip(kinds) {
-        if v4 != (family == "IPv4") {
-            let why = format!("expected an {family} value as indicated by `ipFamilies[{}]`", 0);
-            address.wrong(&why, out);
-        }
-    }
-}
-
 fn node_ports(spec: &At<'_>, out: &mut FieldErrors) {
     let (mut nodes, mut pairs) = (BTreeSet::new(), BTreeSet::new());
     for port in spec.items("ports") {
@@ -367,27 +299,7 @@ fn traffic(spec: &At<'_>, out: &mut FieldErrors) {
 
 fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
     let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
-    if kind(spec.value) == "ExternalName" || kind(before) == "ExternalName" {
-        return;
-    }
-    for (i, was) in before.items("clusterIPs").iter().enumerate() {
-        match spec.value.items("clusterIPs").get(i) {
-            Some(now) if now != was => {
-                let path = spec.path("clusterIPs").index(i);
-                let why = if i == 0 { "may not change once set" } else { "secondary IP may not change once set" };
-                out.push(FieldError::invalid(&path, Value::from(spec.value.items("clusterIPs").to_vec()), why));
-            }
-            None if i == 0 => {
-                spec.invalid("clusterIPs", "primary clusterIP can not be unset", out);
-            }
-            _ => {}
-        }
-    }
-    if let (Some(was), Some(now)) = (before.texts("ipFamilies").next(), spec.value.texts("ipFamilies").next())
-        && was != now
-    {
-        spec.invalid("ipFamilies", "primary ipFamily can not be changed", out);
-    }
+    addresses::update_faults(&spec, before, out);
     if kind(before) == "LoadBalancer" && kind(spec.value) == "LoadBalancer" {
         let changed = spec.value.get("loadBalancerClass") != before.get("loadBalancerClass");
         if changed {

@@ -77,13 +77,16 @@ fn ranges(spec: &At<'_>, out: &mut FieldErrors) {
     }
     let mut families = Vec::new();
     for range in spec.items("cidrs") {
-        match range.value.as_str().unwrap_or_default().parse::<ipnet::IpNet>() {
+        let text = range.value.as_str().unwrap_or_default();
+        match text.parse::<ipnet::IpNet>() {
             Ok(parsed) => {
                 if parsed.addr() != parsed.network() {
                     range.wrong(
                         &format!("must not have bits set beyond the prefix length (should be \"{}\")", parsed.trunc()),
                         out,
                     );
+                } else if text != parsed.to_string() {
+                    range.wrong(&format!("must be in canonical form (\"{parsed}\")"), out);
                 }
                 families.push(parsed.network().is_ipv4());
             }
@@ -125,6 +128,7 @@ mod tests {
             (json!([]), 1),
             (json!(["10.43.0.1/16"]), 1),
             (json!(["x"]), 1),
+            (json!(["FD00::/112"]), 1),
             (json!(["10.43.0.0/16", "10.44.0.0/16"]), 1),
         ] {
             assert_eq!(SERVICE_CIDR.validate_create(&range(cidrs.clone())).len(), count, "{cidrs}");

@@ -18,6 +18,7 @@ use skiff_meta::WorldRef;
 
 use authn::{Accounts, Authenticators, Certificates, FrontProxy};
 pub use authn::{AuthenticationConfig, AuthenticationError, Oidc, impersonate};
+pub(crate) use authn::{LegacyUse, legacy};
 use authz::Authorizers;
 pub use authz::forbidden;
 pub(crate) use authz::rbac::reconciled;
@@ -55,6 +56,7 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
         authenticator: authenticators.clone(),
         authorizer: authorizers.clone(),
         admission,
+        legacy_uses: Arc::new(accounts.legacy_uses().into()),
         tokens: accounts,
         questions: Arc::new(Reviews { authenticators, authorizers, world }),
         connector: Arc::new(connector),

@@ -6,6 +6,7 @@ mod cost;
 mod custom;
 mod devices;
 mod faults;
+mod healing;
 mod loss;
 mod rollout;
 mod scheduling;

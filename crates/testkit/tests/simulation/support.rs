@@ -26,17 +26,19 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Lives once per seed, on all processors: `SKIFF_SEEDS` raises their number, `SKIFF_SEED` tries a single one.
+/// Lives once per seed, on all processors: `SKIFF_SEEDS` raises their number, `SKIFF_FIRST_SEED` begins later than with
+/// 0, `SKIFF_SEED` tries a single one.
 pub(crate) fn under_every_seed(usual: u64, live: fn(u64)) {
     if let Some(seed) = setting("SKIFF_SEED") {
         return live(seed);
     }
-    let (next, seeds) = (AtomicU64::new(0), setting("SKIFF_SEEDS").unwrap_or(usual));
+    let (first, seeds) = (setting("SKIFF_FIRST_SEED").unwrap_or(0), setting("SKIFF_SEEDS").unwrap_or(usual));
+    let next = AtomicU64::new(first);
     let work = || {
         let mut failed = Vec::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
+            if seed - first >= seeds {
                 return failed;
             }
             if catch_unwind(AssertUnwindSafe(|| live(seed))).is_err() {

@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
+use serde_json::Value;
 use skiff_meta::world::WorldRef;
 use skiff_meta::{GroupResource, Object};
+use tokio::sync::mpsc;
 
 use super::claims::{Bindings, Claims, Named};
+use super::legacy::{self, LegacyClaims};
 use crate::auth::names::{account_groups, account_user};
 use crate::chain::{User, View};
 use crate::pki::AccountKey;
@@ -28,12 +32,22 @@ pub(crate) struct Accounts {
     pub(super) world: WorldRef,
     view: Arc<dyn View>,
     known: RwLock<HashMap<String, Arc<Known>>>,
+    uses: (mpsc::UnboundedSender<LegacyUse>, Mutex<Option<mpsc::UnboundedReceiver<LegacyUse>>>),
 }
+
+/// A Secret, by namespace and name, whose token was used for the first time this day.
+pub(crate) type LegacyUse = (String, String);
 
 /// A token whose signature was good.
 struct Known {
-    claims: Claims,
+    claims: Said,
     user: Arc<User>,
+}
+
+/// What a token says.
+enum Said {
+    Now(Claims),
+    Legacy(LegacyClaims),
 }
 
 /// Who showed a token, and for which audiences it is good.
@@ -56,7 +70,13 @@ pub(crate) enum TokenError {
 
 impl Accounts {
     pub(crate) fn new(key: Arc<AccountKey>, issuer: String, view: Arc<dyn View>, world: WorldRef) -> Self {
-        Self { key, issuer, world, view, known: RwLock::default() }
+        let (use_, uses) = mpsc::unbounded_channel();
+        Self { key, issuer, world, view, known: RwLock::default(), uses: (use_, Mutex::new(Some(uses))) }
+    }
+
+    /// Uses of tokens from Secrets, for whoever asks first.
+    pub(crate) fn legacy_uses(&self) -> Option<mpsc::UnboundedReceiver<LegacyUse>> {
+        self.uses.1.lock().take()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -77,19 +97,30 @@ impl Accounts {
     pub(crate) async fn check(&self, token: &str, audiences: &[String]) -> Result<Bearer, TokenError> {
         let known = self.known(token)?;
         let now = self.world.now();
-        check_times(&known.claims, now.as_second())?;
-        let good: Vec<String> = audiences.iter().filter(|a| known.claims.aud.contains(a)).cloned().collect();
+        let own = [self.issuer.clone()];
+        let is = match &known.claims {
+            Said::Now(claims) => {
+                check_times(claims, now.as_second())?;
+                &claims.aud
+            }
+            // They name nobody and are for the API.
+            Said::Legacy(_) => &own[..],
+        };
+        let good: Vec<String> = audiences.iter().filter(|a| is.contains(a)).cloned().collect();
         if good.is_empty() {
-            let (is, wanted) = (&known.claims.aud, audiences);
-            return refused(format!("token audiences {is:?} is invalid for the target audiences {wanted:?}"));
+            return refused(format!("token audiences {is:?} is invalid for the target audiences {audiences:?}"));
         }
-        if let Err(first) = self.check_alive(&known.claims.kubernetes, now) {
+        let alive = || match &known.claims {
+            Said::Now(claims) => self.check_alive(&claims.kubernetes, now),
+            Said::Legacy(claims) => self.check_legacy(claims, token, now),
+        };
+        if let Err(first) = alive() {
             // It may have been made a moment ago, and the cache not know it yet.
             let resources = ["serviceaccounts", "pods", "secrets", "nodes"].map(|r| GroupResource::new("", r));
             for resource in &resources {
                 self.view.refresh(resource).await.map_err(|_| first.clone())?;
             }
-            self.check_alive(&known.claims.kubernetes, now)?;
+            alive()?;
         }
         Ok(Bearer { user: known.user.clone(), audiences: good })
     }
@@ -99,12 +130,7 @@ impl Accounts {
             return Ok(known.clone());
         }
         let claims = self.key.verify(token).map_err(|_| TokenError::Unknown)?;
-        let claims: Claims = serde_json::from_value(claims).map_err(|_| TokenError::Unknown)?;
-        let account = &claims.kubernetes;
-        if claims.iss != self.issuer || claims.sub != account_user(&account.namespace, &account.serviceaccount.name) {
-            return Err(TokenError::Unknown);
-        }
-        let known = Arc::new(Known { user: Arc::new(user_of(&claims)), claims });
+        let known = Arc::new(self.read(claims).ok_or(TokenError::Unknown)?);
         let mut all = self.known.write();
         if all.len() >= REMEMBERED {
             all.clear();
@@ -113,9 +139,47 @@ impl Accounts {
         Ok(known)
     }
 
+    fn read(&self, claims: Value) -> Option<Known> {
+        if claims["iss"] == legacy::ISSUER {
+            let claims = LegacyClaims::deserialize(claims).ok().filter(LegacyClaims::agree)?;
+            let user = User {
+                name: claims.sub.clone(),
+                uid: claims.uid.clone(),
+                groups: account_groups(&claims.namespace),
+                extra: BTreeMap::new(),
+            };
+            return Some(Known { user: Arc::new(user), claims: Said::Legacy(claims) });
+        }
+        let claims = Claims::deserialize(claims).ok()?;
+        let account = &claims.kubernetes;
+        let user = account_user(&account.namespace, &account.serviceaccount.name);
+        let ours = claims.iss == self.issuer && claims.sub == user;
+        ours.then(|| Known { user: Arc::new(user_of(&claims)), claims: Said::Now(claims) })
+    }
+
+    fn check_legacy(&self, claims: &LegacyClaims, token: &str, now: Timestamp) -> Result<(), TokenError> {
+        let Some(secret) = self.find("secrets", &claims.namespace, &claims.secret) else {
+            return refused("Token has been invalidated".to_owned());
+        };
+        let account = Named { name: claims.account.clone(), uid: claims.uid.clone() };
+        self.check_account(&claims.namespace, &account, now)?;
+        if legacy::is_news(&secret, now) {
+            let _ = self.uses.0.send((claims.namespace.clone(), claims.secret.clone()));
+        }
+        claims.fault(token, &secret).map_or(Ok(()), refused)
+    }
+
     fn check_alive(&self, bound: &Bindings, now: Timestamp) -> Result<(), TokenError> {
         let namespace = &bound.namespace;
-        let account = &bound.serviceaccount;
+        self.check_account(namespace, &bound.serviceaccount, now)?;
+        // A pod's token names its node for information only; the pod decides.
+        let node = bound.node.as_ref().filter(|_| bound.pod.is_none());
+        self.check_bound("secrets", "secret", namespace, bound.secret.as_ref(), now)?;
+        self.check_bound("pods", "pod", namespace, bound.pod.as_ref(), now)?;
+        self.check_bound("nodes", "node", "", node, now)
+    }
+
+    fn check_account(&self, namespace: &str, account: &Named, now: Timestamp) -> Result<(), TokenError> {
         let Some(found) = self.find("serviceaccounts", namespace, &account.name) else {
             return refused(format!("serviceaccounts {:?} not found", account.name));
         };
@@ -129,11 +193,7 @@ impl Accounts {
         if is_long_deleted(&found, now) {
             return refused(format!("service account {namespace}/{} has been deleted", account.name));
         }
-        // A pod's token names its node for information only; the pod decides.
-        let node = bound.node.as_ref().filter(|_| bound.pod.is_none());
-        self.check_bound("secrets", "secret", namespace, bound.secret.as_ref(), now)?;
-        self.check_bound("pods", "pod", namespace, bound.pod.as_ref(), now)?;
-        self.check_bound("nodes", "node", "", node, now)
+        Ok(())
     }
 
     fn check_bound(

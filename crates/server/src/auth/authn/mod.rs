@@ -8,6 +8,7 @@ mod front_proxy;
 mod impersonate;
 mod issue;
 pub(crate) mod jwt;
+pub(crate) mod legacy;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use http::{HeaderMap, header};
 use skiff_meta::{Status, WorldRef};
 
-pub(crate) use accounts::{Accounts, Bearer, TokenError};
+pub(crate) use accounts::{Accounts, Bearer, LegacyUse, TokenError};
 pub(crate) use certificate::Certificates;
 pub(crate) use front_proxy::FrontProxy;
 pub use impersonate::impersonate;
