@@ -110,6 +110,11 @@ pub trait Cycle {
     fn by_index(&self) -> bool {
         false
     }
+    /// Whether [`Cycle::filter`] looks at the node and its pods alone, and says to pods with equal requests, ports,
+    /// tolerations and node affinity the same.
+    fn is_local(&self) -> bool {
+        false
+    }
     /// Whether the node can take the pod; reasons are added where not.
     fn filter(&self, _cluster: &Cluster, _node: &NodeInfo, _reasons: &mut Vec<Reason>) -> Verdict {
         Verdict::Fits

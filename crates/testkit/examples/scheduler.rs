@@ -1,9 +1,16 @@
-//! How many pods a second find a node: `scheduler [SHAPE|all [NODES [PODS]]]`.
+//! How many pods a second find a node: `scheduler [SHAPE|all [NODES [PODS]]] [--https | --by COMMAND]`.
 //!
 //! Upstream's scheduler_perf shapes, on the real API server and the durable store in one process, each shape from nothing.
 //! Counted from the first pod that is created until the last one is seen on its node, so that the creations count too.
+//!
+//! `--https`: the scheduler is a process of its own, and talks to the server over HTTPS; what it takes of memory and of
+//! processor time is printed. `--by COMMAND`: so is another scheduler, such as upstream's, started by this command with the
+//! path of its kubeconfig as last word.
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +18,15 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::{Value, json};
+use skiff_client::config::Kubeconfig;
+use skiff_client::http::HttpBackend;
 use skiff_client::{Client, Event, Kind, Patch, Selection};
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, RealWorld};
 use skiff_scheduler::{Options, Stats};
 use skiff_server::chain::User;
-use skiff_server::pki::Pki;
-use skiff_server::{Api, ServerConfig};
+use skiff_server::pki::{Component, Pki};
+use skiff_server::{Api, Server, ServerConfig};
 use skiff_store::EmbeddedStore;
 
 /// As in the binary.
@@ -111,50 +120,124 @@ fn shapes(nodes: usize, pods: usize) -> Vec<Shape> {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut words = std::env::args().skip(1);
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, kubeconfig] = &words[..]
+        && child == "child"
+    {
+        return schedule(kubeconfig.as_ref()).await;
+    }
+    let own = std::env::current_exe()?.display().to_string() + " child";
+    let command = match words.iter().position(|word| word == "--https" || word == "--by") {
+        Some(place) if words[place] == "--https" => {
+            words.remove(place);
+            Some(own)
+        }
+        Some(place) => words.drain(place..).nth(1),
+        None => None,
+    };
+    let mut words = words.into_iter();
     let wanted = words.next().unwrap_or_else(|| "all".to_owned());
     let nodes: usize = words.next().map_or(Ok(5000), |w| w.parse())?;
     let pods: usize = words.next().map_or(Ok(10_000), |w| w.parse())?;
     for shape in shapes(nodes, pods).into_iter().filter(|shape| wanted == "all" || wanted == shape.name) {
-        println!("{}", measure(&shape, nodes).await?);
+        println!("{}", measure(&shape, nodes, command.as_deref()).await?);
     }
     Ok(())
 }
 
-async fn measure(shape: &Shape, nodes: usize) -> Result<String, Failure> {
+/// The scheduler of a process of its own.
+async fn schedule(kubeconfig: &Path) -> Result<(), Failure> {
+    let world = RealWorld::shared();
+    let remote = Kubeconfig::load(kubeconfig)?.remote(None)?;
+    let client = Client::new(Arc::new(HttpBackend::new(remote, world.clone(), "scheduler")?));
+    skiff_scheduler::run(client, world, Options::default()).await;
+    Ok(())
+}
+
+/// A scheduler, here or in a process of its own.
+enum Runs {
+    Here(AbortOnDrop, Arc<Stats>),
+    Apart(Child),
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        if let Self::Apart(child) = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Runs {
+    fn process(&self) -> String {
+        match self {
+            Self::Here(..) => "self".to_owned(),
+            Self::Apart(child) => child.id().to_string(),
+        }
+    }
+}
+
+async fn measure(shape: &Shape, nodes: usize, command: Option<&str>) -> Result<String, Failure> {
     let world = RealWorld::shared();
     let directory = tempfile::tempdir()?;
     let store = Arc::new(EmbeddedStore::open(directory.path(), world.clone(), skiff_store::Options::default())?);
     let pki = Pki::in_memory(world.now())?;
-    let api = Api::new(ServerConfig::default(), &pki, store.clone(), world.clone()).await?;
-    let admin = Client::new(api.backend(User::new("admin", &["system:masters", "system:authenticated"])));
+    let config = ServerConfig { bind: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerConfig::default() };
+    let listener = Server::bind(config.bind)?;
+    let server = Server::start(listener, config, &pki, store.clone(), world.clone()).await?;
+    let admin = Client::new(server.backend(User::new("admin", &["system:masters", "system:authenticated"])));
     prepare(&admin, nodes).await?;
 
-    let before = resident()?;
-    let stats = Arc::new(Stats::default());
-    let _scheduler = start(&api, &world, &stats);
+    let before = resident("self")?;
+    let scheduler = match command {
+        None => {
+            let stats = Arc::new(Stats::default());
+            Runs::Here(start(server.api(), &world, &stats), stats)
+        }
+        Some(command) => {
+            let kubeconfig = directory.path().join("scheduler.kubeconfig");
+            let address = format!("https://{}", server.address());
+            std::fs::write(&kubeconfig, pki.kubeconfig(&Component::Scheduler, &address, world.now())?)?;
+            let mut words = command.split_whitespace();
+            let mut child = Command::new(words.next().ok_or("no command")?);
+            Runs::Apart(child.args(words).arg(kubeconfig).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+        }
+    };
     for batch in &shape.before {
         run(&admin, batch).await?;
     }
-    let after = resident()?;
-    stats.reset();
+    let process = scheduler.process();
+    let (after, worked) = (resident(&process)?, processor(&process)?);
+    if let Runs::Here(_, stats) = &scheduler {
+        stats.reset();
+    }
     let begun = Instant::now();
     run(&admin, &shape.measured).await?;
     let took = begun.elapsed();
     let rate = shape.measured.count as f64 / took.as_secs_f64();
-    let micros = |share: f64| stats.latency(share).as_secs_f64() * 1e6;
-    let (placed, refused) = stats.decisions();
-    let line = format!(
-        "{:14} {nodes} nodes, {} pods: {rate:.0} pods/s; decisions: {placed} placed, {refused} refused, p50 {:.0} us, \
-         p99 {:.0} us; grew {:.1} MiB before, {:.1} MiB during",
-        shape.name,
-        shape.measured.count,
-        micros(0.5),
-        micros(0.99),
-        (after - before) as f64 / 1024.0,
-        (resident()? - after) as f64 / 1024.0,
-    );
-    Ok(line)
+    let (name, count) = (shape.name, shape.measured.count);
+    let grew = (resident(&process)? - after) as f64 / 1024.0;
+    Ok(match &scheduler {
+        Runs::Here(_, stats) => {
+            let micros = |share: f64| stats.latency(share).as_secs_f64() * 1e6;
+            let (placed, refused) = stats.decisions();
+            format!(
+                "{name:14} {nodes} nodes, {count} pods: {rate:.0} pods/s; decisions: {placed} placed, {refused} refused, \
+                 p50 {:.0} us, p99 {:.0} us; grew {:.1} MiB before, {grew:.1} MiB during",
+                micros(0.5),
+                micros(0.99),
+                (after - before) as f64 / 1024.0,
+            )
+        }
+        Runs::Apart(_) => format!(
+            "{name:14} {nodes} nodes, {count} pods: {rate:.0} pods/s; the scheduler: {:.0} MiB before, {grew:.1} MiB more \
+             ({:.1} KiB a pod), {:.0} us of processor time a pod",
+            after as f64 / 1024.0,
+            grew * 1024.0 / count as f64,
+            (processor(&process)? - worked).as_secs_f64() * 1e6 / count as f64,
+        ),
+    })
 }
 
 fn start(api: &Arc<Api>, world: &WorldRef, stats: &Arc<Stats>) -> AbortOnDrop {
@@ -242,9 +325,17 @@ async fn run(admin: &Client, batch: &Batch) -> Result<(), Failure> {
     seen.map_err(|_| format!("not all pods of {:?} had a node after {limit:?}", batch.name).into())
 }
 
-/// Resident memory in KiB.
-fn resident() -> Result<i64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// Resident memory of a process in KiB.
+fn resident(process: &str) -> Result<i64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
+
+/// Processor time of a process; the kernel counts hundredths of a second.
+fn processor(process: &str) -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after_name = stat.rsplit_once(')').ok_or("no name")?.1;
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }

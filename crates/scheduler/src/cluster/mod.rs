@@ -212,7 +212,11 @@ impl Cluster {
     /// A pod has changed in nothing that counts.
     pub fn refresh_pod(&mut self, pod: Arc<PodInfo>) {
         let Some(ix) = self.places.get(&pod.uid) else { return };
-        if let Some(known) = self.nodes[*ix].pods.iter_mut().find(|known| known.uid == pod.uid) {
+        let node = &mut self.nodes[*ix];
+        if let Some(known) = node.pods.iter_mut().find(|known| known.uid == pod.uid) {
+            let started = |pod: &PodInfo| pod.pod.status.as_ref().and_then(|status| status.start_time.clone());
+            // Which pods have to go for others depends on how long they have run.
+            node.version += u64::from(started(known) != started(&pod));
             *known = pod;
         }
     }

@@ -2,12 +2,13 @@
 
 mod attempt;
 mod diagnosis;
+mod memo;
 mod preempt;
 mod score;
 
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, NodeIx, PodInfo};
+use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
 use crate::framework::{GiveUp, Reason, Verdict};
 use crate::profile::Profile;
 use crate::queue::Nominator;
@@ -39,6 +40,16 @@ pub struct Turn {
     pub start: usize,
     reasons: Vec<Reason>,
     fitting: Vec<NodeIx>,
+    memo: memo::Memo,
+    awaited: memo::Awaited,
+}
+
+#[cfg(test)]
+impl Turn {
+    /// A turn that remembers nothing but where to begin.
+    pub(crate) fn beginning(start: usize) -> Self {
+        Self { start, ..Self::default() }
+    }
 }
 
 /// Decides for a pod. Among equally good nodes `random` picks one.
@@ -62,7 +73,7 @@ pub fn decide(
             let mut diagnosis = Diagnosis { nodes: cluster.len(), refused: Some(why), ..Diagnosis::default() };
             diagnosis.rejected_by.insert(place);
             diagnosis.nominated_is_hopeless = true;
-            return attempt_to_preempt(None, profile, cluster, nominated, pod, diagnosis, random);
+            return attempt_to_preempt(None, profile, cluster, nominated, pod, diagnosis, turn, random);
         }
     };
     match search(&mut attempt, cluster, nominated, turn) {
@@ -74,23 +85,36 @@ pub fn decide(
             }
         },
         Some(diagnosis) if diagnosis.failed.is_some() => Decision::Failed(diagnosis.failed.unwrap_or_default()),
-        Some(diagnosis) => attempt_to_preempt(Some(&mut attempt), profile, cluster, nominated, pod, diagnosis, random),
+        Some(diagnosis) => {
+            attempt_to_preempt(Some(&mut attempt), profile, cluster, nominated, pod, diagnosis, turn, random)
+        }
     }
 }
 
 /// Fills `turn.fitting`; `None` when it is not empty, and otherwise why.
 fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, turn: &mut Turn) -> Option<Diagnosis> {
-    turn.fitting.clear();
+    let Turn { start, reasons, fitting, memo, awaited } = turn;
+    fitting.clear();
     let mut diagnosis = Diagnosis { nodes: cluster.len(), ..Diagnosis::default() };
     // Where the pod waits for room, it most likely fits, and nowhere else.
     let waits_on = attempt.pod.nominated_node().to_owned();
     if let Some(node) = cluster.node(&waits_on) {
-        turn.reasons.clear();
-        if attempt.check_after(cluster, node, nominated, &mut turn.reasons).is_none() {
-            turn.fitting.push(node.ix);
+        reasons.clear();
+        if attempt.check_after(cluster, node, nominated, reasons).is_none() {
+            fitting.push(node.ix);
             return None;
         }
     }
+    awaited.note(cluster, nominated);
+    let mut shape = memo.of(attempt);
+    let mut ask = |attempt: &mut Attempt<'_>, node: &NodeInfo, reasons: &mut Vec<Reason>| {
+        reasons.clear();
+        match &mut shape {
+            _ if awaited.has(node.ix) => attempt.check_after(cluster, node, nominated, reasons),
+            Some(shape) => shape.ask(attempt, cluster, node, reasons),
+            None => attempt.check(cluster, node, reasons),
+        }
+    };
     let named: Option<Vec<NodeIx>> =
         attempt.only.as_ref().map(|names| names.iter().filter_map(|name| Some(cluster.node(name)?.ix)).collect());
     let nodes = named.as_deref().unwrap_or(cluster.order());
@@ -99,44 +123,41 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
     if attempt.parts.iter().any(|part| part.by_index) {
         let mut looked_at = 0;
         for step in 0..nodes.len() {
-            let node = cluster.at(nodes[(turn.start + step) % nodes.len()]);
+            let node = cluster.at(nodes[(*start + step) % nodes.len()]);
             looked_at += 1;
-            turn.reasons.clear();
-            if !attempt.refused_by_index(cluster, node, &mut turn.reasons)
-                && attempt.check_after(cluster, node, nominated, &mut turn.reasons).is_none()
-            {
-                turn.fitting.push(node.ix);
-                if turn.fitting.len() == enough {
+            reasons.clear();
+            if !attempt.refused_by_index(cluster, node, reasons) && ask(attempt, node, reasons).is_none() {
+                fitting.push(node.ix);
+                if fitting.len() == enough {
                     break;
                 }
             }
         }
-        if !turn.fitting.is_empty() {
-            turn.start = (turn.start + looked_at) % cluster.len();
+        if !fitting.is_empty() {
+            *start = (*start + looked_at) % cluster.len();
             return None;
         }
     }
     let mut looked_at = 0;
     for step in 0..nodes.len() {
-        let node = cluster.at(nodes[(turn.start + step) % nodes.len()]);
+        let node = cluster.at(nodes[(*start + step) % nodes.len()]);
         looked_at += 1;
-        turn.reasons.clear();
-        match attempt.check_after(cluster, node, nominated, &mut turn.reasons) {
+        match ask(attempt, node, reasons) {
             None => {
-                turn.fitting.push(node.ix);
-                if turn.fitting.len() == enough {
+                fitting.push(node.ix);
+                if fitting.len() == enough {
                     break;
                 }
             }
             Some((place, Verdict::Failed)) => {
                 let plugin = attempt.profile.plugin_name(place);
-                let why = turn.reasons.pop().map(|reason| reason.to_string()).unwrap_or_default();
+                let why = reasons.pop().map(|reason| reason.to_string()).unwrap_or_default();
                 diagnosis.failed = Some(format!("running {plugin:?} filter plugin: {why}"));
                 return Some(diagnosis);
             }
             Some((place, verdict)) => {
                 diagnosis.rejected_by.insert(place);
-                turn.reasons.drain(..).for_each(|reason| diagnosis.reasons.add(reason, 1));
+                reasons.drain(..).for_each(|reason| diagnosis.reasons.add(reason, 1));
                 if verdict == Verdict::Unschedulable {
                     diagnosis.resolvable.push(node.ix);
                 } else if node.name == waits_on {
@@ -145,8 +166,8 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
             }
         }
     }
-    turn.start = (turn.start + looked_at) % cluster.len();
-    if !turn.fitting.is_empty() {
+    *start = (*start + looked_at) % cluster.len();
+    if !fitting.is_empty() {
         return None;
     }
     if named.is_some() {
@@ -159,6 +180,7 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
     Some(diagnosis)
 }
 
+#[allow(clippy::too_many_arguments, reason = "the whole of a decision")]
 fn attempt_to_preempt(
     attempt: Option<&mut Attempt<'_>>,
     profile: &Profile,
@@ -166,12 +188,13 @@ fn attempt_to_preempt(
     nominated: &Nominator,
     pod: &Arc<PodInfo>,
     mut diagnosis: Diagnosis,
+    turn: &mut Turn,
     random: u64,
 ) -> Decision {
     // Devices are given back before pods are asked to go.
     diagnosis.give_up = attempt.as_ref().and_then(|attempt| attempt.parts.iter().find_map(|part| part.cycle.give_up()));
     if let Some(settings) = &profile.preemption {
-        let preempted = preempt(attempt, settings, cluster, nominated, pod, &diagnosis, random);
+        let preempted = preempt(attempt, settings, cluster, nominated, pod, &diagnosis, turn, random);
         if let Preempted::No { why, .. } = &preempted {
             let said = diagnosis.give_up.as_ref().map_or("no new claims to deallocate", GiveUp::message).to_owned();
             let devices = profile.filters_with("DynamicResources").then_some(said);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use skiff_api::labels;
 use skiff_meta::selector::LabelSelector;
 
+use super::Turn;
 use super::attempt::Attempt;
 use super::diagnosis::{Diagnosis, Histogram};
 use crate::cluster::{Cluster, NodeInfo, PodInfo};
@@ -34,12 +35,20 @@ pub enum Preempted {
 }
 
 /// A node with the pods that would have to go.
-struct Candidate {
+#[derive(Debug)]
+pub(super) struct Candidate {
     node: String,
+    /// The most important first.
     victims: Vec<Arc<PodInfo>>,
-    /// How many of them a disruption budget protects.
-    violations: usize,
+    harm: Harm,
 }
+
+/// The less, the better: budgets violated, the highest priority, the sum of priorities, the number of pods; and then the
+/// node whose most important pods started last.
+type Harm = (usize, i32, i64, usize, Reverse<Timestamp>);
+
+/// How room can be made on a node, or why not.
+pub(super) type Way = Result<Arc<Candidate>, Arc<[Reason]>>;
 
 /// A disruption budget, as far as it counts here.
 struct Budget<'a> {
@@ -60,7 +69,8 @@ fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
     (Reverse(pod.priority), started(pod))
 }
 
-/// Looks for room. `attempt` is missing when no node came into question.
+#[allow(clippy::too_many_arguments, reason = "the whole of a decision")]
+/// Looks for room; what is known of the nodes is in `turn`. `attempt` is missing when no node came into question.
 pub fn preempt(
     attempt: Option<&mut Attempt<'_>>,
     settings: &Preemption,
@@ -68,6 +78,7 @@ pub fn preempt(
     nominated: &Nominator,
     pod: &Arc<PodInfo>,
     diagnosis: &Diagnosis,
+    turn: &mut Turn,
     random: u64,
 ) -> Preempted {
     if let Some(why) = ineligible(cluster, pod, diagnosis) {
@@ -75,29 +86,41 @@ pub fn preempt(
     }
     let potential = &diagnosis.resolvable;
     let mut statuses = Histogram::default();
-    let (mut looked_at, mut found): (usize, Vec<Candidate>) = (0, Vec::new());
+    let (mut looked_at, mut found): (usize, Vec<Arc<Candidate>>) = (0, Vec::new());
     if let Some(attempt) = attempt {
         let budgets = budgets(cluster);
+        let Turn { memo, awaited, .. } = turn;
+        awaited.note(cluster, nominated);
+        let mut shape = memo.of(attempt);
+        if let Some(shape) = &mut shape {
+            shape.heed(cluster);
+        }
         let enough = (potential.len() * settings.percentage / 100).max(settings.absolute).min(potential.len());
         let offset = random as usize;
         for step in 0..potential.len() {
             let node = cluster.at(potential[offset.wrapping_add(step) % potential.len()]);
-            match victims_on(attempt, cluster, node, nominated, &budgets) {
+            let way = match &mut shape {
+                Some(shape) if !awaited.has(node.ix) => {
+                    shape.way(node, || victims_on(attempt, cluster, node, nominated, &budgets))
+                }
+                _ => victims_on(attempt, cluster, node, nominated, &budgets),
+            };
+            match way {
                 Ok(candidate) => found.push(candidate),
                 Err(reasons) => {
                     looked_at += 1;
-                    reasons.into_iter().for_each(|reason| statuses.add(reason, 1));
+                    reasons.iter().for_each(|reason| statuses.add(reason.clone(), 1));
                 }
             }
-            if found.len() >= enough && found.iter().any(|candidate| candidate.violations == 0) {
+            if found.len() >= enough && found.iter().any(|candidate| candidate.harm.0 == 0) {
                 break;
             }
         }
     }
     // Those that violate no budget first, so that ties go to them.
-    found.sort_by_key(|candidate| candidate.violations > 0);
-    match found.into_iter().min_by_key(harm) {
-        Some(Candidate { node, victims, .. }) => Preempted::Room { node, victims },
+    found.sort_by_key(|candidate| candidate.harm.0 > 0);
+    match found.iter().min_by_key(|candidate| candidate.harm) {
+        Some(candidate) => Preempted::Room { node: candidate.node.clone(), victims: candidate.victims.clone() },
         None => {
             let others = ("Preemption is not helpful for scheduling".to_owned(), diagnosis.nodes - looked_at);
             let status =
@@ -126,15 +149,12 @@ fn ineligible(cluster: &Cluster, pod: &PodInfo, diagnosis: &Diagnosis) -> Option
     room.then_some("not eligible due to a terminating pod on the nominated node.")
 }
 
-/// The less, the better: budgets violated, the highest priority, the sum of priorities, the number of pods; and then the
-/// node whose most important pods started last.
-fn harm(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
-    let victims = &candidate.victims;
+fn harm(victims: &[Arc<PodInfo>], violations: usize) -> Harm {
     let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
     let sum = victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
     let most_important = victims.iter().filter(|pod| pod.priority == highest);
     let earliest = most_important.map(|pod| started(pod)).min().unwrap_or(Timestamp::MAX);
-    (candidate.violations, highest, sum, victims.len(), Reverse(earliest))
+    (violations, highest, sum, victims.len(), Reverse(earliest))
 }
 
 fn budgets(cluster: &Cluster) -> Vec<Budget<'_>> {
@@ -179,10 +199,10 @@ fn victims_on(
     node: &NodeInfo,
     nominated: &Nominator,
     budgets: &[Budget<'_>],
-) -> Result<Candidate, Vec<Reason>> {
+) -> Way {
     let priority = attempt.pod.priority;
     if node.pods.is_empty() || node.lowest_priority >= priority {
-        return Err(vec![Reason::Text("No preemption victims found for incoming pod")]);
+        return Err([Reason::Text("No preemption victims found for incoming pod")].into());
     }
     let mut lower: Vec<Arc<PodInfo>> = node.pods.iter().filter(|pod| pod.priority < priority).cloned().collect();
     let mut room = node.clone();
@@ -193,7 +213,7 @@ fn victims_on(
     let mut reasons = Vec::new();
     if attempt.check_after(cluster, &room, nominated, &mut reasons).is_some() {
         lower.iter().for_each(|pod| attempt.update(cluster, pod, node, 1));
-        return Err(reasons);
+        return Err(reasons.into());
     }
     lower.sort_by_key(importance);
     let protected = protected(&lower, budgets);
@@ -216,7 +236,7 @@ fn victims_on(
     victims.sort_by_key(importance);
     if victims.is_empty() {
         // It fits as it is: not a matter of victims.
-        return Err(vec![Reason::Text("No preemption victims found for incoming pod")]);
+        return Err([Reason::Text("No preemption victims found for incoming pod")].into());
     }
-    Ok(Candidate { node: node.name.clone(), victims, violations })
+    Ok(Arc::new(Candidate { node: node.name.clone(), harm: harm(&victims, violations), victims }))
 }

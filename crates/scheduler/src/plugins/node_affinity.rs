@@ -95,6 +95,9 @@ impl Plugin for NodeAffinity {
 }
 
 impl Cycle for Wanted {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn filters(&self) -> bool {
         self.pod.node_affinity.is_some() || self.added.is_some()
     }

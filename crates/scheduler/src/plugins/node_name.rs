@@ -28,6 +28,9 @@ impl Plugin for NodeName {
 }
 
 impl Cycle for Wanted {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn filter(&self, _cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if self.0 == node.name {
             return Verdict::Fits;

@@ -33,6 +33,9 @@ impl Plugin for NodePorts {
 }
 
 impl Cycle for Wanted {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn filter(&self, _cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if !node.ports_taken(&self.0) {
             return Verdict::Fits;

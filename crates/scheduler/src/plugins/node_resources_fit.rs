@@ -143,6 +143,10 @@ impl Plugin for NodeResourcesFit {
 }
 
 impl Cycle for Wanted {
+    /// Unless classes of devices may have a say.
+    fn is_local(&self) -> bool {
+        self.pod.requests.scalars.is_empty()
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         let mut verdict = Verdict::Fits;
         if node.pods.len() as i64 + 1 > node.max_pods {

@@ -43,6 +43,9 @@ impl Plugin for NodeUnschedulable {
 }
 
 impl Cycle for Uncordoned {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn filter(&self, _cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if !node.cordoned {
             return Verdict::Fits;

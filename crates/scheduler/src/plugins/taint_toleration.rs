@@ -50,6 +50,9 @@ impl Plugin for TaintToleration {
 }
 
 impl Cycle for Tolerations {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn filter(&self, _cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if keeps_away(&node.taints, &self.pod).is_none() {
             return Verdict::Fits;

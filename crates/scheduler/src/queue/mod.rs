@@ -47,6 +47,8 @@ enum Place {
     Pausing(Duration),
     /// Waits for an event, since then, refused by these.
     Unschedulable(Duration, RejectedBy),
+    /// Waits, since then, for others to go: no event helps before they have.
+    Awaiting(Duration),
     /// Being tried, or held back by a gate.
     Out,
 }
@@ -140,6 +142,7 @@ impl Queue {
                     }
                 }
             }
+            Place::Awaiting(since) => drop(self.since.remove(&(since, uid.to_owned()))),
             Place::Out => {}
         }
     }
@@ -177,6 +180,18 @@ impl Queue {
         waiting.place = Place::Unschedulable(now, by);
         self.unschedulable.entry(by).or_default().insert(uid.to_owned());
         self.since.insert((now, uid.to_owned()));
+    }
+
+    /// A pod that found no node waits for others to go: [`Queue::activate`] says that they have.
+    pub fn hold(&mut self, uid: &str) {
+        let Some(Place::Unschedulable(since, _)) = self.waiting.get(uid).map(|waiting| waiting.place.clone()) else {
+            return;
+        };
+        self.take_out(uid);
+        if let Some(waiting) = self.waiting.get_mut(uid) {
+            waiting.place = Place::Awaiting(since);
+            self.since.insert((since, uid.to_owned()));
+        }
     }
 
     /// Something else went wrong: the pod pauses and is tried again.

@@ -10,12 +10,23 @@ use crate::cluster::PodInfo;
 pub struct Nominator {
     nodes: BTreeMap<String, BTreeMap<String, Arc<PodInfo>>>,
     places: BTreeMap<String, String>,
+    changes: u64,
 }
 
 impl Nominator {
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Raised by every change.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The nodes that somebody waits for.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
     }
 
     /// Who waits for room on a node.
@@ -31,6 +42,7 @@ impl Nominator {
     /// A pod waits for room on a node.
     pub fn set(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove(&pod.uid);
+        self.changes += 1;
         self.places.insert(pod.uid.clone(), node.to_owned());
         self.nodes.entry(node.to_owned()).or_default().insert(pod.uid.clone(), pod);
     }
@@ -38,6 +50,7 @@ impl Nominator {
     /// A pod waits no more. Whether it did.
     pub fn remove(&mut self, uid: &str) -> bool {
         let Some(node) = self.places.remove(uid) else { return false };
+        self.changes += 1;
         if let Some(pods) = self.nodes.get_mut(&node) {
             pods.remove(uid);
             if pods.is_empty() {

@@ -107,3 +107,20 @@ fn a_changed_pod_is_tried_again_where_the_change_helps() {
     queue.update(pod("a", 2), SECOND, |refused| refused == by(&[3]));
     assert_eq!(queue.pop().map(|pod| pod.priority), Some(2));
 }
+
+#[test]
+fn who_waits_for_others_to_go_is_not_woken_before() {
+    let mut queue = Queue::default();
+    for name in ["a", "b"] {
+        queue.add(pod(name, 0));
+        queue.pop();
+        queue.refused(name, SECOND, by(&[3]));
+        queue.hold(name);
+    }
+    queue.wake(SECOND, &hearing(&[3]), |_, _| true);
+    assert!(queue.pop().is_none());
+    queue.activate("a");
+    assert_eq!(queue.pop().map(|pod| pod.uid.clone()).as_deref(), Some("a"));
+    assert_eq!(queue.tick(SECOND * 301), None, "in the end it is tried in any case");
+    assert_eq!(queue.pop().map(|pod| pod.uid.clone()).as_deref(), Some("b"));
+}

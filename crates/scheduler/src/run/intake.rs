@@ -74,11 +74,8 @@ impl Scheduler {
     pub(super) fn wake(&mut self, event: &Event<'_>) {
         let kind = event.kind();
         let hearing: Vec<Plugins> = self.profiles.iter().map(|profile| profile.hearing(kind)).collect();
-        let (profiles, cluster, making_room) = (&self.profiles, &self.cluster, &self.making_room);
+        let (profiles, cluster) = (&self.profiles, &self.cluster);
         self.queue.wake(self.world.elapsed(), &hearing, |pod, (place, by)| {
-            if making_room.contains_key(&pod.uid) {
-                return false;
-            }
             let heard = by.iter().filter(|plugin| hearing[place].has(*plugin));
             heard.into_iter().any(|plugin| profiles[place].slots[plugin].plugin.hint(pod, event, cluster))
         });

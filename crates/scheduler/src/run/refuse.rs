@@ -37,6 +37,10 @@ impl Scheduler {
                 self.nominated.set(pod.clone(), &node);
                 self.make_way(pod, &node);
                 self.evict(pod, &node, victims);
+                // Trying again before the news of those that go has come would ask for others.
+                if self.making_room.contains_key(&pod.uid) {
+                    self.queue.hold(&pod.uid);
+                }
                 self.tell(pod, "Unschedulable", &message, Some(&node));
             }
             Some(Preempted::No { clear: false, .. }) => self.tell(pod, "Unschedulable", &message, None),

@@ -11,7 +11,7 @@ use skiff_api::{affinity, labels, taints};
 
 use super::{Stage, from, info, merged, node, with};
 use crate::cluster::{Cluster, PodInfo};
-use crate::decide::{Attempt, Decision, score};
+use crate::decide::{Attempt, Decision, Turn, decide, score};
 use crate::profile::Profile;
 use crate::queue::Nominator;
 
@@ -366,4 +366,99 @@ proptest! {
 fn a_pod_without_any_wish_fits_wherever_there_is_room() {
     let mut stage = Stage::new(vec![node("a", json!({}))]);
     assert_eq!(fitting(&mut stage.cluster, &Profile::default(), &info(from(json!(super::pod("p", "1"))))), ["a"]);
+}
+
+/// What happens between decisions about pods of a few kinds.
+#[derive(Clone, Debug)]
+enum Turnover {
+    Place(Pod, usize),
+    Remove(usize),
+    Started(usize),
+    Change(Node),
+    Nominate(Pod, Option<usize>),
+    Protect(Option<i32>),
+    Ask(Pod),
+}
+
+fn a_plain_pod(name: String) -> impl Strategy<Value = Pod> {
+    (1..3_u32, 0..3_i32, prop::bool::ANY).prop_map(move |(half_cores, priority, labelled)| {
+        let labels = if labelled { json!({"app": "a"}) } else { json!({}) };
+        let spec = json!({"metadata": {"labels": labels}, "spec": {"priority": priority}});
+        with(&name, &format!("{}m", half_cores * 500), spec)
+    })
+}
+
+fn a_turnover(number: usize) -> impl Strategy<Value = Turnover> {
+    let pod = || a_plain_pod(format!("p{number}"));
+    let node = (0..NODES, prop::bool::ANY)
+        .prop_map(|(number, closed)| node(&format!("n{number}"), json!({"spec": {"unschedulable": closed}})));
+    prop_oneof![
+        6 => (pod(), 0..NODES).prop_map(|(pod, node)| Turnover::Place(pod, node)),
+        2 => (0..30_usize).prop_map(Turnover::Remove),
+        1 => (0..30_usize).prop_map(Turnover::Started),
+        1 => node.prop_map(Turnover::Change),
+        1 => (pod(), prop::option::of(0..NODES)).prop_map(|(pod, node)| Turnover::Nominate(pod, node)),
+        1 => prop::option::of(0..2_i32).prop_map(Turnover::Protect),
+        6 => pod().prop_map(Turnover::Ask),
+    ]
+}
+
+/// A decision that remembers what nodes said before is the one that asks them all.
+fn remembers(steps: Vec<Turnover>) {
+    let mut stage = Stage::new((0..NODES).map(|number| node(&format!("n{number}"), json!({}))).collect());
+    let mut placed: Vec<Pod> = Vec::new();
+    for step in steps {
+        match step {
+            Turnover::Place(pod, on) => {
+                stage.put(pod.clone(), &format!("n{on}"));
+                placed.push(pod);
+            }
+            Turnover::Remove(number) if number < placed.len() => {
+                stage.cluster.remove_pod(placed.remove(number).metadata.uid.as_deref().unwrap_or_default());
+            }
+            Turnover::Started(number) if number < placed.len() => {
+                let pod = placed[number].clone();
+                let started = json!({"status": {"startTime": format!("2026-01-01T00:00:{number:02}Z")}});
+                let pod: Pod = from(merged(serde_json::to_value(pod).expect("a pod"), &started));
+                stage.cluster.refresh_pod(info(pod.clone()));
+                placed[number] = pod;
+            }
+            Turnover::Remove(_) | Turnover::Started(_) => {}
+            Turnover::Change(node) => stage.cluster.set_node(Arc::new(node)),
+            Turnover::Nominate(pod, Some(node)) => stage.nominated.set(info(pod), &format!("n{node}")),
+            Turnover::Nominate(..) => {
+                let waiting: Vec<String> = (0..40).map(|number| format!("p{number}")).collect();
+                waiting.iter().for_each(|uid| {
+                    stage.nominated.remove(uid);
+                });
+            }
+            Turnover::Protect(allowed) => {
+                let key = ("x".to_owned(), "b".to_owned());
+                stage.cluster.objects.budgets.remove(&key);
+                if let Some(allowed) = allowed {
+                    let spec = json!({"selector": {"matchLabels": {"app": "a"}}});
+                    let budget = json!({"spec": spec, "status": {"disruptionsAllowed": allowed,
+                        "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
+                    stage.cluster.objects.budgets.insert(key, Arc::new(from(budget)));
+                }
+            }
+            Turnover::Ask(pod) => {
+                let mut fresh = Turn::beginning(stage.turn.start);
+                let pod = info(pod);
+                let Stage { cluster, profile, nominated, turn } = &mut stage;
+                let anew = decide(profile, cluster, nominated, &pod, &mut fresh, 7);
+                let remembered = decide(profile, cluster, nominated, &pod, turn, 7);
+                assert_eq!(format!("{remembered:?}"), format!("{anew:?}"));
+                assert_eq!(turn.start, fresh.start);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_remembered_is_still_true(steps in (0..40_usize).map(a_turnover).collect::<Vec<_>>()) {
+        remembers(steps);
+    }
 }
