@@ -106,8 +106,13 @@ pub trait Cycle {
         true
     }
     /// Whether [`Cycle::filter`] asks the index alone: such a filter costs next to nothing, and goes first where only
-    /// the verdict counts.
+    /// the verdict counts, as [`Cycle::index_refuses`].
     fn by_index(&self) -> bool {
+        false
+    }
+    /// Whether the filter refuses a node, by the index alone: the node itself is not looked at, and in a large cluster need
+    /// not come into the processor's cache.
+    fn index_refuses(&self, _cluster: &Cluster, _node: NodeIx) -> bool {
         false
     }
     /// Whether [`Cycle::filter`] looks at the node and its pods alone, and says to pods with equal requests, ports,

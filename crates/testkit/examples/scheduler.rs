@@ -156,7 +156,7 @@ async fn schedule(kubeconfig: &Path) -> Result<(), Failure> {
 
 /// A scheduler, here or in a process of its own.
 enum Runs {
-    Here(AbortOnDrop, Arc<Stats>),
+    Here { _task: AbortOnDrop, stats: Arc<Stats> },
     Apart(Child),
 }
 
@@ -172,7 +172,7 @@ impl Drop for Runs {
 impl Runs {
     fn process(&self) -> String {
         match self {
-            Self::Here(..) => "self".to_owned(),
+            Self::Here { .. } => "self".to_owned(),
             Self::Apart(child) => child.id().to_string(),
         }
     }
@@ -193,7 +193,7 @@ async fn measure(shape: &Shape, nodes: usize, command: Option<&str>) -> Result<S
     let scheduler = match command {
         None => {
             let stats = Arc::new(Stats::default());
-            Runs::Here(start(server.api(), &world, &stats), stats)
+            Runs::Here { _task: start(server.api(), &world, &stats), stats }
         }
         Some(command) => {
             let kubeconfig = directory.path().join("scheduler.kubeconfig");
@@ -209,7 +209,7 @@ async fn measure(shape: &Shape, nodes: usize, command: Option<&str>) -> Result<S
     }
     let process = scheduler.process();
     let (after, worked) = (resident(&process)?, processor(&process)?);
-    if let Runs::Here(_, stats) = &scheduler {
+    if let Runs::Here { stats, .. } = &scheduler {
         stats.reset();
     }
     let begun = Instant::now();
@@ -219,7 +219,7 @@ async fn measure(shape: &Shape, nodes: usize, command: Option<&str>) -> Result<S
     let (name, count) = (shape.name, shape.measured.count);
     let grew = (resident(&process)? - after) as f64 / 1024.0;
     Ok(match &scheduler {
-        Runs::Here(_, stats) => {
+        Runs::Here { stats, .. } => {
             let micros = |share: f64| stats.latency(share).as_secs_f64() * 1e6;
             let (placed, refused) = stats.decisions();
             format!(

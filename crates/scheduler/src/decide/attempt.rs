@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, NodeInfo, PodInfo};
+use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
 use crate::framework::{Begin, Cycle, Reason, Verdict};
 use crate::profile::{Plugins, Profile};
 use crate::queue::Nominator;
@@ -80,10 +80,10 @@ impl<'p> Attempt<'p> {
         })
     }
 
-    /// Whether filters that ask the index alone refuse a node; its reasons are added. The node itself is not looked at.
-    pub fn refused_by_index(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> bool {
+    /// Whether filters that ask the index alone refuse a node. The node itself is not looked at.
+    pub fn refused_by_index(&self, cluster: &Cluster, node: NodeIx) -> bool {
         let mut parts = self.parts.iter().filter(|part| part.by_index);
-        parts.any(|part| part.cycle.filter(cluster, node, reasons) != Verdict::Fits)
+        parts.any(|part| part.cycle.index_refuses(cluster, node))
     }
 
     /// Like [`Attempt::check`], but the pod must fit also when pods that wait for room there, and are not less

@@ -1,5 +1,5 @@
-//! What nodes have said to the last pods, for pods that ask for the same: as long as nothing has changed on a node, its
-//! answer is the same, and so are the pods that would have to go from it.
+//! What nodes have said to the last pods, for pods that ask for the same: as long as nothing has changed on a node, and
+//! nobody else waits for room there, its answer is the same, and so are the pods that would have to go from it.
 //!
 //! Only answers that look at the node alone are remembered: a pod whose filters ask for counts of other pods, volumes or
 //! devices is always decided anew.
@@ -20,6 +20,12 @@ const SHAPES: usize = 4;
 /// The plugin that refused a pod, by its place in the profile, and how.
 type Refused = Option<(usize, Verdict)>;
 
+/// What an answer was about: the node's version, and the last change of those who wait for it.
+pub(super) type State = (u64, u64);
+
+/// What a node said, and why.
+type Answer = (State, Refused, Box<[Reason]>);
+
 /// The last kinds of pods with what nodes said to them, the latest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memo(Vec<Shape>);
@@ -29,9 +35,8 @@ pub(super) struct Memo(Vec<Shape>);
 pub(super) struct Shape {
     pod: Arc<PodInfo>,
     profile: String,
-    /// Each with the version of the node that it is about.
-    answers: Vec<Option<(u64, Refused, Box<[Reason]>)>>,
-    ways: Vec<Option<(u64, Way)>>,
+    answers: Vec<Option<Answer>>,
+    ways: Vec<Option<(State, Way)>>,
     /// The budgets that the ways heed.
     budgets: Vec<Arc<PodDisruptionBudget>>,
 }
@@ -80,23 +85,23 @@ fn put<T>(all: &mut Vec<Option<T>>, node: NodeIx, known: T) {
 }
 
 impl Shape {
-    /// What the node says, where nobody waits for room on it.
-    pub(super) fn ask(
+    /// What the node in this state says; `ask` asks it, and adds reasons.
+    pub(super) fn answer(
         &mut self,
-        attempt: &Attempt<'_>,
-        cluster: &Cluster,
-        node: &NodeInfo,
+        node: NodeIx,
+        state: State,
         reasons: &mut Vec<Reason>,
+        ask: impl FnOnce(&mut Vec<Reason>) -> Refused,
     ) -> Refused {
-        if let Some(Some((version, refused, why))) = self.answers.get(node.ix)
-            && *version == node.version
+        if let Some(Some((known, refused, why))) = self.answers.get(node)
+            && *known == state
         {
             reasons.extend(why.iter().cloned());
             return *refused;
         }
         let before = reasons.len();
-        let refused = attempt.check(cluster, node, reasons);
-        put(&mut self.answers, node.ix, (node.version, refused, reasons[before..].into()));
+        let refused = ask(reasons);
+        put(&mut self.answers, node, (state, refused, reasons[before..].into()));
         refused
     }
 
@@ -111,13 +116,13 @@ impl Shape {
         }
     }
 
-    /// How room can be made on the node.
-    pub(super) fn way(&mut self, node: &NodeInfo, find: impl FnOnce() -> Way) -> Way {
-        match self.ways.get(node.ix) {
-            Some(Some((version, known))) if *version == node.version => known.clone(),
+    /// How room can be made on the node in this state; `find` finds out.
+    pub(super) fn way(&mut self, node: NodeIx, state: State, find: impl FnOnce() -> Way) -> Way {
+        match self.ways.get(node) {
+            Some(Some((known, way))) if *known == state => way.clone(),
             _ => {
                 let way = find();
-                put(&mut self.ways, node.ix, (node.version, way.clone()));
+                put(&mut self.ways, node, (state, way.clone()));
                 way
             }
         }
@@ -129,7 +134,8 @@ impl Shape {
 pub(super) struct Awaited {
     /// Of the nominations and of the cluster, when it was noted.
     when: Option<(u64, u64)>,
-    nodes: Vec<bool>,
+    /// The last change of those who wait, by node; 0: nobody does.
+    nodes: Vec<u64>,
 }
 
 impl Awaited {
@@ -139,16 +145,21 @@ impl Awaited {
             return;
         }
         self.when = now;
-        self.nodes.fill(false);
-        for node in nominated.nodes().filter_map(|name| cluster.node(name)) {
-            if self.nodes.len() <= node.ix {
-                self.nodes.resize(node.ix + 1, false);
+        self.nodes.fill(0);
+        for (name, changed) in nominated.nodes() {
+            if let Some(node) = cluster.node(name) {
+                if self.nodes.len() <= node.ix {
+                    self.nodes.resize(node.ix + 1, 0);
+                }
+                self.nodes[node.ix] = changed;
             }
-            self.nodes[node.ix] = true;
         }
     }
 
-    pub(super) fn has(&self, node: NodeIx) -> bool {
-        self.nodes.get(node).copied().unwrap_or(false)
+    /// The state of a node; `None` where `pod` itself waits: what is said to others is not said to it.
+    pub(super) fn state(&self, node: &NodeInfo, nominated: &Nominator, pod: &PodInfo) -> Option<State> {
+        let awaited = self.nodes.get(node.ix).copied().unwrap_or(0);
+        let itself = awaited > 0 && nominated.node_of(&pod.uid) == Some(&node.name);
+        (!itself).then_some((node.version, awaited))
     }
 }

@@ -109,10 +109,14 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
     let mut shape = memo.of(attempt);
     let mut ask = |attempt: &mut Attempt<'_>, node: &NodeInfo, reasons: &mut Vec<Reason>| {
         reasons.clear();
-        match &mut shape {
-            _ if awaited.has(node.ix) => attempt.check_after(cluster, node, nominated, reasons),
-            Some(shape) => shape.ask(attempt, cluster, node, reasons),
-            None => attempt.check(cluster, node, reasons),
+        let state = awaited.state(node, nominated, &attempt.pod);
+        let mut ask = |reasons: &mut Vec<Reason>| match state {
+            Some((_, 0)) => attempt.check(cluster, node, reasons),
+            _ => attempt.check_after(cluster, node, nominated, reasons),
+        };
+        match (&mut shape, state) {
+            (Some(shape), Some(state)) => shape.answer(node.ix, state, reasons, ask),
+            _ => ask(reasons),
         }
     };
     let named: Option<Vec<NodeIx>> =
@@ -123,11 +127,10 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
     if attempt.parts.iter().any(|part| part.by_index) {
         let mut looked_at = 0;
         for step in 0..nodes.len() {
-            let node = cluster.at(nodes[(*start + step) % nodes.len()]);
+            let ix = nodes[(*start + step) % nodes.len()];
             looked_at += 1;
-            reasons.clear();
-            if !attempt.refused_by_index(cluster, node, reasons) && ask(attempt, node, reasons).is_none() {
-                fitting.push(node.ix);
+            if !attempt.refused_by_index(cluster, ix) && ask(attempt, cluster.at(ix), reasons).is_none() {
+                fitting.push(ix);
                 if fitting.len() == enough {
                     break;
                 }

@@ -99,11 +99,11 @@ pub fn preempt(
         let offset = random as usize;
         for step in 0..potential.len() {
             let node = cluster.at(potential[offset.wrapping_add(step) % potential.len()]);
-            let way = match &mut shape {
-                Some(shape) if !awaited.has(node.ix) => {
-                    shape.way(node, || victims_on(attempt, cluster, node, nominated, &budgets))
-                }
-                _ => victims_on(attempt, cluster, node, nominated, &budgets),
+            let state = awaited.state(node, nominated, &attempt.pod);
+            let mut find = || victims_on(attempt, cluster, node, nominated, &budgets);
+            let way = match (&mut shape, state) {
+                (Some(shape), Some(state)) => shape.way(node.ix, state, find),
+                _ => find(),
             };
             match way {
                 Ok(candidate) => found.push(candidate),

@@ -159,11 +159,11 @@ impl Plugin for InterPodAffinity {
 
 impl Affinity {
     /// Whether pods that match all of the pod's terms are in all of the node's domains.
-    fn near(&self, cluster: &Cluster, node: &NodeInfo) -> bool {
+    fn near(&self, cluster: &Cluster, node: NodeIx) -> bool {
         let mut all_there = true;
         for watched in &self.affinity {
             let counter = cluster.index.counter(watched.counter);
-            let value = cluster.index.topology.value(counter.key, node.ix);
+            let value = cluster.index.topology.value(counter.key, node);
             if value == NONE {
                 return false;
             }
@@ -181,22 +181,22 @@ impl Affinity {
         none && self.affinity.iter().all(itself)
     }
 
-    fn far(&self, cluster: &Cluster, node: &NodeInfo) -> bool {
+    fn far(&self, cluster: &Cluster, node: NodeIx) -> bool {
         self.anti_affinity
             .iter()
-            .all(|w| cluster.index.counter(w.counter).at(&cluster.index.topology, node.ix) + w.more <= 0)
+            .all(|w| cluster.index.counter(w.counter).at(&cluster.index.topology, node) + w.more <= 0)
     }
 
-    fn welcome(&self, cluster: &Cluster, node: &NodeInfo) -> bool {
+    fn welcome(&self, cluster: &Cluster, node: NodeIx) -> bool {
         let refused = self.never.iter().any(|ix| {
             let holder = cluster.index.holder(*ix);
-            let value = cluster.index.topology.value(holder.key, node.ix);
+            let value = cluster.index.topology.value(holder.key, node);
             // What has gone from the node in question is counted per key: all holders of the key together.
             value != NONE
                 && holder.count(value) > 0
                 && self.still(cluster, holder.key, value, &holder.term.topology_key) > 0
         });
-        let joined = self.more_never.iter().any(|(key, more)| *more > 0 && node.labels().contains_key(key));
+        let joined = self.more_never.iter().any(|(key, more)| *more > 0 && cluster.at(node).labels().contains_key(key));
         !refused && !joined
     }
 
@@ -232,16 +232,19 @@ impl Cycle for Affinity {
     fn by_index(&self) -> bool {
         true
     }
+    fn index_refuses(&self, cluster: &Cluster, node: NodeIx) -> bool {
+        !(self.near(cluster, node) && self.far(cluster, node) && self.welcome(cluster, node))
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
-        if !self.near(cluster, node) {
+        if !self.near(cluster, node.ix) {
             reasons.push(Reason::Text("node(s) didn't match pod affinity rules"));
             return Verdict::Unresolvable;
         }
-        if !self.far(cluster, node) {
+        if !self.far(cluster, node.ix) {
             reasons.push(Reason::Text("node(s) didn't match pod anti-affinity rules"));
             return Verdict::Unschedulable;
         }
-        if !self.welcome(cluster, node) {
+        if !self.welcome(cluster, node.ix) {
             reasons.push(Reason::Text("node(s) didn't satisfy existing pods anti-affinity rules"));
             return Verdict::Unschedulable;
         }
@@ -301,7 +304,8 @@ impl Cycle for Affinity {
             let Some(domain) = node.labels().get(key) else { return format!("label {key} is missing") };
             format!("{key}={domain} holds {} matching pods", counter.at(&cluster.index.topology, node.ix))
         };
-        let near = (!self.near(cluster, node)).then(|| self.affinity.iter().map(told).collect::<Vec<_>>().join("; "));
+        let near =
+            (!self.near(cluster, node.ix)).then(|| self.affinity.iter().map(told).collect::<Vec<_>>().join("; "));
         let far = || {
             let close = |w: &&Watched| cluster.index.counter(w.counter).at(&cluster.index.topology, node.ix) > 0;
             self.anti_affinity.iter().find(close).map(told)

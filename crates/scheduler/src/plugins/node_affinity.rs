@@ -104,6 +104,9 @@ impl Cycle for Wanted {
     fn by_index(&self) -> bool {
         self.set.is_some() && self.added.is_none()
     }
+    fn index_refuses(&self, cluster: &Cluster, node: NodeIx) -> bool {
+        self.set.is_some_and(|set| !cluster.index.in_set(set, node))
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         if self.added.as_ref().is_some_and(|added| !affinity::pod_fits(added, node.view())) {
             reasons.push(Reason::Text("node(s) didn't match scheduler-enforced node affinity"));

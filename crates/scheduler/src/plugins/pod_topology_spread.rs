@@ -163,8 +163,13 @@ impl Spread {
         (counter.count(value) + watched.more + watched.itself, lowest)
     }
 
-    fn value(watched: &Watched, cluster: &Cluster, node: &NodeInfo) -> u32 {
-        cluster.index.topology.value(cluster.index.counter(watched.counter).key, node.ix)
+    fn value(watched: &Watched, cluster: &Cluster, node: NodeIx) -> u32 {
+        cluster.index.topology.value(cluster.index.counter(watched.counter).key, node)
+    }
+
+    fn is_too_full(&self, watched: &Watched, cluster: &Cluster, value: u32) -> bool {
+        let (here, lowest) = self.skew(watched, cluster, value);
+        here - lowest > watched.constraint.max_skew
     }
 }
 
@@ -175,16 +180,21 @@ impl Cycle for Spread {
     fn by_index(&self) -> bool {
         true
     }
+    fn index_refuses(&self, cluster: &Cluster, node: NodeIx) -> bool {
+        self.hard.iter().any(|watched| {
+            let value = Self::value(watched, cluster, node);
+            value == NONE || self.is_too_full(watched, cluster, value)
+        })
+    }
     fn filter(&self, cluster: &Cluster, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         for watched in &self.hard {
-            let value = Self::value(watched, cluster, node);
+            let value = Self::value(watched, cluster, node.ix);
             if value == NONE {
                 let text = "node(s) didn't match pod topology spread constraints (missing required label)";
                 reasons.push(Reason::Text(text));
                 return Verdict::Unresolvable;
             }
-            let (here, lowest) = self.skew(watched, cluster, value);
-            if here - lowest > watched.constraint.max_skew {
+            if self.is_too_full(watched, cluster, value) {
                 reasons.push(Reason::Text("node(s) didn't match pod topology spread constraints"));
                 return Verdict::Unschedulable;
             }
@@ -239,7 +249,7 @@ impl Cycle for Spread {
         let mut score = 0.0;
         for watched in &self.soft {
             let by_label = cluster.index.counter(watched.counter);
-            let value = Self::value(watched, cluster, node);
+            let value = Self::value(watched, cluster, node.ix);
             if value == NONE || cluster.index.topology.value(watched.label, node.ix) == NONE {
                 continue;
             }
@@ -261,7 +271,7 @@ impl Cycle for Spread {
     fn explain(&self, cluster: &Cluster, node: &NodeInfo) -> Option<String> {
         self.hard.iter().find_map(|watched| {
             let (key, most) = (&watched.constraint.topology_key, watched.constraint.max_skew);
-            let value = Self::value(watched, cluster, node);
+            let value = Self::value(watched, cluster, node.ix);
             let Some(domain) = node.labels().get(key) else { return Some(format!("label {key} is missing")) };
             let (here, lowest) = self.skew(watched, cluster, value);
             let over = here - lowest > most;

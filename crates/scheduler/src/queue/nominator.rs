@@ -5,10 +5,18 @@ use std::sync::Arc;
 
 use crate::cluster::PodInfo;
 
+/// Who waits for room on a node.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    pods: BTreeMap<String, Arc<PodInfo>>,
+    /// The number of the last change.
+    changed: u64,
+}
+
 /// Who waits for room where.
 #[derive(Clone, Debug, Default)]
 pub struct Nominator {
-    nodes: BTreeMap<String, BTreeMap<String, Arc<PodInfo>>>,
+    nodes: BTreeMap<String, Line>,
     places: BTreeMap<String, String>,
     changes: u64,
 }
@@ -24,14 +32,14 @@ impl Nominator {
         self.changes
     }
 
-    /// The nodes that somebody waits for.
-    pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.nodes.keys().map(String::as_str)
+    /// The nodes that somebody waits for, each with the number of its last change.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.nodes.iter().map(|(name, line)| (name.as_str(), line.changed))
     }
 
     /// Who waits for room on a node.
     pub fn on(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
-        self.nodes.get(node).into_iter().flat_map(BTreeMap::values)
+        self.nodes.get(node).into_iter().flat_map(|line| line.pods.values())
     }
 
     /// The node that a pod waits for.
@@ -44,16 +52,19 @@ impl Nominator {
         self.remove(&pod.uid);
         self.changes += 1;
         self.places.insert(pod.uid.clone(), node.to_owned());
-        self.nodes.entry(node.to_owned()).or_default().insert(pod.uid.clone(), pod);
+        let line = self.nodes.entry(node.to_owned()).or_default();
+        line.changed = self.changes;
+        line.pods.insert(pod.uid.clone(), pod);
     }
 
     /// A pod waits no more. Whether it did.
     pub fn remove(&mut self, uid: &str) -> bool {
         let Some(node) = self.places.remove(uid) else { return false };
         self.changes += 1;
-        if let Some(pods) = self.nodes.get_mut(&node) {
-            pods.remove(uid);
-            if pods.is_empty() {
+        if let Some(line) = self.nodes.get_mut(&node) {
+            line.changed = self.changes;
+            line.pods.remove(uid);
+            if line.pods.is_empty() {
                 self.nodes.remove(&node);
             }
         }
