@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod network;
 mod news;
 pub mod nft;
+mod others;
 pub mod peers;
 pub mod policy;
 mod ports;

@@ -5,7 +5,6 @@
 //! itself may write. Peers follow from the Node objects alone, as in [`crate::peers`]; what the device should know is one
 //! file of configuration, which the program `wg` brings it in step with.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -18,11 +17,12 @@ use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
-use skiff_client::{Client, Event, Patch};
-use skiff_meta::{Object, WorldRef};
+use skiff_client::{Client, Patch};
+use skiff_meta::WorldRef;
 
 use crate::guard::{Losses, lost};
 use crate::netlink::{Netlink, Route, Via};
+use crate::others::Others;
 use crate::peers::Peer;
 use crate::{Family, NetError, watch};
 
@@ -77,7 +77,7 @@ pub trait Kernel: Send + 'static {
 
 /// Keeps the way to other nodes, for ever. `node` may write this node's object, `nodes` read all.
 pub async fn run(own: Own, node: Client, nodes: Client, world: WorldRef, kernel: impl Kernel, mut losses: Losses) {
-    let mut state = State { own, kernel, peers: BTreeMap::new() };
+    let mut state = State { peers: Others::new(&own.name, known), own, kernel };
     let keys = loop {
         match state.introduce(&node).await {
             Ok(keys) => break keys,
@@ -87,7 +87,7 @@ pub async fn run(own: Own, node: Client, nodes: Client, world: WorldRef, kernel:
     };
     let mut events = watch::nodes(&nodes);
     let Some(first) = events.next().await else { return };
-    state.take(first);
+    state.peers.take(first);
     loop {
         let (configuration, destinations) = state.wanted(&keys);
         let applied = state.kernel.apply(&state.own, &configuration, &destinations);
@@ -99,7 +99,7 @@ pub async fn run(own: Own, node: Client, nodes: Client, world: WorldRef, kernel:
             tokio::select! {
                 event = events.next() => {
                     let Some(event) = event else { return };
-                    if state.take(event) {
+                    if state.peers.take(event) {
                         break;
                     }
                 }
@@ -113,8 +113,13 @@ pub async fn run(own: Own, node: Client, nodes: Client, world: WorldRef, kernel:
 struct State<K> {
     own: Own,
     kernel: K,
-    /// By node: its key, and where it and its pods are.
-    peers: BTreeMap<String, (String, Peer)>,
+    /// The key of each, and where it and its pods are.
+    peers: Others<(String, Peer)>,
+}
+
+fn known(node: &Node) -> Option<(String, Peer)> {
+    let key = node.metadata.annotations.as_ref()?.get(KEY).filter(|key| is_key(key))?;
+    Some((key.clone(), Peer::of(node)?))
 }
 
 impl<K: Kernel> State<K> {
@@ -126,37 +131,11 @@ impl<K: Kernel> State<K> {
         Ok(keys)
     }
 
-    /// Takes an event; whether anything that matters has changed.
-    fn take(&mut self, event: Event) -> bool {
-        let before = self.peers.clone();
-        match event {
-            Event::Replace(nodes) => {
-                self.peers.clear();
-                nodes.iter().for_each(|node| self.set(node));
-            }
-            Event::Apply(node) => self.set(&node),
-            Event::Delete(node) => drop(self.peers.remove(&node.meta().name)),
-        }
-        self.peers != before
-    }
-
-    fn set(&mut self, object: &Object) {
-        let name = object.meta().name.clone();
-        let node = object.typed::<Node>().ok();
-        let key = node.as_ref().and_then(|node| node.metadata.annotations.as_ref()?.get(KEY).cloned());
-        let key = key.filter(|key| is_key(key));
-        let peer = node.and_then(|node| Peer::of(&node));
-        match key.zip(peer).filter(|_| name != self.own.name) {
-            Some(known) => drop(self.peers.insert(name, known)),
-            None => drop(self.peers.remove(&name)),
-        }
-    }
-
     /// The device's configuration, and what leads into it.
     fn wanted(&self, keys: &Keys) -> (String, Vec<IpNet>) {
         let mut text = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", keys.private);
         let mut destinations = Vec::new();
-        for (key, peer) in self.peers.values() {
+        for (key, peer) in self.peers.iter() {
             let Some(address) = peer.address(self.own.outside) else { continue };
             let ranges: Vec<String> = peer.pod_cidrs.iter().map(IpNet::to_string).collect();
             let endpoint = SocketAddr::new(address, PORT);
@@ -254,6 +233,8 @@ mod tests {
 
     use futures::FutureExt;
     use parking_lot::Mutex;
+    use skiff_client::Event;
+    use skiff_meta::Object;
 
     use super::*;
     use crate::fake::{Cluster, Hurry, object};

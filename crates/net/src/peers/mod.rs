@@ -7,21 +7,20 @@
 mod kernel;
 mod plan;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
-use skiff_client::{Client, Event};
-use skiff_meta::{Object, WorldRef};
+use skiff_client::Client;
+use skiff_meta::WorldRef;
 
 pub use kernel::{Kernel, RealKernel};
 pub use plan::{Hop, Mac, Paths, Peer, Step, Way, steps};
 
 use crate::guard::{Losses, lost};
 use crate::netlink::Tunnel;
+use crate::others::Others;
 use crate::{NetError, watch};
 
 /// How long to wait before trying again what the kernel refused.
@@ -49,9 +48,9 @@ pub struct Own {
 /// Keeps the way to other nodes, for ever, and puts back what `losses` says is lost.
 pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel, mut losses: Losses) {
     let mut events = watch::nodes(&client);
-    let mut state = State { own, kernel, peers: BTreeMap::new() };
+    let mut state = State { peers: Others::new(&own.name, Peer::of), own, kernel };
     let Some(first) = events.next().await else { return };
-    state.take(first);
+    state.peers.take(first);
     loop {
         let synced = state.sync().inspect_err(|error| tracing::error!("other nodes' pods may not be reached: {error}"));
         let mut retry = world.sleep(RETRY);
@@ -59,7 +58,7 @@ pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel,
             tokio::select! {
                 event = events.next() => {
                     let Some(event) = event else { return };
-                    if state.take(event) {
+                    if state.peers.take(event) {
                         break;
                     }
                 }
@@ -73,43 +72,18 @@ pub async fn run(own: Own, client: Client, world: WorldRef, kernel: impl Kernel,
 struct State<K> {
     own: Own,
     kernel: K,
-    peers: BTreeMap<String, Peer>,
+    peers: Others<Peer>,
 }
 
 impl<K: Kernel> State<K> {
-    /// Takes an event; whether anything that matters has changed.
-    fn take(&mut self, event: Event) -> bool {
-        let before = self.peers.clone();
-        match event {
-            Event::Replace(nodes) => {
-                self.peers.clear();
-                nodes.iter().for_each(|node| self.set(node));
-            }
-            Event::Apply(node) => self.set(&node),
-            Event::Delete(node) => drop(self.peers.remove(&node.meta().name)),
-        }
-        self.peers != before
-    }
-
-    fn set(&mut self, node: &Object) {
-        let name = node.meta().name.clone();
-        if name == self.own.name {
-            return;
-        }
-        match node.typed::<Node>().ok().and_then(|node| Peer::of(&node)) {
-            Some(peer) => drop(self.peers.insert(name, peer)),
-            None => drop(self.peers.remove(&name)),
-        }
-    }
-
     /// Brings the kernel in step.
     fn sync(&mut self) -> Result<(), NetError> {
         let own = &self.own;
         let wire = if own.direct { self.kernel.wire(&own.cluster_cidrs)? } else { Vec::new() };
-        let far = !own.direct || self.peers.values().any(|peer| peer.is_far(&wire));
+        let far = !own.direct || self.peers.iter().any(|peer| peer.is_far(&wire));
         let way = Way { tunnel: self.kernel.prepare(&own.device, far.then_some(&own.tunnel))?, wire };
         let is = self.kernel.paths(&way, &own.cluster_cidrs, &own.pod_cidrs)?;
-        let should = Paths::to(&way, self.peers.values());
+        let should = Paths::to(&way, self.peers.iter());
         let mut failed = None;
         // One node that cannot be reached must not keep the others from being.
         for step in steps(&is, &should) {
@@ -132,6 +106,8 @@ mod tests {
     use futures::FutureExt;
     use parking_lot::Mutex;
     use serde_json::json;
+    use skiff_client::Event;
+    use skiff_meta::Object;
 
     use super::*;
     use crate::Family;
