@@ -6,7 +6,7 @@
 
 mod wire;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -64,13 +64,11 @@ fn failed(path: &Path, error: std::io::Error) -> StartError {
     StartError::Io(path.display().to_string(), error)
 }
 
-/// What `--node-ip` says: addresses of both families where pods have both.
-fn node_ips(server_flags: &[String], [v4, v6]: [IpAddr; 2]) -> String {
-    let given = server_flags.iter().skip_while(|flag| !flag.starts_with("--cluster-cidr")).take(2);
-    match given.clone().any(|flag| flag.contains(',')) {
-        true => format!("{v4},{v6}"),
-        false => v4.to_string(),
-    }
+/// The addresses of a node in the families that pods have, as `--cluster-cidr` tells; the main one first.
+fn node_ips(server_flags: &[String], [v4, v6]: [IpAddr; 2]) -> Vec<IpAddr> {
+    let mut words = server_flags.iter().flat_map(|flag| flag.split('='));
+    let ranges = words.find(|word| *word == "--cluster-cidr").and_then(|_| words.next()).unwrap_or_default();
+    ranges.split(',').map(|range| if range.contains(':') { v6 } else { v4 }).collect()
 }
 
 /// Whether somebody else brings the pod network.
@@ -91,8 +89,9 @@ impl Place {
         for number in 1..=nodes {
             wire.add(&node(number), number, subnet)?;
         }
-        let url = format!("https://{}:{PORT}", subnet.node(1)[0]);
         let addresses = |number| node_ips(server_flags, subnet.node(number));
+        let own = addresses(1).into_iter().next().unwrap_or(subnet.node(1)[0]);
+        let url = format!("https://{}", SocketAddr::new(own, PORT));
         let mut words = vec!["server".to_owned(), "--secure-port".to_owned(), PORT.to_string()];
         words.extend(server_flags.iter().cloned());
         let mut server = self.start(&wire, 1, &addresses(1), words)?;
@@ -113,7 +112,7 @@ impl Place {
     }
 
     /// Starts the process of a node; it outlives us.
-    fn start(&self, wire: &Wire, number: u8, address: &str, words: Vec<String>) -> Result<Child, StartError> {
+    fn start(&self, wire: &Wire, number: u8, addresses: &[IpAddr], words: Vec<String>) -> Result<Child, StartError> {
         let (name, directory) = (node(number), self.directory.join(node(number)));
         let images = directory.join("images");
         std::fs::create_dir_all(&directory).map_err(|e| failed(&directory, e))?;
@@ -123,7 +122,11 @@ impl Place {
         let errors = log.try_clone().map_err(|e| failed(&directory, e))?;
         let mut command = enter(&wire.namespace(&name))?;
         command.args(words).arg("--data-dir").arg(&directory);
-        command.args(["--node-name", &name, "--node-ip", address]);
+        let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        command.args(["--node-name", &name, "--node-ip", &texts.join(",")]);
+        if addresses.first().is_some_and(IpAddr::is_ipv6) {
+            command.args(["--bind-address", "::"]);
+        }
         // Where a plugin of somebody else's goes: the machine's own directories are not this host's.
         command.arg("--cni-bin-dir").arg(directory.join("cni/bin"));
         command.arg("--cni-conf-dir").arg(directory.join("cni/net.d"));
