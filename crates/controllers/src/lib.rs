@@ -45,6 +45,8 @@ mod volume_expand;
 mod volume_protection;
 mod volumes;
 
+pub use service_lb::AddressRange;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,8 +74,10 @@ pub struct Options {
     pub authority: Option<SigningAuthority>,
     /// Who signs the tokens that Secrets hold; `None`: nobody, and such Secrets stay as they are.
     pub token_signer: Option<Arc<dyn TokenSigner>>,
-    /// Whether Services of type LoadBalancer get the nodes' addresses.
+    /// Whether Services of type LoadBalancer get addresses.
     pub balance: bool,
+    /// Where those come from; empty: they are the nodes' own.
+    pub balance_pool: Vec<AddressRange>,
     /// The node that the control plane runs on, which a role label tells; empty: none. Nodes may not say so themselves.
     pub control_plane_node: String,
 }

@@ -262,6 +262,10 @@ pub(crate) struct Server {
     /// server's own family, and what Services get that do not say
     #[arg(long, default_value = "10.43.0.0/16", value_name = "RANGE[,RANGE]")]
     pub(crate) service_cidr: String,
+    /// Addresses for Services of type LoadBalancer, each a range, FROM-TO or a single one; without it they have the
+    /// nodes' own
+    #[arg(long, value_delimiter = ',', value_name = "RANGE[,RANGE]")]
+    pub(crate) load_balancer_pool: Vec<String>,
     /// Address of the cluster's DNS
     #[arg(long, default_value = "10.43.0.10")]
     pub(crate) cluster_dns: IpAddr,

@@ -56,6 +56,15 @@ pub(crate) fn pods(text: &str, v4: u8, v6: u8) -> Result<Vec<skiff_controllers::
     Ok(ranges)
 }
 
+/// `--load-balancer-pool`.
+pub(crate) fn pool(texts: &[String]) -> Result<Vec<skiff_controllers::AddressRange>, StartError> {
+    let why = "is no range of addresses, such as 192.0.2.64/28 or 192.0.2.10-192.0.2.20";
+    let one = |text: &String| {
+        skiff_controllers::AddressRange::parse(text).ok_or_else(|| wrong("load-balancer-pool", text, why))
+    };
+    texts.iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

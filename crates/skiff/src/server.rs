@@ -308,6 +308,7 @@ fn controller_options(
         cluster_cidrs: ranges::pods(&flags.cluster_cidr, v4, v6)?,
         service_cidrs: place.config.service_cidrs.clone(),
         balance: flags.node.runs(Part::ServiceLb),
+        balance_pool: ranges::pool(&flags.load_balancer_pool)?,
         control_plane_node: if flags.node.runs(Part::Agent) { place.node.clone() } else { String::new() },
     })
 }

@@ -57,33 +57,45 @@ fn ports(service: &Service) -> impl Iterator<Item = Port> {
     ports.map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.port))
 }
 
-fn current(service: &Service) -> Vec<LoadBalancerIngress> {
+/// The addresses that its status tells.
+pub(super) fn current(service: &Service) -> Vec<LoadBalancerIngress> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     balancer.and_then(|balancer| balancer.ingress.clone()).unwrap_or_default()
 }
 
-/// The addresses of the nodes that take the Service's connections: every fit node passes them on, but with external
-/// policy Local only those with endpoints.
+/// The addresses of the nodes that take the Service's connections.
 fn addresses(snapshot: &Snapshot, service: &Service) -> Vec<LoadBalancerIngress> {
-    let local = service.spec.as_ref().is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"));
-    let with_endpoints = local.then(|| nodes_with_endpoints(snapshot, service));
-    let fit = snapshot.nodes.iter().filter(|node| is_fit(node));
-    let chosen = fit.filter(|node| with_endpoints.as_ref().is_none_or(|names| names.contains(node.name())));
     let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
     let has = |family: &str| families.iter().any(|one| one == family);
     // The first family's addresses come first; a Service from before families has those of IPv4.
     let primary_v6 = families.first().is_some_and(|family| family == "IPv6");
     let wanted = |v6: bool| if families.is_empty() { !v6 } else { has(if v6 { "IPv6" } else { "IPv4" }) };
-    let all: BTreeSet<(bool, IpAddr)> = chosen
+    let all: BTreeSet<(bool, IpAddr)> = fit_nodes(snapshot, service)
+        .into_iter()
         .flat_map(|node| [false, true].into_iter().filter(|v6| wanted(*v6)).filter_map(|v6| address(node, v6)))
         .map(|ip| (ip.is_ipv6() != primary_v6, ip))
         .collect();
-    let ingress = all.into_iter().map(|(_, ip)| LoadBalancerIngress {
+    ingress(all.into_iter().map(|(_, ip)| ip))
+}
+
+/// The nodes that take the Service's connections: every fit node passes them on, but with external policy Local only
+/// those with endpoints.
+pub(super) fn fit_nodes<'a>(snapshot: &'a Snapshot, service: &Service) -> Vec<&'a Node> {
+    let local = service.spec.as_ref().is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"));
+    let with_endpoints = local.then(|| nodes_with_endpoints(snapshot, service));
+    let fit = snapshot.nodes.iter().filter(|node| is_fit(node));
+    let chosen = fit.filter(|node| with_endpoints.as_ref().is_none_or(|names| names.contains(node.name())));
+    chosen.map(|node| &**node).collect()
+}
+
+/// Addresses as a status tells them.
+pub(super) fn ingress(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<LoadBalancerIngress> {
+    let one = |ip: IpAddr| LoadBalancerIngress {
         ip: Some(ip.to_string()),
         ip_mode: Some("VIP".to_owned()),
         ..LoadBalancerIngress::default()
-    });
-    ingress.collect()
+    };
+    addresses.into_iter().map(one).collect()
 }
 
 fn is_fit(node: &Node) -> bool {

@@ -3,6 +3,7 @@
 //! Needs root and what `cargo xtask test cluster` prepares. The test runs in a network namespace of its own, so that the
 //! wire between the nodes is not the machine's. One cluster is shared by all cases of a mode, which run in order.
 
+mod both;
 mod faults;
 mod foreign;
 mod traffic;
@@ -13,6 +14,8 @@ use std::process::Command;
 use skiff_testkit::cases;
 use skiff_testkit::nodes::Nodes;
 
+/// Addresses on the wire between the nodes, for load balancers.
+const POOL: [&str; 2] = ["172.30.0.200", "fd00:5c1f:172:30::200"];
 /// Set once inside the namespace.
 const INSIDE: &str = "SKIFF_NODES_INSIDE";
 
@@ -35,13 +38,22 @@ fn main() {
         ("a_killed_agent_comes_back_and_its_pods_never_went", faults::killed_agent),
         ("a_node_leaves_and_joins_again", faults::leave_and_rejoin),
     ];
+    let both: &[cases::Case<Nodes>] = &[
+        ("pods_have_addresses_of_both_families", both::pods),
+        ("a_service_of_both_families_is_reached_at_both", both::services),
+    ];
+    let pool: &[cases::Case<Nodes>] = &[("a_load_balancer_has_addresses_from_the_pool", both::pool)];
     let foreign: &[cases::Case<Nodes>] = &[
         ("a_daemon_set_brings_the_network", foreign::install),
         ("pods_services_and_names_work_on_it", foreign::traffic),
         ("policies_hold_on_it", foreign::policies),
     ];
+    let ranges = ["--cluster-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112"];
     let mut code = run(&["--network", "vxlan"], &[common, policies, faults].concat());
     code |= run(&["--network", "routed"], common);
+    let balanced = ["--network", "vxlan", "--load-balancer-pool", &POOL.join(",")];
+    code |= run(&[&balanced[..], &ranges].concat(), &[common, both, pool].concat());
+    code |= run(&[&["--network", "routed"][..], &ranges].concat(), both);
     code |= run_on(start(1, "cni-plugins", &["--network", "none"]), "--network none", foreign);
     std::process::exit(code);
 }
