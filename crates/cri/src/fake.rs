@@ -66,6 +66,7 @@ struct State {
     counts: BTreeMap<Call, usize>,
     exec: Option<ExecScript>,
     latency: Duration,
+    abilities: (Vec<RuntimeHandler>, RuntimeFeatures),
     next: u64,
 }
 
@@ -115,6 +116,10 @@ impl FakeRuntime {
     /// How long making a sandbox and starting a container take.
     pub fn latency(&self, latency: Duration) {
         self.state.lock().latency = latency;
+    }
+    /// What it says it can do; by default nothing special.
+    pub fn offers(&self, handlers: Vec<RuntimeHandler>, features: RuntimeFeatures) {
+        self.state.lock().abilities = (handlers, features);
     }
     /// All containers, those that ended included, in the order they were made.
     pub fn containers(&self) -> Vec<ContainerStatus> {
@@ -242,11 +247,12 @@ impl Runtime for FakeRuntime {
         })
     }
     async fn status(&self) -> Result<StatusResponse> {
-        drop(self.enter(Call::Status)?);
+        let (runtime_handlers, features) = self.enter(Call::Status)?.abilities.clone();
         let ready =
             |r#type: &str| RuntimeCondition { r#type: r#type.to_owned(), status: true, ..RuntimeCondition::default() };
         let conditions = vec![ready("RuntimeReady"), ready("NetworkReady")];
-        Ok(StatusResponse { status: Some(RuntimeStatus { conditions }), ..StatusResponse::default() })
+        let status = Some(RuntimeStatus { conditions });
+        Ok(StatusResponse { status, runtime_handlers, features: Some(features), ..StatusResponse::default() })
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<String> {

@@ -14,6 +14,7 @@ use skiff_meta::WorldRef;
 use skiff_meta::world::AbortOnDrop;
 use tokio::sync::Notify;
 
+use crate::abilities::Abilities;
 use crate::archives;
 use crate::config::{NodeConfig, NodeError};
 use crate::csi::Drivers;
@@ -34,6 +35,7 @@ use crate::server;
 use crate::static_pods::{self, Statics};
 use crate::stats::{self, Rates};
 use crate::status_writer::StatusWriter;
+use crate::user_namespaces::Ranges;
 use crate::volumes;
 
 /// How often containers are listed where the runtime tells nothing by itself, and where it does (to be on the safe side).
@@ -57,6 +59,8 @@ pub async fn run(
     prepare(&config)?;
     let listener = config.server.as_ref().map(server::Listener::bind).transpose()?;
     let version = runtime.version().await?;
+    let abilities = Abilities::default();
+    abilities.tell(&runtime.status().await?);
     let client = client.with_manager("kubelet");
     let informers = Informers::new(client.clone(), world.clone());
     let facts = config.os.machine.facts();
@@ -80,6 +84,8 @@ pub async fn run(
         statics,
         images: Images::default(),
         registry: Registry::default(),
+        abilities,
+        ranges: Ranges::found(&*config.os.files, &config.directory.join("pods")),
         claims: Claims::found(&*config.os.files, &config.directory),
         devices: Devices::found(&*config.os.files, &config.directory.join(devices::plugins::DIRECTORY)),
         drivers: Drivers::found(&*config.os.files, &config.directory.join("pods")),

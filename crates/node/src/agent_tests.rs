@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skiff_cri::RuntimeError;
 use skiff_cri::fake::{Call, FakeRuntime, Script};
-use skiff_cri::v1::{ContainerState, ExecSyncResponse};
+use skiff_cri::v1::{
+    ContainerState, ExecSyncResponse, PodSandboxState, RuntimeFeatures, RuntimeHandler, RuntimeHandlerFeatures,
+};
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, World};
 
@@ -627,4 +629,65 @@ async fn a_node_without_memory_evicts_and_says_so() {
     cluster.api.eventually("over", || !pressure()).await;
     cluster.pod("later", one("i"));
     cluster.until_ready("later").await;
+}
+
+#[tokio::test]
+async fn what_the_runtime_cannot_do_is_refused_and_what_it_can_is_asked_for() {
+    let cluster = Cluster::new();
+    let mut own_users = one("i");
+    own_users["hostUsers"] = json!(false);
+    cluster.pod("own-users", own_users);
+    let mut sealed = one("i");
+    sealed["volumes"] = json!([{"name": "v", "hostPath": {"path": "/v"}}]);
+    sealed["containers"][0]["volumeMounts"] =
+        json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Enabled"}]);
+    cluster.pod("sealed", sealed);
+    let refusal = "RuntimeHandler \"\" does not support user namespaces";
+    cluster.api.eventually("a refusal", || cluster.api.events().iter().any(|event| event.contains(refusal))).await;
+    let reason = "/containerStatuses/0/state/waiting/reason";
+    cluster.until("sealed", reason, json!("CreateContainerConfigError")).await;
+    let mut strict = one("i");
+    strict["securityContext"] = json!({"supplementalGroupsPolicy": "Strict"});
+    cluster.pod("strict", strict.clone());
+    cluster.until("strict", "/reason", json!("SupplementalGroupsPolicyNotSupported")).await;
+
+    let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
+    let handler = RuntimeHandler { name: String::new(), features: Some(features) };
+    cluster.runtime.offers(vec![handler], RuntimeFeatures { supplemental_groups_policy: true });
+    let told = || cluster.api.get("nodes", "node-1")["status"]["runtimeHandlers"][0]["features"].clone();
+    cluster.api.eventually("the node says so", || told()["userNamespaces"] == true).await;
+    cluster.until_ready("own-users").await;
+    cluster.until_ready("sealed").await;
+    cluster.pod("strict-again", strict);
+    cluster.until_ready("strict-again").await;
+    let status = cluster.status("sealed");
+    assert_eq!(status["containerStatuses"][0]["volumeMounts"][0]["recursiveReadOnly"], "Enabled");
+    let first = |sandbox: &skiff_cri::v1::PodSandboxStatus| {
+        let options = sandbox.linux.as_ref()?.namespaces.as_ref()?.options.as_ref()?;
+        Some(options.userns_options.as_ref()?.uids.first()?.host_id)
+    };
+    let ids: Vec<u32> = cluster.runtime.sandboxes().iter().filter_map(first).collect();
+    assert_eq!(ids, [65_536], "one pod has users of its own");
+}
+
+#[tokio::test]
+async fn sandboxes_that_cannot_be_removed_do_not_pile_up() {
+    let cluster = Cluster::new();
+    cluster.runtime.fail(Call::RemovePodSandbox, 30, RuntimeError::Failed("its network is stuck".into()));
+    cluster.pod("p", one("i"));
+    let (api, runtime) = (&cluster.api, &cluster.runtime);
+    for _ in 0..6 {
+        let ready = || runtime.sandboxes().into_iter().find(|s| s.state() == PodSandboxState::SandboxReady);
+        let refused = || api.events().iter().any(|event| event.contains("earlier attempts cannot be removed"));
+        api.eventually("a sandbox or a refusal", || refused() || ready().is_some()).await;
+        if let Some(sandbox) = ready() {
+            runtime.kill_sandbox(&sandbox.id);
+        }
+    }
+    let stuck = || api.events().iter().any(|event| event.contains("3 sandboxes of earlier attempts cannot be removed"));
+    api.eventually("a refusal", stuck).await;
+    // Two more hold the containers that ended last, one is the newest.
+    assert_eq!(runtime.sandboxes().len(), 6);
+    cluster.until_ready("p").await;
+    api.eventually("what was stuck goes", || runtime.sandboxes().len() <= 3).await;
 }

@@ -6,6 +6,7 @@
 //! moment and its successor adopts everything as it runs. What is asked of the runtime is computed in [`make`], what is
 //! told to the API in `pod::status`; both are pure. The operating system is behind the traits of [`os`].
 
+mod abilities;
 mod agent;
 mod archives;
 mod config;
@@ -29,6 +30,7 @@ mod server;
 mod static_pods;
 mod stats;
 mod status_writer;
+mod user_namespaces;
 mod volumes;
 
 #[cfg(test)]

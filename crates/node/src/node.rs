@@ -13,6 +13,7 @@ use skiff_meta::WorldRef;
 use skiff_meta::quantity::{Format, Quantity};
 use tokio::sync::Notify;
 
+use crate::abilities::Abilities;
 use crate::config::NodeConfig;
 use crate::csi::Drivers;
 use crate::devices::Devices;
@@ -34,6 +35,7 @@ use crate::references::References;
 use crate::static_pods::Statics;
 use crate::stats::Rates;
 use crate::status_writer::StatusWriter;
+use crate::user_namespaces::Ranges;
 
 /// What all parts of one agent share.
 pub(crate) struct Node {
@@ -63,6 +65,10 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) statics: Arc<Statics>,
     pub(crate) registry: Registry,
+    /// What the runtime can do.
+    pub(crate) abilities: Abilities,
+    /// Ids of pods in user namespaces.
+    pub(crate) ranges: Ranges,
     /// Drivers of dynamic resources and what they have made ready.
     pub(crate) claims: Claims,
     /// Device plugins and their devices.
@@ -171,6 +177,7 @@ impl Node {
             taints: own_taints.unwrap_or_default(),
             allocatable: &allocatable,
             apparmor: self.facts.apparmor,
+            strict_groups: self.abilities.knows_strict_groups(),
             pressures: &self.pressure.current(self.world.elapsed()),
         };
         self.admitted.admit(pod, &place)

@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -134,6 +134,7 @@ async fn health(node: &Node, before: Option<&RuntimeHealth>) -> RuntimeHealth {
         (Ok(version), Ok(status)) => (version, status),
         (Err(error), _) | (_, Err(error)) => return unanswered(error),
     };
+    node.abilities.tell(&status);
     let generation = node.images.generation();
     let images = match before.filter(|before| before.generation == generation && before.faults.is_empty()) {
         Some(before) => before.images.clone(),
@@ -166,18 +167,25 @@ fn largest(mut images: Vec<Image>) -> Vec<ContainerImage> {
     told.collect()
 }
 
-/// What plugins have and what is used of them.
+/// What plugins have and what is used of them, and what the runtime can do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     /// Attached volumes.
     in_use: Vec<String>,
+    handlers: Option<Vec<NodeRuntimeHandler>>,
+    features: Option<NodeFeatures>,
     /// Resources, how many devices there are, and how many of them are well.
     devices: Vec<(String, usize, usize)>,
 }
 
 impl Kept {
     fn by(node: &Node) -> Self {
-        Self { in_use: node.drivers.in_use(), devices: devices::of(node) }
+        Self {
+            in_use: node.drivers.in_use(),
+            handlers: node.abilities.handlers(),
+            features: node.abilities.features(),
+            devices: devices::of(node),
+        }
     }
 }
 
@@ -210,6 +218,8 @@ pub(crate) fn status(
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         images: Some(health.images.clone()),
         volumes_in_use: Some(kept.in_use.clone()),
+        runtime_handlers: kept.handlers.clone(),
+        features: kept.features.clone(),
         node_info: Some(NodeSystemInfo {
             architecture: facts.architecture.clone(),
             boot_id: facts.boot_id.clone(),
@@ -511,7 +521,7 @@ mod tests {
         let faulty = RuntimeHealth { faults: vec!["no network".into()], ..RuntimeHealth::default() };
         let first = status(&config(), &facts(), 10250, &faulty, &[Scarce::Disk], &Kept::default(), None, now(1));
         assert_eq!(ready(&first), ("False".into(), "no network".into(), 1));
-        let kept = Kept { in_use: Vec::new(), devices: vec![("a.com/x".to_owned(), 3, 2)] };
+        let kept = Kept { devices: vec![("a.com/x".to_owned(), 3, 2)], ..Kept::default() };
         let second = status(&config(), &facts(), 10250, &RuntimeHealth::default(), &[], &kept, Some(&first), now(5));
         assert_eq!(ready(&second).0, "True");
         let count = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().map(|list| list["a.com/x"].0.clone());

@@ -49,6 +49,8 @@ pub(crate) enum ConfigError {
     NoVolume(String),
     #[error("volume {0:?} requested recursive read-only mode, but it is not supported by the runtime")]
     NoRecursiveReadOnly(String),
+    #[error("RuntimeHandler {0:?} does not support user namespaces (hostUsers: false)")]
+    NoUserNamespaces(String),
     #[error("the runtime cannot be told of devices by their names in the Container Device Interface")]
     NoDeviceNames,
     #[error("subPath {sub_path:?} of volume {volume:?} leads out of it")]

@@ -58,6 +58,8 @@ pub(crate) fn namespaces(pod: &Pod) -> NamespaceOption {
         pid: mode(spec.host_pid, own_pid).into(),
         ipc: mode(spec.host_ipc, NamespaceMode::Pod).into(),
         target_id: String::new(),
+        // Ids are the node's to give, later.
+        userns_options: None,
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Place<'a> {
     pub(crate) allocatable: &'a ResourceList,
     /// Whether the kernel enforces AppArmor profiles.
     pub(crate) apparmor: bool,
+    /// The runtime gives containers no groups but those they ask for, where they ask for that.
+    pub(crate) strict_groups: bool,
     /// What it is short of.
     pub(crate) pressures: &'a [Scarce],
 }
@@ -163,7 +165,8 @@ fn refusal(pod: &Pod, others: &[&Pod], place: &Place<'_>) -> Option<(String, Str
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return told("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
     }
-    if spec.security_context.as_ref().and_then(|c| c.supplemental_groups_policy.as_deref()) == Some("Strict") {
+    let groups = spec.security_context.as_ref().and_then(|c| c.supplemental_groups_policy.as_deref());
+    if groups == Some("Strict") && !place.strict_groups {
         let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
         return told("SupplementalGroupsPolicyNotSupported", message);
     }
@@ -320,6 +323,7 @@ mod tests {
                 taints: &taints,
                 allocatable: &allocatable,
                 apparmor: false,
+                strict_groups: false,
                 pressures: &[],
             };
             let others: Vec<Pod> = others.into_iter().map(pod).collect();
@@ -338,6 +342,7 @@ mod tests {
             taints: &[],
             allocatable: &allocatable,
             apparmor: true,
+            strict_groups: false,
             pressures: &[],
         };
         let (admitted, big) = (Admitted::default(), Arc::new(pod(cpu("1500m"))));

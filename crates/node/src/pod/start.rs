@@ -20,14 +20,27 @@ use crate::make::{ConfigError, Referenced, container, expand, hosts, resources, 
 use crate::node::Node;
 use crate::probe::action::{self, Answer};
 use crate::probe::{self, Target};
+use crate::user_namespaces::Range;
 
 /// A hook has no limit of its own; a pod that is deleted ends it.
 const HOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// A network that can be neither made nor taken down leaves a sandbox per attempt; with more of them than this, no other is
+/// made.
+const MOST_STUCK: usize = 2;
+/// What pauses while they cannot be removed; no container has such a name.
+const LEFT: &str = " sandboxes";
+
 impl Worker {
     /// Takes one step. Whether it went well enough to look for the next at once.
     pub(super) async fn act(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
-        self.tidy(state, actions).await;
+        let stuck = self.tidy(state, actions).await;
+        if stuck > MOST_STUCK && actions.sandbox.is_some() {
+            let why = format!("{stuck} sandboxes of earlier attempts cannot be removed");
+            self.node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"));
+            self.failed(POD);
+            return false;
+        }
         if actions.stop_all && !self.stop_all(pod, state).await {
             return false;
         }
@@ -38,22 +51,49 @@ impl Worker {
         let resized = fits || self.resize(pod, state, &actions.resize).await;
         let starts: Vec<&Start> = actions.start.iter().filter(|start| !self.is_paused(&start.name)).collect();
         if actions.sandbox.is_none() && starts.is_empty() {
-            return actions.start.is_empty() && resized;
+            return stuck == 0 && actions.start.is_empty() && resized;
         }
         resized && !self.is_paused(POD) && self.bring_up(pod, state, actions.sandbox, &starts).await
     }
 
-    /// Removes what nobody needs any more. What cannot be removed now is tried again with the next step.
-    async fn tidy(&self, state: &RuntimeState, actions: &Actions) {
+    /// The pod's range of user ids, where it is to have its own.
+    fn ids(&self, pod: &Pod, handler: &str) -> Result<Option<Range>, ConfigError> {
+        if facts::spec(pod).host_users != Some(false) {
+            return Ok(None);
+        }
+        if !self.node.abilities.of(handler).user_namespaces {
+            return Err(ConfigError::NoUserNamespaces(handler.to_owned()));
+        }
+        let files = &*self.node.config.os.files;
+        let range = self.node.ranges.of(files, &self.uid, &self.node.pod_directory(&self.uid));
+        range
+            .map(Some)
+            .map_err(|error| ConfigError::Files { what: "user namespace".to_owned(), reason: error.to_string() })
+    }
+
+    /// Removes what nobody needs any more. Sandboxes that cannot be removed now are tried again after a while; how many those
+    /// are.
+    async fn tidy(&mut self, state: &RuntimeState, actions: &Actions) -> usize {
+        let mut stuck = 0;
         for id in &actions.remove {
             let log = state.containers.iter().find(|container| container.id == *id).map(|c| c.log_path.clone());
             let removed = self.node.runtime.remove_container(id).await;
             self.gone(id, removed, log.filter(|log| !log.is_empty()));
         }
+        if self.is_paused(LEFT) {
+            return actions.remove_sandboxes.len();
+        }
         for id in &actions.remove_sandboxes {
             let removed = self.node.runtime.remove_pod_sandbox(id).await;
+            stuck += usize::from(removed.is_err());
             self.gone(id, removed, None);
         }
+        if stuck > 0 {
+            self.failed(LEFT);
+        } else {
+            self.worked(LEFT);
+        }
+        stuck
     }
 
     fn gone(&self, id: &str, removed: Result<(), RuntimeError>, log: Option<String>) {
@@ -93,14 +133,17 @@ impl Worker {
             }
         };
         let (resolvers, root) = (node.resolvers(), cgroups.root());
-        if facts::spec(pod).host_users == Some(false) && new_sandbox.is_some() {
-            let why = "Failed to create pod sandbox: this node cannot run pods in user namespaces (hostUsers: false)";
-            node.warn(pod, "FailedCreatePodSandBox", why);
-            self.failed(POD);
-            return false;
-        }
         let attempt = new_sandbox.or(state.sandbox().map(|sandbox| sandbox.attempt)).unwrap_or(0);
-        let config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
+        let mut config = sandbox::config(pod, attempt, &node.surroundings(&resolvers, &root));
+        match self.ids(pod, &handler) {
+            Ok(Some(range)) => range.of_sandbox(&mut config),
+            Ok(None) => {}
+            Err(error) => {
+                node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+                self.failed(POD);
+                return false;
+            }
+        }
         // A sandbox takes long, mostly in the kernel: volumes are set up meanwhile.
         let runtime = node.runtime.clone();
         let make_sandbox = async {
@@ -268,7 +311,12 @@ impl Worker {
             resources: resources::container(pod, container, node.facts.memory),
             security,
         };
-        Ok(container::config(pod, container, parts))
+        let mut config = container::config(pod, container, parts);
+        let handler = state.sandbox().map(|sandbox| sandbox.handler.clone()).unwrap_or_default();
+        if let Some(range) = self.ids(pod, &handler).map_err(Refusal::Config)? {
+            range.of_container(&mut config);
+        }
+        Ok(config)
     }
 
     /// Images that a container wants to see as volumes are fetched as its own is, once for all containers of the pod.
@@ -311,7 +359,10 @@ impl Worker {
         for wanted in container.volume_mounts.iter().flatten() {
             let volume = self.volumes.as_ref().and_then(|volumes| volumes.get(&wanted.name));
             let volume = volume.ok_or_else(|| ConfigError::NoVolume(wanted.name.clone()))?;
-            if wanted.recursive_read_only.as_deref() == Some("Enabled") {
+            let handler = state.sandbox().map(|sandbox| sandbox.handler.as_str()).unwrap_or_default();
+            let can = self.node.abilities.of(handler).recursive_read_only_mounts;
+            let recursive = wanted.recursive_read_only.as_deref();
+            if recursive == Some("Enabled") && !can {
                 return Err(ConfigError::NoRecursiveReadOnly(wanted.name.clone()));
             }
             let expression = wanted.sub_path_expr.as_deref().filter(|text| !text.is_empty());
@@ -330,6 +381,7 @@ impl Worker {
                 host_path: host.display().to_string(),
                 readonly: volume.read_only || wanted.read_only == Some(true),
                 propagation: propagation(wanted.mount_propagation.as_deref()).into(),
+                recursive_read_only: can && matches!(recursive, Some("Enabled" | "IfPossible")),
                 ..Mount::default()
             });
         }

@@ -57,6 +57,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) image_ref: String,
     /// Its log file.
     pub(crate) log_path: String,
+    /// Where it sees what it cannot write to, including what is mounted below.
+    pub(crate) sealed: Vec<String>,
     /// Where it leaves its last words on the host.
     pub(crate) message_file: Option<String>,
     /// What it has of the node; `None`: nobody knows.
@@ -80,6 +82,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) addresses: Vec<String>,
     /// Whether it is on the host's network.
     pub(crate) on_host_network: bool,
+    /// The handler it was made by.
+    pub(crate) handler: String,
 }
 
 /// All the runtime has of one pod, the newest first.
@@ -203,6 +207,7 @@ fn sandbox_record(status: v1::PodSandboxStatus) -> SandboxRecord {
         created_at: status.created_at,
         addresses: first.into_iter().chain(network.additional_ips.into_iter().map(|ip| ip.ip)).collect(),
         on_host_network: options.is_some_and(|options| options.network() == NamespaceMode::Node),
+        handler: status.runtime_handler,
         id: status.id,
     }
 }
@@ -229,6 +234,7 @@ fn container_record(sandbox: String, status: v1::ContainerStatus) -> ContainerRe
         image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
         image_ref: status.image_ref,
         log_path: status.log_path,
+        sealed: status.mounts.iter().filter(|m| m.recursive_read_only).map(|m| m.container_path.clone()).collect(),
         message_file: message_mount.map(|mount| mount.host_path.clone()),
         // Without any it says so too: `null`.
         resources: serde_json::from_str::<Option<_>>(annotation(key::RESOURCES)).ok().map(Option::unwrap_or_default),

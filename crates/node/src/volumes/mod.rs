@@ -212,7 +212,9 @@ pub(crate) fn remove(node: &Node, uid: &str) -> io::Result<()> {
         os.mounts.unmount(&mount)?;
     }
     os.files.remove(&node.memory_directory(uid))?;
-    os.files.remove(&directory)
+    os.files.remove(&directory)?;
+    node.ranges.forget(uid);
+    Ok(())
 }
 
 /// Mounts the memory that carries all pods' secrets, unless it is still mounted.

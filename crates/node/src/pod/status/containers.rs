@@ -81,6 +81,10 @@ fn from_record(
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
     let granted = container.resources.clone().unwrap_or_default();
+    let mut blank = blank(container);
+    for mount in blank.volume_mounts.iter_mut().flatten().filter(|mount| record.sealed.contains(&mount.mount_path)) {
+        mount.recursive_read_only = Some("Enabled".to_owned());
+    }
     let actual = record.resources.clone().filter(|_| record.life == Life::Running);
     let restarts = i32::try_from(record.restarts).unwrap_or(i32::MAX);
     ContainerStatus {
@@ -93,7 +97,7 @@ fn from_record(
         state: Some(state(sources, record)),
         allocated_resources: granted.requests.clone(),
         resources: Some(actual.unwrap_or(granted)),
-        ..blank(container)
+        ..blank
     }
 }
 
