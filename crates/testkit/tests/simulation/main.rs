@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apps;
+mod bad_input;
 mod cost;
 mod custom;
 mod devices;
