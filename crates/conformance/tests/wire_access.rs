@@ -1,6 +1,8 @@
 //! Who may do what: default roles against upstream's, what they decide, and ways around them that must not lead anywhere.
 //! Against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started for it.
 
+#[path = "wire_access/matrix.rs"]
+mod matrix;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,7 @@ const CASES: &[Case<Run>] = &[
     ("default_roles_are_those_of_upstream", default_roles),
     ("aggregated_roles_are_the_sum_of_their_parts", aggregated_roles),
     ("roles_decide_what_they_say", roles_decide),
+    ("every_cell_of_roles_verbs_and_resources", matrix::every_cell),
     ("nobody_grants_what_he_does_not_hold", escalation),
     ("nobody_is_somebody_else_by_a_header", headers),
     ("no_path_leads_around_authorization", paths),

@@ -4,15 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use futures::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
-use skiff_client::{Event, ListTarget, Selection};
 use skiff_meta::GroupVersionResource;
 use skiff_testkit::cases::{self, Case};
-use support::{Api as Run, accepted, expect};
+use support::{Api as Run, Seen, accepted, expect};
 
 fn main() {
     std::process::exit(cases::run_with(Run::start(77), CASES));
@@ -34,12 +31,6 @@ const CASES: &[Case<Run>] = &[
     ("nodes_are_told_how_long_to_keep_what_they_read", node_ttl),
 ];
 
-/// How long anything may take on a busy machine; nothing is judged by its speed here.
-const LONG: Duration = Duration::from_secs(60);
-
-/// Objects by name.
-type Seen = BTreeMap<String, Value>;
-
 fn resource(group: &str, version: &str, resource: &str) -> GroupVersionResource {
     GroupVersionResource::new(group, version, resource)
 }
@@ -56,46 +47,6 @@ impl Run {
         let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
         expect(made.code == 201 || made.code == 409, &made)?;
         Ok(path)
-    }
-
-    /// Looks at what is there of a resource in the namespace at `path`, at every change, until it suits.
-    fn see(
-        &self,
-        what: &str,
-        resource: GroupVersionResource,
-        path: &str,
-        mut suits: impl FnMut(&Seen) -> bool,
-    ) -> Result<Seen, String> {
-        let namespace = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let target = ListTarget { resource, namespace, selection: Selection::default() };
-        let mut seen = Seen::new();
-        let looking = async {
-            let mut events = self.wire.client().list_watch(target);
-            while let Some(event) = events.next().await {
-                let (gone, there) = match event {
-                    Event::Replace(objects) => {
-                        seen.clear();
-                        (None, objects)
-                    }
-                    Event::Apply(object) => (None, vec![object]),
-                    Event::Delete(object) => (Some(object), Vec::new()),
-                };
-                for object in there {
-                    let tree = object.to_value().map_err(|e| e.to_string())?;
-                    seen.insert(object.meta().name.to_string(), tree);
-                }
-                gone.iter().for_each(|object| drop(seen.remove(&*object.meta().name)));
-                if suits(&seen) {
-                    return Ok(());
-                }
-            }
-            Err("the watch ended".to_owned())
-        };
-        let found = self.runtime.block_on(async { tokio::time::timeout(LONG, looking).await });
-        match found {
-            Ok(found) => found.map(|()| seen),
-            Err(_) => Err(format!("not in time: {what}; there is {}", json!(seen))),
-        }
     }
 
     /// Says how a pod fares.

@@ -1,6 +1,8 @@
 //! What expressions decide: rules of custom kinds and policies of admission, against the API of `CONFORMANCE_KUBECONFIG`,
 //! or against a server that is started for it.
 
+#[path = "wire_cel/gatekeeper.rs"]
+mod gatekeeper;
 mod support;
 
 use http::Method;
@@ -18,6 +20,8 @@ const CASES: &[Case<Run>] = &[
     ("policies_have_parameters", policies_have_parameters),
     ("policies_warn", policies_warn),
     ("policies_change_objects", policies_change),
+    ("pods_are_kept_by_common_rules", gatekeeper::pods_are_kept),
+    ("other_objects_are_kept_by_common_rules", gatekeeper::others_are_kept),
 ];
 
 fn main() {

@@ -132,6 +132,8 @@ impl Api {
         let started = crate::definitions::start(&api)
             .into_iter()
             .chain(publishing)
+            .chain(crate::policies::typing::start(&api))
+            .chain(crate::identity::start(&api))
             .chain(crate::flow::keeper::start(&api))
             .chain(crate::tokens::start(&api))
             .chain(crate::write::services::repair::start(&api))

@@ -135,22 +135,12 @@ impl Call {
 
     /// The same for an object that no webhook needs to convert any more.
     pub(crate) fn shown(&self, object: &Object) -> Result<Value, Status> {
-        let mut value = object.to_value().map_err(Status::internal)?;
-        self.served.version.conversion.to_served(&mut value);
-        Ok(value)
+        self.served.shown(object)
     }
 
     /// An object in this request's version, where a webhook converts.
     pub(crate) async fn in_version(&self, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
-        let (Served { resource, version }, meta) = (&self.served, object.meta());
-        let Some(webhook) = resource.webhook.as_ref().filter(|_| object.api_version() != version.api_version) else {
-            return Ok(object.clone());
-        };
-        let key = self.served.key(&meta.namespace, &meta.name);
-        let entry = self.cache()?.entry(&key, object.revision());
-        let entry = entry.unwrap_or_else(|| Arc::new(Entry::of(&key, object.clone())));
-        let found = self.api.entries_in(webhook, vec![entry], &version.api_version).await?;
-        Ok(found.first().map_or_else(|| object.clone(), |entry| entry.object().clone()))
+        self.api.object_in(&self.served, object).await
     }
 
     /// What is listed of a snapshot, in this request's version, where a webhook converts.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use skiff_client::Body;
+use skiff_meta::schema::KindSchema;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_store::{Compare, Revision, Write};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -261,6 +262,13 @@ pub trait Forms: Send + Sync {
     /// # Errors
     /// As [`Forms::convert`].
     async fn restore(&self, object: &mut Value, from: &GroupVersionResource) -> Result<(), Status>;
+    /// The schema of a kind that the object may be shown as.
+    fn schema(&self, resource: &GroupVersionResource, kind: &GroupVersionKind) -> Option<KindSchema>;
+    /// Another object, as its resource shows it at a version.
+    ///
+    /// # Errors
+    /// As [`Forms::convert`].
+    async fn read(&self, object: &Arc<Object>, resource: &GroupVersionResource) -> Result<Value, Status>;
     /// An object that was changed by others, fitting its kind and defaulted.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::admission::config::AdmissionConfig;
 use crate::audit::AuditConfig;
 use crate::auth::AuthenticationConfig;
 use crate::chain::Explainer;
@@ -22,6 +23,8 @@ pub struct ServerConfig {
     pub bind: SocketAddr,
     /// The address others reach this server at: the endpoint of the `kubernetes` Service, and a name of the certificate.
     pub advertise: IpAddr,
+    /// The name of the machine, by which servers of a cluster are told apart.
+    pub host: String,
     /// Further names and addresses of the server's certificate.
     pub tls_sans: Vec<String>,
     /// Cluster addresses of Services come from here: one range, or one of each family, of which the first is where
@@ -41,6 +44,8 @@ pub struct ServerConfig {
     pub audit: Option<AuditConfig>,
     /// Whose tokens are believed beside the cluster's own.
     pub authentication: Option<AuthenticationConfig>,
+    /// What admission plug-ins are told.
+    pub admission: AdmissionConfig,
     /// Keys for what is encrypted in the store.
     pub encryption: Option<Arc<Keyring>>,
     /// How many seconds Events live.
@@ -59,6 +64,7 @@ impl Default for ServerConfig {
             data_dir: None,
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: "localhost".to_owned(),
             tls_sans: Vec::new(),
             service_cidrs: vec![IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16))],
             node_ports: (30_000, 32_767),
@@ -68,6 +74,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(60),
             audit: None,
             authentication: None,
+            admission: AdmissionConfig::default(),
             encryption: None,
             event_ttl: 3_600,
             shared_store: false,

@@ -3,7 +3,7 @@
 //! Authentication, authorization, admission, the resource pipeline and the store, in this order, for requests over
 //! HTTPS and from components of the same process alike.
 
-mod admission;
+pub mod admission;
 pub mod api;
 pub mod audit;
 pub mod auth;
@@ -21,6 +21,7 @@ pub mod error;
 mod flow;
 mod gate;
 mod health;
+mod identity;
 pub mod listen;
 mod metadata;
 mod metrics;

@@ -128,3 +128,117 @@ async fn policies_change_objects() {
     let refused = server.post(CONFIG_MAPS, &json!({"metadata": {"name": "b"}})).await.refusal().2;
     assert!(refused.starts_with("policy 'm' with binding 'mb' denied request: JSON Patch: "), "{refused}");
 }
+
+fn crd(versions: Value) -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+        "versions": versions}})
+}
+
+#[tokio::test]
+async fn what_policies_apply_is_merged_by_the_kinds_own_lists() {
+    let server = start().await;
+    let list = |more: Value| {
+        let item = json!({"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}},
+            "required": ["name"]});
+        let mut list = json!({"type": "array", "items": item});
+        list.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        list
+    };
+    let keyed = list(json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}));
+    let spec = json!({"type": "object", "properties": {"keyed": keyed, "whole": list(json!({}))}});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
+    server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd(json!([version]))).await.ok();
+    let things = json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["example.com"],
+        "apiVersions": ["v1"], "resources": ["things"]}]});
+    let condition = |name: &str| json!([{"name": "c", "expression": format!("object.metadata.name == '{name}'")}]);
+    for (name, field) in [("keyed", "keyed"), ("whole", "whole"), ("none", "none")] {
+        let expression = format!("Object{{spec: Object.spec{{{field}: [Object.spec.{field}{{name: 'b', n: 2}}]}}}}");
+        let mutation = json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]);
+        let spec = json!({"matchConstraints": things, "matchConditions": condition(name),
+            "reinvocationPolicy": "Never", "mutations": mutation});
+        make(&server, "MutatingAdmissionPolicy", name, spec).await;
+        make(&server, "MutatingAdmissionPolicyBinding", name, json!({"policyName": name})).await;
+    }
+    let uri = "/apis/example.com/v1/namespaces/default/things";
+    let thing = |name: &str| {
+        let items = json!([{"name": "a", "n": 1}, {"name": "b", "n": 1}]);
+        json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name},
+            "spec": {"keyed": items, "whole": items}})
+    };
+    let made = server.post(uri, &thing("keyed")).await.ok();
+    assert_eq!(made["spec"]["keyed"], json!([{"name": "a", "n": 1}, {"name": "b", "n": 2}]));
+    for (name, why) in [
+        ("whole", "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.whole"),
+        ("none", "failed to convert patch object to typed object: .spec.none: field not declared in schema"),
+    ] {
+        let refused = server.post(uri, &thing(name)).await.refusal();
+        let wanted = format!("policy '{name}' with binding '{name}' denied request: error applying patch: {why}");
+        assert_eq!(refused, (403, "Invalid".to_owned(), wanted));
+    }
+    let metrics = String::from_utf8_lossy(&server.get("/metrics").await.bytes).into_owned();
+    let counted = |error: &str, name: &str, count: u64| {
+        let labels = format!("error_type=\"{error}\",policy=\"{name}\",policy_binding=\"{name}\"");
+        format!("apiserver_mutating_admission_policy_check_total{{{labels}}} {count}\n")
+    };
+    for line in [counted("no_error", "keyed", 1), counted("invalid_error", "whole", 1)] {
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_are_seen_in_the_version_that_is_asked_for() {
+    let server = start().await;
+    let field = |name: &str| {
+        let spec = json!({"type": "object", "properties": {name: {"type": "integer"}, "both": {"type": "integer"}}});
+        json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}})
+    };
+    let old = json!({"name": "v1", "served": true, "storage": true, "schema": field("old")});
+    let new = json!({"name": "v2", "served": true, "storage": false, "schema": field("new")});
+    server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd(json!([old, new]))).await.ok();
+    let limit = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "limit"},
+        "spec": {"old": 1, "both": 2}});
+    server.post("/apis/example.com/v1/namespaces/default/things", &limit).await.ok();
+    let spec = json!({"paramKind": {"apiVersion": "example.com/v2", "kind": "Thing"}, "validations": [
+        {"expression": "false", "messageExpression": "params.apiVersion + string(has(params.spec.old)) + \
+            string(params.spec.both)"}]});
+    let reference = json!({"name": "limit", "parameterNotFoundAction": "Deny"});
+    validating(&server, "p", spec, json!({"paramRef": reference, "validationActions": ["Deny", "Audit"]})).await;
+    let refused = server.post(CONFIG_MAPS, &config_map("a", "x")).await.refusal().2;
+    assert!(refused.ends_with("denied request: example.com/v2false2"), "{refused}");
+    let metrics = String::from_utf8_lossy(&server.get("/metrics").await.bytes).into_owned();
+    for action in ["deny", "audit"] {
+        let labels = format!(
+            "enforcement_action=\"{action}\",error_type=\"invalid_error\",policy=\"p\",policy_binding=\"p-binding\""
+        );
+        let line = format!("apiserver_validating_admission_policy_check_total{{{labels}}} 1\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn types_are_checked_and_the_outcome_is_in_the_status() {
+    let server = start().await;
+    let uri = format!("{GROUP}/validatingadmissionpolicies/p");
+    let looked = async |generation: i64| {
+        let named = format!("{GROUP}/validatingadmissionpolicies?watch=1&fieldSelector=metadata.name%3Dp");
+        let mut events = server.watch(&named, "application/json").await;
+        loop {
+            let policy = events.next().await.unwrap()["object"].clone();
+            if policy["status"]["observedGeneration"] == generation {
+                return policy["status"]["typeChecking"].clone();
+            }
+        }
+    };
+    let spec =
+        |expression: &str| json!({"matchConstraints": constraints(), "validations": [{"expression": expression}]});
+    make(&server, "ValidatingAdmissionPolicy", "p", spec("object.data.size() < 5")).await;
+    assert_eq!(looked(1).await, json!({}));
+    server.merge(&uri, &json!({"spec": spec("object.dat.size() < 5")})).await.ok();
+    let warning =
+        "/v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'dat'\n | object.dat.size() < 5\n | ......^\n";
+    let warnings = json!([{"fieldRef": "spec.validations[0].expression", "warning": warning}]);
+    assert_eq!(looked(2).await, json!({"expressionWarnings": warnings}));
+}

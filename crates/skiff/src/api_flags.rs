@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use skiff_client::config::Kubeconfig;
 use skiff_meta::WorldRef;
 use skiff_server::ServerConfig;
+use skiff_server::admission::config::AdmissionConfig;
 use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
 use skiff_server::auth::{AuthenticationConfig, Oidc};
 use skiff_server::encryption::{EncryptionConfig, Keyring};
@@ -36,6 +37,9 @@ pub(crate) struct ApiFlags {
     /// Go on with that file when it changes
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     encryption_provider_config_automatic_reload: bool,
+    /// An AdmissionConfiguration (apiserver.config.k8s.io/v1): what PodSecurity and ResourceQuota are told
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
     /// An AuthenticationConfiguration (apiserver.config.k8s.io/v1): whose tokens are believed
     #[arg(long, value_name = "FILE", conflicts_with = "oidc_issuer_url")]
     authentication_config: Option<PathBuf>,
@@ -95,6 +99,20 @@ impl ApiFlags {
         };
         let shown = oidc.issuer.clone();
         AuthenticationConfig::of_flags(oidc).map(Some).map_err(|e| wrong("oidc-issuer-url", &shown, e.to_string()))
+    }
+
+    /// What admission plug-ins are told.
+    fn admission(&self) -> Result<AdmissionConfig, StartError> {
+        let Some(file) = &self.admission_control_config_file else { return Ok(AdmissionConfig::default()) };
+        let beside = |name: &str| {
+            let path = file.parent().unwrap_or(Path::new("")).join(name);
+            std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        AdmissionConfig::read(&read(file)?, &beside).map_err(|error| StartError::Flag {
+            flag: "admission-control-config-file",
+            value: file.display().to_string(),
+            why: error.to_string(),
+        })
     }
 
     /// The keys for the store, which follow their file.
@@ -237,6 +255,7 @@ impl ApiFlags {
         config.request_timeout = time("request-timeout", &self.request_timeout)?;
         config.audit = self.audit.config()?;
         config.authentication = self.authentication()?;
+        config.admission = self.admission()?;
         if config.max_in_flight.0.checked_add(config.max_in_flight.1).is_none_or(|sum| sum == 0) {
             let value = format!("{} and {}", config.max_in_flight.0, config.max_in_flight.1);
             let why = "are together no number of requests a server can answer at once".to_owned();

@@ -173,6 +173,7 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
     let mut config = ServerConfig {
         bind: SocketAddr::new(flags.node.bind_address, flags.secure_port),
         advertise,
+        host: host_name(),
         tls_sans: flags.tls_san.iter().cloned().chain([host_name()]).collect(),
         service_cidrs,
         node_ports,

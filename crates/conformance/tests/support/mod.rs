@@ -1,14 +1,25 @@
 //! What the suites share: the API they ask, and how.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
+use skiff_client::{Event, ListTarget, Selection};
 use skiff_conformance::{Answer, Credentials, Wire};
+use skiff_meta::GroupVersionResource;
 use skiff_testkit::process::{Process, Setup};
 
 pub(crate) type Outcome = Result<(), String>;
+
+/// Objects by name.
+pub(crate) type Seen = BTreeMap<String, Value>;
+
+/// How long anything may take on a busy machine; nothing is judged by its speed here.
+const LONG: Duration = Duration::from_secs(100);
 
 /// The kubeconfig of the API under test: that of `CONFORMANCE_KUBECONFIG`, or of a server that is started for it without
 /// the parts named in `disable`. `number` sets the servers of different suites apart.
@@ -86,6 +97,46 @@ impl Api {
     pub(crate) fn namespace(&mut self, labels: Value) -> Result<String, String> {
         let metadata = json!({"generateName": "conformance-", "labels": labels});
         self.make("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+    }
+
+    /// Looks at what is there of a resource, in the namespace at `path` where it has one, at every change, until it suits.
+    pub(crate) fn see(
+        &self,
+        what: &str,
+        resource: GroupVersionResource,
+        path: &str,
+        mut suits: impl FnMut(&Seen) -> bool,
+    ) -> Result<Seen, String> {
+        let namespace = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let target = ListTarget { resource, namespace, selection: Selection::default() };
+        let mut seen = Seen::new();
+        let looking = async {
+            let mut events = self.wire.client().list_watch(target);
+            while let Some(event) = events.next().await {
+                let (gone, there) = match event {
+                    Event::Replace(objects) => {
+                        seen.clear();
+                        (None, objects)
+                    }
+                    Event::Apply(object) => (None, vec![object]),
+                    Event::Delete(object) => (Some(object), Vec::new()),
+                };
+                for object in there {
+                    let tree = object.to_value().map_err(|e| e.to_string())?;
+                    seen.insert(object.meta().name.to_string(), tree);
+                }
+                gone.iter().for_each(|object| drop(seen.remove(&*object.meta().name)));
+                if suits(&seen) {
+                    return Ok(());
+                }
+            }
+            Err("the watch ended".to_owned())
+        };
+        let found = self.runtime.block_on(async { tokio::time::timeout(LONG, looking).await });
+        match found {
+            Ok(found) => found.map(|()| seen),
+            Err(_) => Err(format!("not in time: {what}; there is {}", json!(seen))),
+        }
     }
 
     /// Asks until the answer is as it shall be: servers hear of definitions, policies and webhooks a moment later.

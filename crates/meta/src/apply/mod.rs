@@ -268,6 +268,31 @@ pub fn apply(
     Ok(object)
 }
 
+/// What somebody applies without owning it afterwards, as admission policies do. Parts that are owned as a whole may not be
+/// among it: who names some of their members would remove the others.
+///
+/// # Errors
+/// What does not fit, in upstream's words.
+pub fn overlay(live: &Value, applied: &Value, ty: TypeRef<'_>) -> Result<Value, String> {
+    let faults = faults(applied, ty);
+    if !faults.is_empty() {
+        return Err(format!("failed to convert patch object to typed object: {}", joined(&faults)));
+    }
+    let wholes = walk::wholes(applied, ty);
+    if !wholes.is_empty() {
+        let wholes = wholes.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {wholes}"));
+    }
+    Ok(merge(live, applied, ty))
+}
+
+fn joined(faults: &[String]) -> String {
+    match faults {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    }
+}
+
 fn typed_error(applied: &Value, faults: &[String]) -> ApplyError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &applied["metadata"];
@@ -278,11 +303,7 @@ fn typed_error(applied: &Value, faults: &[String]) -> ApplyError {
         text(&applied["apiVersion"]),
         text(&applied["kind"])
     );
-    let faults = match faults {
-        [one] => one.clone(),
-        many => format!("errors:\n  {}", many.join("\n  ")),
-    };
-    ApplyError::Typed { object, faults }
+    ApplyError::Typed { object, faults: joined(faults) }
 }
 
 fn apply_once(

@@ -273,3 +273,24 @@ fn bodies_that_do_not_fit() {
     let refused = server.with("a", |live, ty, writer| apply(live, &body, ty, writer, false));
     assert_eq!(refused, Err(ApplyError::ManagedFieldsGiven));
 }
+
+#[test]
+fn nobody_applies_a_part_of_what_is_a_whole_without_owning_it() {
+    let (schema, root) = schema();
+    let live = thing(json!({"names": ["a"], "args": ["x"], "ports": [{"port": 1, "protocol": "TCP", "name": "p"}]}));
+    let laid =
+        |spec: Value| overlay(&live, &json!({"spec": spec}), schema.at(root)).map(|object| object["spec"].clone());
+    let ports = json!([{"port": 1, "protocol": "TCP", "name": "q"}]);
+    let merged = json!({"names": ["a", "b"], "args": ["x"], "ports": ports});
+    assert_eq!(laid(json!({"names": ["b"], "ports": ports})), Ok(merged));
+    for (spec, why) in [
+        (
+            json!({"args": ["y"], "selector": {"a": "b"}}),
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or \
+            structs: .spec.args, .spec.selector",
+        ),
+        (json!({"foo": 1}), "failed to convert patch object to typed object: .spec.foo: field not declared in schema"),
+    ] {
+        assert_eq!(laid(spec), Err(why.to_owned()));
+    }
+}

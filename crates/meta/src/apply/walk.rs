@@ -447,6 +447,40 @@ pub fn blank_of(ty: TypeRef<'_>) -> Value {
     }
 }
 
+/// Paths of the parts of a value that are owned as a whole.
+pub(super) fn wholes(value: &Value, ty: TypeRef<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    find_wholes(value, ty, &mut String::new(), &mut found);
+    found
+}
+
+fn find_wholes(value: &Value, ty: TypeRef<'_>, path: &mut String, out: &mut Vec<String>) {
+    let whole = match (ty.get(), value) {
+        (Type::Struct(s), Value::Object(_)) => s.atomic,
+        (Type::Map { atomic, .. }, Value::Object(_)) => *atomic,
+        (Type::List { list, .. }, Value::Array(_)) => *list == ListType::Atomic,
+        _ => false,
+    };
+    if whole {
+        out.push(path.clone());
+    }
+    let end = path.len();
+    let mut below = |step: String, value: &Value, ty| {
+        path.push_str(&step);
+        find_wholes(value, ty, path, out);
+        path.truncate(end);
+    };
+    match (ty.get(), value) {
+        (Type::Struct(_), Value::Object(members)) => {
+            members.iter().for_each(|(name, member)| below(format!(".{name}"), member, ty.member(name)));
+        }
+        (Type::List { .. }, Value::Array(items)) => {
+            items.iter().enumerate().for_each(|(place, item)| below(format!("[{place}]"), item, ty.item()));
+        }
+        _ => {}
+    }
+}
+
 /// What is wrong with a value that shall be applied: unknown fields, wrong types, items that cannot be told apart.
 pub(super) fn faults(value: &Value, ty: TypeRef<'_>) -> Vec<String> {
     let mut faults = Vec::new();

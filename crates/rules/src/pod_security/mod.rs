@@ -82,7 +82,12 @@ impl Policy {
     /// What labels of a namespace say, and what is wrong with them. Labels that cannot be understood count as the
     /// strictest for `enforce`, and as nothing for the others.
     pub fn of(labels: &BTreeMap<String, String>) -> (Self, FieldErrors) {
-        let (mut policy, mut faults) = (Self::default(), Vec::new());
+        Self::over(Self::default(), labels)
+    }
+
+    /// The same where something else holds for those that do not say.
+    pub fn over(defaults: Self, labels: &BTreeMap<String, String>) -> (Self, FieldErrors) {
+        let (mut policy, mut faults) = (defaults, Vec::new());
         let said = |mode: &str| labels.get(&format!("{PREFIX}{mode}"));
         let mut understood = false;
         for (mode, at) in [("enforce", &mut policy.enforce), ("audit", &mut policy.audit), ("warn", &mut policy.warn)] {
@@ -115,6 +120,30 @@ impl Policy {
             }
         }
         (policy, faults)
+    }
+
+    /// What a configuration says for namespaces that do not: `enforce`, `enforce-version` and so on.
+    ///
+    /// # Errors
+    /// The name of what is wrong, and why.
+    pub fn by_default(said: &BTreeMap<String, String>) -> Result<Self, String> {
+        let mut policy = Self::default();
+        for (name, text) in said {
+            let mode = name.strip_suffix("-version").unwrap_or(name);
+            let at = match mode {
+                "enforce" => &mut policy.enforce,
+                "audit" => &mut policy.audit,
+                "warn" => &mut policy.warn,
+                _ => return Err(format!("{name}: is not known")),
+            };
+            if mode == name {
+                let why = || format!("{name}: must be one of privileged, baseline, restricted");
+                at.level = Level::parse(text).ok_or_else(why)?;
+            } else {
+                at.version = version(text).ok_or_else(|| format!("{name}: must be \"latest\" or \"v1.x\""))?;
+            }
+        }
+        Ok(policy)
     }
 
     /// Whether nothing is asked for.

@@ -36,6 +36,22 @@ pub(super) fn environment(scope: Scope, variables: Option<&[(String, Type)]>) ->
     if scope.patches { env.with_patches() } else { env }
 }
 
+/// The environment of type checking, where objects and parameters have types. As in upstream, there is no
+/// `authorizer.requestResource` in it.
+pub(super) fn typed(object: &Type, params: Option<&Type>, variables: &[(String, Type)]) -> Env {
+    let env = Env::new()
+        .with("object", object.clone())
+        .with("oldObject", object.clone())
+        .with("namespaceObject", namespace())
+        .with("request", request())
+        .with("authorizer", Type::Library(Library::Authorizer))
+        .with("variables", Type::object("kubernetes.variables", variables.iter().cloned()));
+    match params {
+        Some(params) => env.with("params", params.clone()),
+        None => env,
+    }
+}
+
 fn object(name: &str, fields: &[(&str, Type)]) -> Type {
     Type::object(name, fields.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())))
 }

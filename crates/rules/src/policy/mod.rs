@@ -5,6 +5,7 @@
 
 mod env;
 mod mutating;
+pub mod typing;
 mod validating;
 
 use serde_json::Value as Json;

@@ -1,7 +1,8 @@
 use serde_json::{Value as Json, json};
-use skiff_cel::{Attributes, Authorizer, Decision as Answer};
+use skiff_cel::{Attributes, Authorizer, Decision as Answer, Type};
+use skiff_meta::GroupVersionKind;
 
-use super::{Conditions, Input, MutatingPolicy, Mutation, ValidatingPolicy};
+use super::{Conditions, Input, MutatingPolicy, Mutation, ValidatingPolicy, typing};
 
 /// Lets everybody do nothing but `get`.
 #[derive(Debug)]
@@ -170,4 +171,111 @@ fn faults_of_policies() {
          got int",
     ];
     assert_eq!(firsts, wanted);
+}
+
+/// Deployments, pods, config maps, and a kind of somebody's own.
+struct Few;
+
+impl typing::Kinds for Few {
+    fn named(&self, group: &str, version: &str, resource: &str) -> Vec<GroupVersionKind> {
+        let all = [("apps", "deployments", "Deployment"), ("", "pods", "Pod"), ("x.io", "crontabs", "CronTab")];
+        let fits = |(at, plural, kind): &(&str, &str, &str)| {
+            (group.is_empty() || group == *at)
+                && version == "v1"
+                && (resource == *plural || *resource == kind.to_lowercase())
+        };
+        all.iter().filter(|known| fits(known)).map(|(at, _, kind)| GroupVersionKind::new(*at, "v1", *kind)).collect()
+    }
+
+    fn declared(&self, kind: &GroupVersionKind) -> Option<Type> {
+        if kind.group != "x.io" {
+            return skiff_api::facts::schema(kind).map(|schema| typing::built_in(&schema, &kind.kind));
+        }
+        let spec = json!({"type": "object", "properties": {"replicas": {"type": "integer"},
+            "since": {"type": "string", "format": "date-time"}}});
+        Some(typing::defined(&json!({"type": "object", "properties": {"spec": spec}}), &kind.kind))
+    }
+}
+
+#[test]
+fn expressions_are_checked_against_the_kinds_they_match() {
+    let warned = |resources: Json, validation: Json, more: Json| {
+        let rule = json!({"apiGroups": resources[0], "apiVersions": ["v1"], "resources": resources[1]});
+        let mut spec = json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            spec[name] = value.clone();
+        }
+        let found = typing::warnings(&json!({"spec": spec}), &Few);
+        let told = |found: &Json| {
+            let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+            let warning = text("warning");
+            let messages = warning.lines().filter(|l| !l.starts_with(" | ") && !l.is_empty()).map(str::to_owned);
+            (text("fieldRef"), messages.collect::<Vec<_>>())
+        };
+        found.iter().map(told).collect::<Vec<_>>()
+    };
+    let deployments = || json!([["apps"], ["deployments"]]);
+    let field = "spec.validations[0].expression";
+    let apps = "apps/v1, Kind=Deployment: ERROR: <input>:1:";
+    for (resources, validation, more, wanted) in [
+        (
+            deployments(),
+            json!({"expression": "object.spec.replicas > 1 && oldObject.metadata.name == ''"}),
+            json!(null),
+            vec![],
+        ),
+        (
+            deployments(),
+            json!({"expression": "object.spec.replicas > '1'", "messageExpression": "'n: ' + object.spec.replicas"}),
+            json!(null),
+            vec![
+                (field, vec![format!("{apps}22: found no matching overload for '_>_' applied to '(int, string)'")]),
+                (
+                    "spec.validations[0].messageExpression",
+                    vec![format!("{apps}7: found no matching overload for '_+_' applied to '(string, int)'")],
+                ),
+            ],
+        ),
+        // Kinds that are not known, wildcards and subresources are passed over; an empty group stands for any.
+        (
+            json!([["apps"], ["nothings", "deployments/scale", "*"]]),
+            json!({"expression": "object.nope"}),
+            json!(null),
+            vec![],
+        ),
+        (json!([["*"], ["deployments"]]), json!({"expression": "object.nope"}), json!(null), vec![]),
+        (
+            json!([[""], ["pods", "deployments"]]),
+            json!({"expression": "object.spec.replicas == 1"}),
+            json!(null),
+            vec![(field, vec!["/v1, Kind=Pod: ERROR: <input>:1:12: undefined field 'replicas'".to_owned()])],
+        ),
+        (
+            json!([["apps"], ["deployments"]]),
+            json!({"expression": "variables.n < params.data.size() && params.nope == 1"}),
+            json!({"variables": [{"name": "n", "expression": "object.spec.replicas"}],
+                "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}),
+            vec![(field, vec![format!("{apps}43: undefined field 'nope'")])],
+        ),
+        (
+            json!([["x.io"], ["crontabs"]]),
+            json!({"expression": "object.spec.since < timestamp('2020-01-01T00:00:00Z') && object.spec.maxRetries > 1 \
+                && object.metadata.labels['a'] == ''"}),
+            json!(null),
+            vec![(field, vec!["x.io/v1, Kind=CronTab: ERROR: <input>:1:69: undefined field 'maxRetries'".to_owned()])],
+        ),
+        (
+            deployments(),
+            json!({"expression": "authorizer.group('').resource('pods').check('get').allowed() && \
+                object.spec.template.spec.containers.all(c, c.ports.exists(p, p.containerPort == 1)) && \
+                object.metadata.creationTimestamp < timestamp('2020-01-01T00:00:00Z') && \
+                object.spec.strategy.rollingUpdate.maxSurge == 1"}),
+            json!(null),
+            vec![],
+        ),
+    ] {
+        let found = warned(resources, validation.clone(), more);
+        let wanted: Vec<_> = wanted.into_iter().map(|(field, said)| (field.to_owned(), said)).collect();
+        assert_eq!(found, wanted, "{validation}");
+    }
 }

@@ -34,6 +34,8 @@ pub struct Outcome {
     pub refusals: Vec<(usize, Decision)>,
     /// For the audit log: key and value, or what went wrong with it.
     pub annotations: Vec<(String, Result<String, String>)>,
+    /// What could not be evaluated and does not matter.
+    pub ignored: Vec<String>,
 }
 
 /// A refusal.
@@ -98,7 +100,7 @@ impl ValidatingPolicy {
     /// What the policy says.
     pub fn evaluate(&self, input: &Input<'_>) -> Outcome {
         let failed = |message: String| match self.fails_open {
-            true => Outcome::default(),
+            true => Outcome { ignored: vec![message], ..Outcome::default() },
             false => Outcome { refusals: vec![(0, Decision { message, reason: String::new() })], ..Outcome::default() },
         };
         match self.conditions.hold(input) {
@@ -114,7 +116,9 @@ impl ValidatingPolicy {
             match validation.judge(&values, &variables, &mut purse) {
                 Err(Spent) => return failed(OUT_OF_BUDGET.to_owned()),
                 Ok(None) => {}
-                Ok(Some(decision)) if decision.reason.is_empty() && self.fails_open => {}
+                Ok(Some(decision)) if decision.reason.is_empty() && self.fails_open => {
+                    outcome.ignored.push(decision.message);
+                }
                 Ok(Some(decision)) => outcome.refusals.push((i, decision)),
             }
         }

@@ -4,6 +4,7 @@
 //! controller or a webhook of their own. Each is a small pure function over the object and the cache.
 
 mod certificates;
+pub mod config;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
@@ -31,18 +32,23 @@ use skiff_meta::{GroupResource, Object, Status, WorldRef};
 
 use crate::chain::{Admission, AdmissionRequest, Authorizer, View};
 use crate::{policies, webhooks};
+use config::AdmissionConfig;
 
 /// All plug-ins in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
-pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<Arc<dyn Admission>> {
+pub(crate) fn plugins(
+    authorizer: Arc<dyn Authorizer>,
+    world: WorldRef,
+    config: AdmissionConfig,
+) -> Vec<Arc<dyn Admission>> {
     let (mutating, validating) = webhooks::plugins(&authorizer, &world);
-    let (mutating_policies, validating_policies) = policies::plugins(&authorizer);
+    let (mutating_policies, validating_policies) = policies::plugins(&authorizer, &world);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
         Arc::new(service_account::ServiceAccount::new(world.clone())),
         Arc::new(node_restriction::NodeRestriction::new(authorizer.clone())),
         Arc::new(taint_nodes_by_condition::TaintNodesByCondition),
-        Arc::new(pod_security::PodSecurity),
+        Arc::new(pod_security::PodSecurity::new(config.pod_security)),
         Arc::new(priority::Priority),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
         Arc::new(default_storage_class::DefaultStorageClass),
@@ -61,7 +67,7 @@ pub(crate) fn plugins(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Vec<A
         validating_policies,
         validating,
         // The last word: nothing is charged that somebody else refuses.
-        Arc::new(resource_quota::ResourceQuota::new(world)),
+        Arc::new(resource_quota::ResourceQuota::new(world, config.limited)),
     ]
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use skiff_meta::{GroupKind, GroupResource, GroupVersionResource, Object, Status};
 use skiff_rules::pod_security::{Policy, Standard, tightens, violations};
 
+use super::config::PodSecurityConfig;
 use super::{find, items, refuse, text};
 use crate::chain::{Admission, AdmissionRequest, Extra, Operation};
 
@@ -17,7 +18,8 @@ const ANNOTATIONS: &str = "pod-security.kubernetes.io/";
 const MAX_PODS: usize = 3_000;
 
 /// The plug-in.
-pub(super) struct PodSecurity;
+#[derive(Default)]
+pub(super) struct PodSecurity(PodSecurityConfig);
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +67,21 @@ impl Admission for PodSecurity {
     ) -> Result<(), Status> {
         let (Some(object), Some(subject)) = (object, subject(request.resource)) else { return Ok(()) };
         if subject == Subject::Namespace {
-            return judge_namespace(request, object).await;
+            return self.judge_namespace(request, object).await;
+        }
+        let exempt = |what: &str| {
+            request.notes.annotate(format!("{ANNOTATIONS}exempt"), what.to_owned());
+            Ok(())
+        };
+        if self.0.exempt.namespaces.contains(request.namespace) {
+            return exempt("namespace");
+        }
+        if self.0.exempt.usernames.contains(&request.user.name) {
+            return exempt("user");
         }
         let id = GroupResource::new("", "namespaces");
         let Some(namespace) = find(request.view, &id, "", request.namespace).await? else { return Ok(()) };
-        let (policy, faults) = Policy::of(&namespace.meta().labels);
+        let (policy, faults) = Policy::over(self.0.defaults, &namespace.meta().labels);
         let note = |key: &str, value: String| request.notes.annotate(format!("{ANNOTATIONS}{key}"), value);
         if faults.is_empty() && policy.is_privileged() {
             if subject == Subject::Pod {
@@ -84,6 +96,9 @@ impl Admission for PodSecurity {
         };
         if template.is_null() {
             return Ok(());
+        }
+        if self.0.exempt.runtime_classes.contains(text(&template["spec"], "runtimeClassName")) {
+            return exempt("runtimeClass");
         }
         if !faults.is_empty() {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -103,6 +118,28 @@ impl Admission for PodSecurity {
         }
         if let Some(found) = broken(policy.warn) {
             request.notes.warn(format!("would violate PodSecurity \"{}\": {found}", policy.warn));
+        }
+        Ok(())
+    }
+}
+
+impl PodSecurity {
+    pub(super) fn new(config: PodSecurityConfig) -> Self {
+        Self(config)
+    }
+
+    async fn judge_namespace(&self, request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
+        let (policy, faults) = Policy::over(self.0.defaults, &labels(object));
+        let (before, known) = request.old.map(|old| Policy::over(self.0.defaults, &labels(old))).unwrap_or_default();
+        if !faults.is_empty() && faults != known {
+            return Err(Status::invalid(&GroupKind::new("", "Namespace"), text(&object["metadata"], "name"), &faults));
+        }
+        let exempt = self.0.exempt.namespaces.contains(request.name);
+        if !exempt && request.operation == Operation::Update && tightens(&policy, &before) {
+            let id = GroupResource::new("", "pods");
+            request.view.refresh(&id).await?;
+            let pods = request.view.list(&id, request.name);
+            pods_warnings(request.name, policy.enforce, &pods).into_iter().for_each(|text| request.notes.warn(text));
         }
         Ok(())
     }
@@ -132,21 +169,6 @@ fn is_significant(new: &Value, old: &Value) -> bool {
 fn labels(object: &Value) -> BTreeMap<String, String> {
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
     labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-async fn judge_namespace(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
-    let (policy, faults) = Policy::of(&labels(object));
-    let (before, known) = request.old.map(|old| Policy::of(&labels(old))).unwrap_or_default();
-    if !faults.is_empty() && faults != known {
-        return Err(Status::invalid(&GroupKind::new("", "Namespace"), text(&object["metadata"], "name"), &faults));
-    }
-    if request.operation == Operation::Update && tightens(&policy, &before) {
-        let id = GroupResource::new("", "pods");
-        request.view.refresh(&id).await?;
-        let pods = request.view.list(&id, request.name);
-        pods_warnings(request.name, policy.enforce, &pods).into_iter().for_each(|text| request.notes.warn(text));
-    }
-    Ok(())
 }
 
 /// What is to be said about pods that are there already.
@@ -192,7 +214,9 @@ fn pods_warnings(namespace: &str, standard: Standard, pods: &[Arc<Object>]) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::config::Exemptions;
     use crate::admission::testing::Trial;
+    use crate::chain::User;
     use serde_json::json;
 
     fn namespace(labels: Value) -> Value {
@@ -202,7 +226,7 @@ mod tests {
     }
 
     fn trial(labels: Value) -> Trial<PodSecurity> {
-        let trial = Trial::new(PodSecurity);
+        let trial = Trial::new(PodSecurity::default());
         trial.view.put("namespaces", namespace(labels));
         trial
     }
@@ -266,5 +290,35 @@ mod tests {
         assert_eq!(refusal.code, 422);
         let odd = namespace(json!({"enforce": "odd"}));
         trial.update("namespaces", odd.clone()).validate(&odd).unwrap();
+    }
+
+    #[test]
+    fn a_configuration_sets_defaults_and_exempts() {
+        let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+        let exempt = Exemptions {
+            usernames: texts(&["operator"]),
+            runtime_classes: texts(&["kata"]),
+            namespaces: texts(&["free"]),
+        };
+        let defaults = Policy::by_default(&BTreeMap::from([("enforce".to_owned(), "baseline".to_owned())])).unwrap();
+        let trial = |labels| {
+            let trial = Trial::new(PodSecurity::new(PodSecurityConfig { defaults, exempt: exempt.clone() }));
+            trial.view.put("namespaces", namespace(labels));
+            trial
+        };
+        let (by_default, own) = (trial(json!({})), trial(json!({"enforce": "privileged"})));
+        assert!(by_default.create("pods").namespace("ns").validate(&pod("p")).is_err());
+        assert!(own.create("pods").namespace("ns").validate(&pod("p")).is_ok());
+        let mut kata = pod("p");
+        kata["spec"]["runtimeClassName"] = json!("kata");
+        let create = || by_default.create("pods").namespace("ns");
+        for (what, attempt, pod) in [
+            ("runtimeClass", create(), kata),
+            ("user", create().by(User::new("operator", &[])), pod("p")),
+            ("namespace", by_default.create("pods").namespace("free"), pod("p")),
+        ] {
+            attempt.validate(&pod).unwrap();
+            assert_eq!(attempt.said().annotations[&format!("{ANNOTATIONS}exempt")], what);
+        }
     }
 }

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota as Quota, ResourceQuotaSpec, Service};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, Pod, ResourceQuota as Quota, ResourceQuotaSpec, ScopeSelector,
+    ScopedResourceSelectorRequirement, Service,
+};
 use serde_json::{Value, json};
 use skiff_api::quota;
 use skiff_api::resources::{ResourceList, add, parse};
@@ -19,6 +22,7 @@ use skiff_meta::{GroupResource, GroupVersionResource, Object, Status, WorldRef};
 use skiff_store::{Compare, Write};
 use tokio::sync::Mutex;
 
+use super::config::LimitedResource;
 use super::refuse;
 use crate::chain::{Admission, AdmissionRequest, Extra, Operation, Turn};
 
@@ -29,6 +33,7 @@ const TURNS: usize = 64;
 pub(super) struct ResourceQuota {
     world: WorldRef,
     turns: Vec<Arc<Mutex<()>>>,
+    limited: Vec<LimitedResource>,
 }
 
 /// What is measured.
@@ -126,9 +131,8 @@ impl Admission for ResourceQuota {
     ) -> Result<(), Status> {
         let id = GroupResource::new("", "resourcequotas");
         let quotas = || request.view.list(&id, request.namespace);
-        let (Some(object), false) = (object, request.namespace.is_empty() || quotas().is_empty()) else {
-            return Ok(());
-        };
+        let unlimited = self.limited.is_empty() && quotas().is_empty();
+        let (Some(object), false) = (object, request.namespace.is_empty() || unlimited) else { return Ok(()) };
         let read = |object: &Value| Item::read(request.resource, object).map_err(Status::internal);
         let (new, old) = (read(object)?, request.old.map(read).transpose()?);
         if !new.is_worth_measuring(old.as_ref(), request.subresource) {
@@ -137,6 +141,9 @@ impl Admission for ResourceQuota {
         let now = self.world.now();
         let limits = request.subresource != "status";
         request.view.refresh(&id).await?;
+        let resource = request.resource.group_resource();
+        uncovered(&self.limited, &resource, &quotas(), &new, old.as_ref(), now)
+            .map_err(|why| refuse(request, Some(object), &why))?;
         if charge(&quotas(), &new, old.as_ref(), now, limits).is_ok_and(|charges| charges.is_empty()) {
             return Ok(());
         }
@@ -161,8 +168,8 @@ impl Admission for ResourceQuota {
 }
 
 impl ResourceQuota {
-    pub(super) fn new(world: WorldRef) -> Self {
-        Self { world, turns: (0..TURNS).map(|_| Arc::default()).collect() }
+    pub(super) fn new(world: WorldRef, limited: Vec<LimitedResource>) -> Self {
+        Self { world, turns: (0..TURNS).map(|_| Arc::default()).collect(), limited }
     }
 
     /// Waits for the namespace's turn.
@@ -178,6 +185,60 @@ impl ResourceQuota {
 struct Charge {
     quota: Arc<Object>,
     used: ResourceList,
+}
+
+/// Whether all that is used of what is limited is covered by a quota.
+fn uncovered(
+    limited: &[LimitedResource],
+    resource: &GroupResource,
+    quotas: &[Arc<Object>],
+    new: &Item,
+    old: Option<&Item>,
+    now: Timestamp,
+) -> Result<(), String> {
+    if limited.is_empty() {
+        return Ok(());
+    }
+    let (mut usage, before) = (new.usage(now), old.map(|old| old.usage(now)).unwrap_or_default());
+    if usage.iter().all(|(name, amount)| before.get(name).is_some_and(|before| *before >= *amount)) {
+        return Ok(());
+    }
+    let own = limited.iter().filter(|l| l.api_group == resource.group && l.resource == resource.resource);
+    let parts: Vec<&String> = own.flat_map(|limited| &limited.match_contains).collect();
+    usage.retain(|name, amount| {
+        !amount.is_zero() && !amount.is_negative() && parts.iter().any(|part| name.contains(part.as_str()))
+    });
+    let matches = |scope: &ScopedResourceSelectorRequirement| {
+        let selector = ScopeSelector { match_expressions: Some(vec![scope.clone()]) };
+        new.in_scope(&ResourceQuotaSpec { scope_selector: Some(selector), ..ResourceQuotaSpec::default() })
+    };
+    let mut scopes: Vec<&ScopedResourceSelectorRequirement> =
+        limited.iter().flat_map(|limited| &limited.match_scopes).filter(|scope| matches(scope)).collect();
+    for quota in quotas.iter().filter_map(|quota| quota.typed::<Quota>().ok()) {
+        let spec = quota.spec.clone().unwrap_or_default();
+        let selected = spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+        for own in selected.filter(|scope| matches(scope)) {
+            scopes.retain(|scope| scope.scope_name != own.scope_name);
+        }
+        scopes.retain(|scope| !spec.scopes.iter().flatten().any(|own| *own == scope.scope_name && matches(scope)));
+        if new.in_scope(&spec) {
+            let hard = quota.status.as_ref().and_then(|status| status.hard.as_ref());
+            usage.retain(|name, _| !hard.is_some_and(|hard| hard.contains_key(name)));
+        }
+    }
+    if !usage.is_empty() {
+        let names: Vec<&str> = usage.keys().map(String::as_str).collect();
+        return Err(format!("insufficient quota to consume: {}", names.join(",")));
+    }
+    if !scopes.is_empty() {
+        let shown = |scope: &&ScopedResourceSelectorRequirement| {
+            let values = scope.values.clone().unwrap_or_default().join(" ");
+            format!("{{{} {} [{values}]}}", scope.scope_name, scope.operator)
+        };
+        let scopes: Vec<String> = scopes.iter().map(shown).collect();
+        return Err(format!("insufficient quota to match these scopes: [{}]", scopes.join(" ")));
+    }
+    Ok(())
 }
 
 /// What a write costs, or why it may not be. Pure.

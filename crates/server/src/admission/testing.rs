@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
+use skiff_meta::schema::KindSchema;
+use skiff_meta::{GroupVersionKind, GroupVersionResource, Object, Status};
 
 use crate::auth::testing::{TestView, block_on};
 use crate::chain::{Admission, AdmissionRequest, Extra, Forms, Notes, Operation, Said, User};
@@ -22,6 +23,12 @@ impl Forms for OneForm {
     }
     async fn restore(&self, _object: &mut Value, _from: &GroupVersionResource) -> Result<(), Status> {
         Ok(())
+    }
+    fn schema(&self, _resource: &GroupVersionResource, kind: &GroupVersionKind) -> Option<KindSchema> {
+        skiff_api::facts::schema(kind)
+    }
+    async fn read(&self, object: &Arc<Object>, _resource: &GroupVersionResource) -> Result<Value, Status> {
+        object.to_value().map_err(Status::internal)
     }
     fn fit(&self, object: Value) -> Result<Value, Status> {
         Ok(object)

@@ -48,7 +48,7 @@ pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: World
         authenticators = authenticators.believing(others, &world);
     }
     let authenticators = Arc::new(authenticators);
-    let mut admission = crate::admission::plugins(authorizers.clone(), world.clone());
+    let mut admission = crate::admission::plugins(authorizers.clone(), world.clone(), config.admission.clone());
     admission.push(Arc::new(Escalation::new(authorizers.rbac().clone(), authorizers.clone())) as Arc<dyn Admission>);
     let aggregator = Aggregator::new(pki, view.clone(), world.clone())?;
     let connector = NodeConnector::new(pki, view, authorizers.clone(), world.clone())?;

@@ -19,6 +19,7 @@ use skiff_meta::{Object, Status};
 
 use crate::api::Api;
 use crate::cache::{Entry, Event, Keyed, Sorted};
+use crate::resource::Served;
 use crate::resource::custom::Family;
 use crate::tree;
 use crate::webhooks::ClientConfig;
@@ -97,6 +98,19 @@ impl Api {
         }
         let mut converted = webhook.ask(self, &[object], to).await?;
         Ok(converted.pop().unwrap_or_default())
+    }
+
+    /// An object in the version it is served at, where a webhook converts.
+    pub(crate) async fn object_in(&self, served: &Served, object: &Arc<Object>) -> Result<Arc<Object>, Status> {
+        let (Served { resource, version }, meta) = (served, object.meta());
+        let Some(webhook) = resource.webhook.as_ref().filter(|_| object.api_version() != version.api_version) else {
+            return Ok(object.clone());
+        };
+        let key = served.key(&meta.namespace, &meta.name);
+        let entry = served.cache()?.entry(&key, object.revision());
+        let entry = entry.unwrap_or_else(|| Arc::new(Entry::of(&key, object.clone())));
+        let found = self.entries_in(webhook, vec![entry], &version.api_version).await?;
+        Ok(found.first().map_or_else(|| object.clone(), |entry| entry.object().clone()))
     }
 
     /// Entries in version `to`, in their order.

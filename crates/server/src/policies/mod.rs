@@ -4,13 +4,17 @@
 //! (`matching`), by which bindings and with which parameters (`registry`), and what that means for the request.
 
 mod authorizer;
+mod checks;
 mod matching;
 mod mutating;
 mod registry;
 mod request;
+pub(crate) mod typing;
 mod validating;
 
 use std::sync::Arc;
+
+use skiff_meta::WorldRef;
 
 pub(crate) use authorizer::CelAuthorizer;
 pub(crate) use request::{attributes, described, namespace};
@@ -18,8 +22,8 @@ pub(crate) use request::{attributes, described, namespace};
 use crate::chain::{Admission, Authorizer};
 
 /// MutatingAdmissionPolicy and ValidatingAdmissionPolicy.
-pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
-    let mutating = mutating::MutatingAdmissionPolicy::new(authorizer.clone());
-    let validating = validating::ValidatingAdmissionPolicy::new(authorizer.clone());
+pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>, world: &WorldRef) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
+    let mutating = mutating::MutatingAdmissionPolicy::new(authorizer.clone(), world.clone());
+    let validating = validating::ValidatingAdmissionPolicy::new(authorizer.clone(), world.clone());
     (Arc::new(mutating), Arc::new(validating))
 }

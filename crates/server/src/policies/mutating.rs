@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use skiff_meta::apply::overlay;
 use skiff_meta::patch::apply_json_patch;
+use skiff_meta::schema::TypeRef;
 use skiff_meta::status::Cause;
-use skiff_meta::{GroupVersionResource, Status};
+use skiff_meta::{GroupVersionResource, Status, WorldRef};
 use skiff_rules::policy::{MutatingPolicy, Mutation};
 
+use super::checks::{Checks, Ended};
 use super::matching::Form;
 use super::registry::{Binding, Policy, Registry, invocations};
 use super::request::Shown;
@@ -19,25 +22,33 @@ use crate::chain::{Admission, AdmissionRequest, Authorizer, Operation};
 pub(super) struct MutatingAdmissionPolicy {
     registry: Registry<MutatingPolicy>,
     authorizer: Arc<dyn Authorizer>,
+    world: WorldRef,
+    checks: Checks,
 }
 
 impl MutatingAdmissionPolicy {
-    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Self {
         let registry =
             Registry::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings", MutatingPolicy::read);
-        Self { registry, authorizer }
+        Self { registry, authorizer, world, checks: Checks::new("mutating") }
     }
 
     /// Makes the changes of one policy; the error is why it could not.
     async fn change(
         &self,
-        policy: &MutatingPolicy,
+        (policy, binding): (&Policy<MutatingPolicy>, Option<&Binding>),
         params: &Value,
         form: &Form,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
     ) -> Result<Result<(), String>, Status> {
+        let count = |begun, why: Option<&str>| {
+            let took = self.world.elapsed().saturating_sub(begun);
+            self.checks.add(&policy.name, binding.map_or("", |binding| &binding.name), Ended::of(why), None, took);
+        };
+        let policy = &policy.compiled;
         for index in 0..policy.mutations() {
+            let begun = self.world.elapsed();
             let mutation = {
                 let shown = Shown::new(request, form, Some(object)).await?;
                 shown.with(params, request.user, &*self.authorizer, |input| match policy.concerns(input) {
@@ -49,9 +60,14 @@ impl MutatingAdmissionPolicy {
             let mutation = match mutation {
                 Ok(Some(mutation)) => mutation,
                 Ok(None) => return Ok(Ok(())),
-                Err(why) => return Ok(Err(why)),
+                Err(why) => {
+                    count(begun, Some(&why));
+                    return Ok(Err(why));
+                }
             };
-            match changed(mutation, form, request, object).await {
+            let made = changed(mutation, form, request, object).await;
+            count(begun, made.as_ref().err().map(String::as_str));
+            match made {
                 Ok(new) => *object = new,
                 Err(why) => return Ok(Err(why)),
             }
@@ -75,10 +91,13 @@ async fn changed(
         Mutation::Patch(patch) => {
             apply_json_patch(&seen, patch.to_string().as_bytes()).map_err(|why| format!("JSON Patch: {why}"))?
         }
-        Mutation::Apply(applied) => {
-            let schema = skiff_api::facts::schema(&form.kind);
-            let ty = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |schema| schema.root());
-            skiff_meta::apply::merge(&seen, &applied, ty)
+        Mutation::Apply(mut applied) => {
+            for field in ["apiVersion", "kind"] {
+                applied[field] = seen[field].clone();
+            }
+            let schema = request.forms.schema(&form.resource, &form.kind);
+            let ty = schema.as_ref().map_or(TypeRef::any(), |schema| schema.root());
+            overlay(&seen, &applied, ty).map_err(|why| format!("error applying patch: {why}"))?
         }
     };
     if converted {
@@ -119,6 +138,10 @@ impl Admission for MutatingAdmissionPolicy {
         matches!(operation, Operation::Create | Operation::Update)
     }
 
+    fn metrics(&self, out: &mut String) {
+        self.checks.write(out);
+    }
+
     fn changes_objects(&self) -> bool {
         true
     }
@@ -137,7 +160,7 @@ impl Admission for MutatingAdmissionPolicy {
                     Ok(parameters) => {
                         let mut why = None;
                         for params in &parameters {
-                            let made = self.change(&policy.compiled, params, &form, request, object).await?;
+                            let made = self.change((policy, binding), params, &form, request, object).await?;
                             why = why.or(made.err());
                         }
                         (why, true)

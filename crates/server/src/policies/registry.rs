@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 use skiff_meta::selector::LabelSelector;
-use skiff_meta::{GroupResource, Object, Status};
+use skiff_meta::{GroupResource, GroupVersionResource, Object, Status};
 use skiff_store::Revision;
 
 use super::matching::{Form, Matching};
@@ -143,14 +143,11 @@ impl Binding {
     }
 
     /// The parameters to judge a request with, one after the other: null stands for none at all.
-    fn parameters(
-        &self,
-        kind: Option<(&GroupResource, bool)>,
-        request: &AdmissionRequest<'_>,
-    ) -> Result<Vec<Value>, String> {
-        let (Some((resource, namespaced)), Some(reference)) = (kind, &self.params) else {
+    async fn parameters(&self, kind: Option<&ParamKind>, request: &AdmissionRequest<'_>) -> Result<Vec<Value>, String> {
+        let (Some(ParamKind { resource, namespaced }), Some(reference)) = (kind, &self.params) else {
             return Ok(vec![Value::Null]);
         };
+        let (namespaced, id) = (*namespaced, &resource.group_resource());
         if !namespaced && !reference.namespace.is_empty() {
             return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned());
         }
@@ -164,11 +161,9 @@ impl Binding {
             (true, namespace) => namespace,
         };
         let found = match &reference.selector {
-            _ if !reference.name.is_empty() => {
-                request.view.get(resource, namespace, &reference.name).into_iter().collect()
-            }
+            _ if !reference.name.is_empty() => request.view.get(id, namespace, &reference.name).into_iter().collect(),
             Some(selector) => {
-                let mut all = request.view.list(resource, namespace);
+                let mut all = request.view.list(id, namespace);
                 all.retain(|object| selector.matches(&object.meta().labels));
                 all
             }
@@ -177,7 +172,8 @@ impl Binding {
         if found.is_empty() && reference.must_exist {
             return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
         }
-        Ok(found.iter().filter_map(|object| object.to_value().ok()).collect())
+        let shown = found.iter().map(|object| request.forms.read(object, resource));
+        futures::future::try_join_all(shown).await.map_err(|status| status.message)
     }
 }
 
@@ -214,7 +210,7 @@ pub(super) async fn invocations<P>(
         };
         let parameters = match about {
             Ok(false) => continue,
-            Ok(true) => binding.parameters(kind.as_ref().map(|(id, namespaced)| (id, *namespaced)), request),
+            Ok(true) => binding.parameters(kind.as_ref(), request).await,
             Err(status) => Err(status.message),
         };
         let parameters = parameters.map_err(|why| format!("failed to configure binding: {why}"));
@@ -223,20 +219,28 @@ pub(super) async fn invocations<P>(
     Some((form, found))
 }
 
-/// The resource of a kind of parameters, and whether it is namespaced.
-fn resource_of(view: &dyn View, api_version: &str, kind: &str) -> Option<(GroupResource, bool)> {
-    let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    if let Some(known) = skiff_api::kinds::by_group_kind(group, kind) {
-        let id = known.gvr().group_resource();
+/// What parameters are.
+struct ParamKind {
+    /// At the version that the policy asks for.
+    resource: GroupVersionResource,
+    namespaced: bool,
+}
+
+fn resource_of(view: &dyn View, api_version: &str, kind: &str) -> Option<ParamKind> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let found = |id: GroupResource| {
         let namespaced = view.kind_of(&id)?.1;
-        return Some((id, namespaced));
+        Some(ParamKind { resource: GroupVersionResource::new(&*id.group, version, &*id.resource), namespaced })
+    };
+    if let Some(known) = skiff_api::kinds::by_group_kind(group, kind) {
+        return found(known.gvr().group_resource());
     }
     let definitions = view.list(&GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions"), "");
     let mut definitions = definitions.into_iter().filter_map(|definition| definition.to_value().ok());
     let defined = definitions.find(|d| d["spec"]["group"] == group && d["spec"]["names"]["kind"] == kind)?;
-    let id = GroupResource::new(group, defined["spec"]["names"]["plural"].as_str()?);
-    let namespaced = view.kind_of(&id)?.1;
-    Some((id, namespaced))
+    let mut versions = defined["spec"]["versions"].as_array()?.iter();
+    versions.find(|served| served["name"] == version && served["served"] == true)?;
+    found(GroupResource::new(group, defined["spec"]["names"]["plural"].as_str()?))
 }
 
 /// The namespace that a request's object lies in, without what nobody may rely on; null where there is none.

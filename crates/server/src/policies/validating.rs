@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_meta::status::Cause;
-use skiff_meta::{GroupVersionResource, Status};
+use skiff_meta::{GroupVersionResource, Status, WorldRef};
 use skiff_rules::policy::{Decision, Outcome, ValidatingPolicy};
 
+use super::checks::{Checks, Ended};
 use super::registry::{Binding, Policy, Registry, invocations};
 use super::request::Shown;
 use crate::admission::refuse;
@@ -20,6 +22,8 @@ const MAX_ANNOTATION: usize = 10 * 1024;
 pub(super) struct ValidatingAdmissionPolicy {
     registry: Registry<ValidatingPolicy>,
     authorizer: Arc<dyn Authorizer>,
+    world: WorldRef,
+    checks: Checks,
 }
 
 /// A refusal, and whose it is.
@@ -58,10 +62,10 @@ impl Denied {
 }
 
 impl ValidatingAdmissionPolicy {
-    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>, world: WorldRef) -> Self {
         let registry =
             Registry::new("validatingadmissionpolicies", "validatingadmissionpolicybindings", ValidatingPolicy::read);
-        Self { registry, authorizer }
+        Self { registry, authorizer, world, checks: Checks::new("validating") }
     }
 
     async fn judge(
@@ -91,8 +95,10 @@ impl ValidatingAdmissionPolicy {
                 None => shown.insert(Shown::new(request, &form, object).await?),
             };
             for params in &parameters {
+                let begun = self.world.elapsed();
                 let outcome =
                     seen.with(params, request.user, &*self.authorizer, |input| policy.compiled.evaluate(input));
+                self.count(policy, &binding, &outcome, self.world.elapsed().saturating_sub(begun));
                 told(policy, &binding, outcome, request, denied, &mut annotations);
             }
         }
@@ -100,6 +106,29 @@ impl ValidatingAdmissionPolicy {
             request.notes.annotate(format!("{}/{key}", policy.name), values.join(", "));
         }
         Ok(())
+    }
+
+    /// Counts what a policy had to say; where all is well, nothing is counted.
+    fn count(&self, policy: &Policy<ValidatingPolicy>, binding: &Binding, outcome: &Outcome, took: Duration) {
+        let add = |ended, action| self.checks.add(&policy.name, &binding.name, ended, Some(action), took);
+        outcome.ignored.iter().for_each(|why| add(Ended::of(Some(why)), "allow"));
+        for (_, decision) in &outcome.refusals {
+            let failed = Some(&*decision.message).filter(|_| decision.reason.is_empty());
+            // Upstream tells refusals apart from nothing but being in order.
+            let ended = if failed.is_some() { Ended::of(failed) } else { Ended::Invalid };
+            for action in &binding.actions {
+                add(
+                    ended,
+                    match &**action {
+                        "Deny" => "deny",
+                        "Audit" => "audit",
+                        _ => "warn",
+                    },
+                );
+            }
+        }
+        let failed = outcome.annotations.iter().filter_map(|(_, value)| value.as_ref().err());
+        failed.for_each(|why| add(Ended::of(Some(why)), "deny"));
     }
 }
 
@@ -156,6 +185,10 @@ fn told(
 impl Admission for ValidatingAdmissionPolicy {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
+    }
+
+    fn metrics(&self, out: &mut String) {
+        self.checks.write(out);
     }
 
     fn handles(&self, _operation: Operation, _resource: &GroupVersionResource, _subresource: &str) -> bool {

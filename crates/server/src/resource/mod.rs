@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use skiff_meta::schema::{KindSchema, TypeRef};
-use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Status};
+use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_rules::Rules;
 
 use crate::cache::ResourceCache;
@@ -154,6 +154,12 @@ impl Served {
     /// Group and resource, for errors.
     pub(crate) fn id(&self) -> &GroupResource {
         &self.resource.id
+    }
+    /// An object as this version shows it, where no webhook needs to convert it.
+    pub(crate) fn shown(&self, object: &Object) -> Result<Value, Status> {
+        let mut value = object.to_value().map_err(Status::internal)?;
+        self.version.conversion.to_served(&mut value);
+        Ok(value)
     }
     /// The cache of a stored resource.
     pub(crate) fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {

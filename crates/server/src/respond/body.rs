@@ -1,11 +1,13 @@
 //! Bodies: whole where they are small, streamed where they are large, gzipped where that is welcome and worth it.
 
 use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::stream;
+use futures::Stream;
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -20,13 +22,36 @@ pub(crate) fn full(bytes: Bytes) -> Body {
 }
 
 /// A body made of chunks as they are asked for.
-pub(crate) fn chunks(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
-    let frames = chunks.map(|bytes| Ok::<_, BodyError>(Frame::data(bytes)));
-    StreamBody::new(stream::iter(frames)).boxed_unsync()
+pub(crate) fn chunks(chunks: impl Iterator<Item = Bytes> + Send + Unpin + 'static) -> Body {
+    StreamBody::new(Paced { chunks, rested: true }).boxed_unsync()
+}
+
+/// Gives way after each chunk. A connection takes as much of a body as it may hold, and seals and sends it at one go; where
+/// many read large lists, whoever asks for little would wait until each of them has had all of its.
+struct Paced<I> {
+    chunks: I,
+    rested: bool,
+}
+
+impl<I: Iterator<Item = Bytes> + Unpin> Stream for Paced<I> {
+    type Item = Result<Frame<Bytes>, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !std::mem::replace(&mut self.rested, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.rested = false;
+        Poll::Ready(self.chunks.next().map(|bytes| Ok(Frame::data(bytes))))
+    }
 }
 
 /// Fills a response's body; chunks are made while they are sent.
-pub(crate) fn fill(response: &mut Response<Body>, mut parts: impl Iterator<Item = Bytes> + Send + 'static, gzip: bool) {
+pub(crate) fn fill(
+    response: &mut Response<Body>,
+    mut parts: impl Iterator<Item = Bytes> + Send + Unpin + 'static,
+    gzip: bool,
+) {
     let first = parts.next().unwrap_or_default();
     let second = parts.next();
     let zip = gzip && (second.is_some() || first.len() >= GZIP_FROM);

@@ -1,10 +1,12 @@
 //! A write passes the admission plug-ins.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use skiff_meta::codec::Decoded;
-use skiff_meta::schema::TypeRef;
-use skiff_meta::{GroupVersionKind, GroupVersionResource, Status};
+use skiff_meta::schema::{KindSchema, TypeRef};
+use skiff_meta::{GroupVersionKind, GroupVersionResource, Object, Status};
 
 use crate::call::Call;
 use crate::chain::{AdmissionRequest, Extra, Forms, Notes, Operation};
@@ -167,6 +169,16 @@ impl Forms for CallForms<'_> {
             Some(from) => self.between(object, &from, &self.call.served).await,
             None => Ok(()),
         }
+    }
+
+    fn schema(&self, resource: &GroupVersionResource, kind: &GroupVersionKind) -> Option<KindSchema> {
+        let whole = self.find(resource).filter(|served| served.version.gvk == *kind);
+        whole.map_or_else(|| skiff_api::facts::schema(kind), |served| served.version.core.schema().cloned())
+    }
+
+    async fn read(&self, object: &Arc<Object>, resource: &GroupVersionResource) -> Result<Value, Status> {
+        let Some(served) = self.find(resource) else { return object.to_value().map_err(Status::internal) };
+        served.shown(&*self.call.api.object_in(&served, object).await?)
     }
 
     fn fit(&self, object: Value) -> Result<Value, Status> {

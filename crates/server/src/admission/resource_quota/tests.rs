@@ -3,7 +3,7 @@ use crate::admission::testing::Trial;
 use crate::auth::testing::Frozen;
 
 fn trial(quotas: &[Value]) -> Trial<ResourceQuota> {
-    let trial = Trial::new(ResourceQuota::new(Frozen::at(0)));
+    let trial = Trial::new(ResourceQuota::new(Frozen::at(0), Vec::new()));
     for quota in quotas {
         trial.view.put("resourcequotas", quota.clone());
     }
@@ -111,7 +111,7 @@ fn scopes_choose_and_updates_pay_the_difference() {
     let other = trial.update("pods", pod("1")).namespace("ns").validate(&pod("1")).unwrap();
     assert!(other.writes.is_empty());
 
-    let claims = Trial::new(ResourceQuota::new(Frozen::at(0)));
+    let claims = Trial::new(ResourceQuota::new(Frozen::at(0), Vec::new()));
     claims.view.put(
         "resourcequotas",
         quota("q", json!({"requests.storage": "5Gi"}), json!({"requests.storage": "2Gi"}), json!({})),
@@ -123,4 +123,42 @@ fn scopes_choose_and_updates_pay_the_difference() {
     assert_eq!(used(&update("2Gi", "4Gi").unwrap()), json!([{"requests.storage": "4Gi"}]));
     assert!(update("2Gi", "6Gi").is_err());
     assert!(update("9Gi", "8Gi").unwrap().writes.is_empty(), "less is always allowed");
+}
+
+#[test]
+fn what_is_limited_needs_a_quota_that_covers_it() {
+    let limited = |limits: Value| serde_json::from_value::<Vec<LimitedResource>>(limits).unwrap();
+    let cpu = json!([{"resource": "pods", "matchContains": ["requests.cpu"]},
+        {"apiGroup": "apps", "resource": "pods", "matchContains": ["pods"]}]);
+    let scopes = [json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]})];
+    let high = json!([{"resource": "pods", "matchScopes": scopes}]);
+    let mut important = pod("1");
+    important["spec"]["priorityClassName"] = json!("high");
+    let of_cpu = quota("q", json!({"requests.cpu": "2"}), json!({"requests.cpu": "0"}), json!({}));
+    let of_pods = quota("q", json!({"pods": "2"}), json!({"pods": "0"}), json!({}));
+    let selector = json!({"scopeSelector": {"matchExpressions": scopes}});
+    let of_high = quota("q", json!({"pods": "2"}), json!({"pods": "0"}), selector);
+    for (limits, quotas, pod, why) in [
+        (&cpu, vec![], pod("1"), Some("insufficient quota to consume: requests.cpu")),
+        (&cpu, vec![&of_pods], pod("1"), Some("insufficient quota to consume: requests.cpu")),
+        (&cpu, vec![&of_cpu], pod("1"), None),
+        (&cpu, vec![], pod("0"), None),
+        (&high, vec![&of_pods], pod("1"), None),
+        (
+            &high,
+            vec![&of_pods],
+            important.clone(),
+            Some("insufficient quota to match these scopes: [{PriorityClass In [high]}]"),
+        ),
+        (&high, vec![&of_high], important.clone(), None),
+    ] {
+        let trial = Trial::new(ResourceQuota::new(Frozen::at(0), limited(limits.clone())));
+        for quota in quotas {
+            trial.view.put("resourcequotas", quota.clone());
+        }
+        let judged = trial.create("pods").namespace("ns").name("p").validate(&pod);
+        let refused = judged.err().map(|status| status.message);
+        let wanted = why.map(|why| format!("pods \"p\" is forbidden: {why}"));
+        assert_eq!(refused, wanted, "{limits}");
+    }
 }
