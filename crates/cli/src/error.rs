@@ -31,7 +31,9 @@ fn api_words(status: &Status) -> String {
     if status.reason.is_empty() {
         format!("Error from server: {status}")
     } else if status.reason == "Invalid" {
-        format!("The {status}").replacen("is invalid: [", "is invalid: ", 1).trim_end_matches(']').to_owned()
+        // What is about no object is about the request.
+        let text = format!("The {status}").replacen("The  \"\" is invalid", "The request is invalid", 1);
+        text.replacen("is invalid: [", "is invalid: ", 1).trim_end_matches(']').to_owned()
     } else {
         format!("Error from server ({}): {status}", status.reason)
     }
@@ -48,6 +50,14 @@ impl CliError {
     /// Whether the object asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(status) if status.is("NotFound"))
+    }
+    /// The same refusal, saying what was being done with which file.
+    #[must_use]
+    pub fn at(mut self, doing: &str, source: &str) -> Self {
+        if let Self::Api(status) = &mut self {
+            status.message = format!("error when {doing} \"{source}\": {}", status.message);
+        }
+        self
     }
     /// A usage error.
     pub fn usage(message: impl Into<String>) -> Self {

@@ -23,7 +23,10 @@ use skiff_meta::WorldRef;
 
 use error::CliError;
 use session::Session;
-use verbs::{about, create, delete, describe, diff, drain, edit, exec, get, logs, rollout, run, wait, why};
+use verbs::{
+    about, autoscale, certificate, cp, create, delete, describe, diff, drain, edit, editor, events, exec, explain, get,
+    logs, port_forward, rollout, run, set, taint, top, wait, why,
+};
 
 /// The server names field managers after the part before the slash.
 const AGENT: &str = concat!("kubectl/", env!("CARGO_PKG_VERSION"));
@@ -59,6 +62,15 @@ struct Global {
     /// Bearer token
     #[arg(long, global = true)]
     token: Option<String>,
+    /// Name to act in
+    #[arg(long = "as", global = true, default_value = "")]
+    as_user: String,
+    /// Group to act in; may be repeated
+    #[arg(long, global = true, requires = "as_user")]
+    as_group: Vec<String>,
+    /// UID to act in
+    #[arg(long, global = true, requires = "as_user", default_value = "")]
+    as_uid: String,
     /// Do not verify the server's certificate
     #[arg(long, global = true)]
     insecure_skip_tls_verify: bool,
@@ -71,9 +83,13 @@ enum Verb {
     /// Show details of a specific resource or group of resources
     Describe(describe::Describe),
     /// Apply a configuration to a resource by file name or stdin
-    Apply(apply::Apply),
+    Apply(apply::ApplyOrView),
+    /// Show what applying a configuration would change
+    Diff(apply::diff::Diff),
     /// Create a resource from a file, from stdin, or from words
     Create(create::Create),
+    /// Edit a resource in an editor
+    Edit(editor::Edit),
     /// Replace a resource by file name or stdin
     Replace(edit::Replace),
     /// Create and run a particular image in a pod
@@ -84,8 +100,10 @@ enum Verb {
     Delete(delete::Delete),
     /// Set a new size
     Scale(edit::Scale),
+    /// Create an autoscaler for a workload
+    Autoscale(autoscale::Autoscale),
     /// Set specific features on objects
-    Set(edit::Set),
+    Set(set::Set),
     /// Manage the rollout of a resource
     Rollout(rollout::Rollout),
     /// Update fields of a resource
@@ -100,6 +118,18 @@ enum Verb {
     Exec(exec::Exec),
     /// Attach to a running container
     Attach(exec::Attach),
+    /// Forward local ports to a pod
+    PortForward(port_forward::PortForward),
+    /// Copy files and directories to and from containers
+    Cp(cp::Cp),
+    /// Display resource (CPU/memory) usage
+    Top(top::Top),
+    /// List events
+    Events(events::Events),
+    /// Approve or deny certificate requests
+    Certificate(certificate::Certificate),
+    /// Update the taints on nodes
+    Taint(taint::Taint),
     /// Mark nodes as unschedulable
     Cordon(edit::Cordon),
     /// Mark nodes as schedulable
@@ -112,6 +142,10 @@ enum Verb {
     Why(why::Why),
     /// Inspect authorization
     Auth(about::Auth),
+    /// Get documentation for a resource
+    Explain(explain::Explain),
+    /// Display where the cluster is
+    ClusterInfo,
     /// Print the supported API resources
     ApiResources(about::ApiResources),
     /// Print the supported API versions
@@ -186,7 +220,8 @@ pub async fn run_on(
     let parsed = Kubectl::try_parse_from(std::iter::once("kubectl").chain(words.iter().copied()))
         .map_err(|e| CliError::usage(e.to_string()))?;
     let namespace = parsed.global.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    run(parsed.verb, Session::new(wire::Wire::new(backend), namespace, parsed.global.all_namespaces, world, out)).await
+    let wire = parsed.global.wire(backend)?;
+    run(parsed.verb, Session::new(wire, namespace, parsed.global.all_namespaces, world, out)).await
 }
 
 async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
@@ -195,12 +230,15 @@ async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
         Verb::Get(verb) => verb.run(session).await,
         Verb::Describe(verb) => verb.run(session).await,
         Verb::Apply(verb) => verb.run(session).await,
+        Verb::Diff(verb) => verb.run(session).await,
         Verb::Create(verb) => verb.run(session).await,
+        Verb::Edit(verb) => verb.run(session).await,
         Verb::Replace(verb) => verb.run(session).await,
         Verb::Run(verb) => verb.run(session).await,
         Verb::Expose(verb) => verb.run(session).await,
         Verb::Delete(verb) => verb.run(session).await,
         Verb::Scale(verb) => verb.run(session).await,
+        Verb::Autoscale(verb) => verb.run(session).await,
         Verb::Set(verb) => verb.run(session).await,
         Verb::Rollout(verb) => verb.run(session).await,
         Verb::Patch(verb) => verb.run(session).await,
@@ -209,12 +247,20 @@ async fn run(verb: Verb, mut session: Session) -> Result<(), CliError> {
         Verb::Logs(verb) => verb.run(session).await,
         Verb::Exec(verb) => verb.run(session).await,
         Verb::Attach(verb) => verb.run(session).await,
+        Verb::PortForward(verb) => verb.run(session).await,
+        Verb::Cp(verb) => verb.run(session).await,
+        Verb::Top(verb) => verb.run(session).await,
+        Verb::Events(verb) => verb.run(session).await,
+        Verb::Certificate(verb) => verb.run(session).await,
+        Verb::Taint(verb) => verb.run(session).await,
         Verb::Cordon(verb) => verb.run(session, true).await,
         Verb::Uncordon(verb) => verb.run(session, false).await,
         Verb::Drain(verb) => verb.run(session).await,
         Verb::Wait(verb) => verb.run(session).await,
         Verb::Why(verb) => verb.run(session).await,
         Verb::Auth(verb) => verb.run(session).await,
+        Verb::Explain(verb) => verb.run(session).await,
+        Verb::ClusterInfo => about::cluster_info(session).await,
         Verb::ApiResources(verb) => verb.run(session).await,
         Verb::ApiVersions => about::api_versions(session).await,
         Verb::Version => about::version(session).await,
@@ -227,7 +273,12 @@ impl Global {
         let namespace = if remote.namespace.is_empty() { "default".to_owned() } else { remote.namespace.clone() };
         let backend: Arc<dyn Backend> = Arc::new(HttpBackend::new(remote, world.clone(), AGENT)?);
         let out = Box::new(std::io::stdout());
-        Ok(Session::new(wire::Wire::new(backend), namespace, self.all_namespaces, world, out))
+        Ok(Session::new(self.wire(backend)?, namespace, self.all_namespaces, world, out))
+    }
+
+    /// Requests in whose name the flags say.
+    fn wire(&self, backend: Arc<dyn Backend>) -> Result<wire::Wire, CliError> {
+        wire::Wire::new(backend).impersonating(&self.as_user, &self.as_group, &self.as_uid)
     }
 
     /// Where the cluster is: flags over the kubeconfig, which may be missing when the flags say enough.

@@ -145,6 +145,11 @@ pub fn target_of(object: &Value, kind: &Kind, session: &Session) -> Target {
 impl Files {
     /// All manifests, lists taken apart.
     pub fn read(&self) -> Result<Vec<Value>, CliError> {
+        Ok(self.read_named()?.into_iter().map(|(_, object)| object).collect())
+    }
+
+    /// All manifests, each with the name of its file.
+    pub fn read_named(&self) -> Result<Vec<(String, Value)>, CliError> {
         let mut objects = Vec::new();
         for name in &self.filename {
             if name == "-" {
@@ -158,7 +163,7 @@ impl Files {
         Ok(objects)
     }
 
-    fn read_path(&self, path: &Path, top: bool, objects: &mut Vec<Value>) -> Result<(), CliError> {
+    fn read_path(&self, path: &Path, top: bool, objects: &mut Vec<(String, Value)>) -> Result<(), CliError> {
         let failed = |e| CliError::Io(path.display().to_string(), e);
         if path.is_dir() {
             if !top && !self.recursive {
@@ -179,11 +184,12 @@ impl Files {
     }
 }
 
-fn parse(text: &str, name: &str, objects: &mut Vec<Value>) -> Result<(), CliError> {
+fn parse(text: &str, name: &str, objects: &mut Vec<(String, Value)>) -> Result<(), CliError> {
     let documents = yaml::parse_all(text).map_err(|e| CliError::usage(format!("error parsing {name}: {e}")))?;
     for document in documents {
         let is_list = document["kind"].as_str().is_some_and(|k| k.ends_with("List")) && document["items"].is_array();
-        if is_list { objects.extend(items(&document)) } else { objects.push(document) }
+        let found = if is_list { items(&document) } else { vec![document] };
+        objects.extend(found.into_iter().map(|object| (name.to_owned(), object)));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use skiff_client::{Backend, Body, ClientError};
@@ -44,12 +44,38 @@ const JSON: &str = "application/json";
 #[derive(Clone)]
 pub struct Wire {
     backend: Arc<dyn Backend>,
+    /// Headers of every request: in whose name it is made.
+    headers: HeaderMap,
 }
 
 impl Wire {
     /// On any backend.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+        Self { backend, headers: HeaderMap::new() }
+    }
+
+    /// The same in the name of another user (`--as`).
+    ///
+    /// # Errors
+    /// When a name cannot be sent.
+    pub fn impersonating(mut self, user: &str, groups: &[String], uid: &str) -> Result<Self, CliError> {
+        let value = |text: &str| {
+            HeaderValue::try_from(text).map_err(|e| CliError::usage(format!("{text:?} is no name of a user: {e}")))
+        };
+        for (name, text) in [("impersonate-user", user), ("impersonate-uid", uid)] {
+            if !text.is_empty() {
+                self.headers.insert(name, value(text)?);
+            }
+        }
+        for group in groups {
+            self.headers.append("impersonate-group", value(group)?);
+        }
+        Ok(self)
+    }
+
+    /// Whether requests are made in the name of another.
+    pub fn impersonates(&self) -> bool {
+        !self.headers.is_empty()
     }
 
     /// The backend, for what is not a plain request.
@@ -70,7 +96,10 @@ impl Wire {
             request = request.header("content-type", *content_type);
         }
         let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
-        let request = request.body(bytes).map_err(|e| CliError::usage(format!("{path} is no path: {e}")))?;
+        let mut request = request.body(bytes).map_err(|e| CliError::usage(format!("{path} is no path: {e}")))?;
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
         let response = self.backend.send(request).await?;
         let (head, body) = response.into_parts();
         if head.status.is_success() {

@@ -6,6 +6,12 @@ pub(crate) enum StartError {
     /// A flag's value makes no sense.
     #[error("--{flag} {value}: {why}")]
     Flag { flag: &'static str, value: String, why: String },
+    /// A look at the machine found something.
+    #[error("this machine is not fit: {0} things to mend, told above")]
+    Unfit(usize),
+    /// The file of flags makes no sense.
+    #[error("--config {0}: {1}")]
+    Config(String, String),
     /// The data directory cannot be used.
     #[error("the data directory {0} cannot be used: {1}; choose another with --data-dir")]
     DataDir(String, std::io::Error),

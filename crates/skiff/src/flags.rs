@@ -63,6 +63,8 @@ pub(crate) enum Command {
         #[arg(long)]
         purge: bool,
     },
+    /// Is this machine fit to be a server or node?
+    Check(Check),
     /// Print the version
     Version,
 }
@@ -171,6 +173,9 @@ pub(crate) enum Network {
 /// Flags of every node, and of whatever has a data directory.
 #[derive(Args)]
 pub(crate) struct Node {
+    /// These flags in YAML, such as `secure-port: 6443`; the command line goes before it
+    #[arg(long = "config", value_name = "FILE")]
+    pub(crate) _config: Option<PathBuf>,
     /// Store, certificates, kubeconfigs, private containerd
     #[arg(long, default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
@@ -307,6 +312,23 @@ pub(crate) struct Agent {
     pub(crate) token: String,
     #[command(flatten)]
     pub(crate) node: Node,
+}
+
+/// Flags of `skiff check`: those of the server that it is about.
+#[derive(Args)]
+pub(crate) struct Check {
+    /// Where the data would be
+    #[arg(long, default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Port of the API (0: any free one)
+    #[arg(long, default_value_t = 6443)]
+    pub(crate) secure_port: u16,
+    /// Port of the node agent (0: any free one)
+    #[arg(long, default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
+    /// An existing CRI runtime instead of a private containerd
+    #[arg(long)]
+    pub(crate) container_runtime_endpoint: Option<String>,
 }
 
 /// `skiff token`.

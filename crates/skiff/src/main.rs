@@ -5,7 +5,9 @@
 
 mod agent;
 mod api_flags;
+mod check;
 mod cluster;
+mod config;
 mod error;
 mod flags;
 mod follow;
@@ -40,7 +42,13 @@ fn main() -> ExitCode {
         Some("kubectl") => kubectl(words.collect()),
         Some("skiff-cni") => exit_code(skiff_net::cni::main(variable, std::io::stdin(), std::io::stdout())),
         Some("loopback") => exit_code(skiff_net::cni::loopback::main(variable, std::io::stdin(), std::io::stdout())),
-        _ => skiff(Skiff::parse()),
+        _ => match config::expand(std::env::args().collect()) {
+            Ok(words) => skiff(Skiff::parse_from(words)),
+            Err(error) => {
+                eprintln!("skiff: {error}");
+                ExitCode::from(2)
+            }
+        },
     }
 }
 
@@ -82,6 +90,7 @@ async fn run(command: Command) -> Result<(), error::StartError> {
             agent::run(&flags, world).await
         }
         Command::Cluster(verb) => cluster::run(&verb, world).await,
+        Command::Check(flags) => check::run(&flags),
         Command::Token(verb) => token::run(&verb, world).await,
         Command::Image(verb) => image::run(&verb, world).await,
         Command::ControllerManager(flags) => {

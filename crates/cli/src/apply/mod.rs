@@ -4,9 +4,10 @@
 //! the three-way difference between it, the file and the live object. With `--server-side`, one PATCH and the server
 //! decides.
 
+pub mod diff;
 pub mod three_way;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use skiff_api::facts;
 use skiff_meta::GroupVersionKind;
@@ -15,14 +16,57 @@ use skiff_meta::schema::TypeRef;
 use crate::error::CliError;
 use crate::output::{Format, list_of};
 use crate::session::Session;
-use crate::targets::{Files, Target, target_of, with_query};
+use crate::targets::{Files, Target, Targets, target_of, with_query};
 use crate::wire::PatchType;
 
 /// Where kubectl keeps what was applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Apply a configuration to a resource by file name or stdin.
+/// `apply`, or what it did last.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ApplyOrView {
+    #[command(subcommand)]
+    view: Option<View>,
+    #[command(flatten)]
+    apply: Apply,
+}
+
+#[derive(Subcommand)]
+enum View {
+    /// Show what was applied last
+    ViewLastApplied {
+        #[command(flatten)]
+        targets: Targets,
+        /// yaml or json
+        #[arg(short = 'o', long, default_value = "yaml")]
+        output: String,
+    },
+}
+
+impl ApplyOrView {
+    /// Runs the verb.
+    pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
+        let Some(View::ViewLastApplied { targets, output }) = &self.view else {
+            return self.apply.run(session).await;
+        };
+        let format = Format::parse(output)?;
+        for (target, object) in targets.fetch(session).await? {
+            let text = object["metadata"]["annotations"][LAST_APPLIED].as_str();
+            let applied = text.and_then(|text| serde_json::from_str::<Value>(text).ok()).ok_or_else(|| {
+                CliError::usage(format!(
+                    "no last-applied-configuration annotation found on resource: {}",
+                    target.shown()
+                ))
+            })?;
+            session.print(&format.render(&target.kind, &applied)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Apply a configuration to a resource by file name or stdin.
+#[derive(Args, Clone)]
 pub struct Apply {
     #[command(flatten)]
     files: Files,

@@ -30,6 +30,9 @@ pub struct Delete {
     /// Do not fail when an object is missing
     #[arg(long)]
     ignore_not_found: bool,
+    /// none, client or server
+    #[arg(long, default_value = "none")]
+    dry_run: String,
     /// Print only names
     #[arg(short = 'o', long, default_value = "")]
     output: String,
@@ -58,9 +61,16 @@ impl Delete {
         }
         let (mut waits, mut failed) = (Vec::new(), false);
         for target in found {
+            if self.dry_run == "client" {
+                self.say(session, &target)?;
+                continue;
+            }
             match session.wire.delete(&target.path(), &options).await {
                 Ok(answer) => {
                     self.say(session, &target)?;
+                    if self.dry_run == "server" {
+                        continue;
+                    }
                     waits.push((uid(&answer), target));
                 }
                 Err(error) if error.is_not_found() && (self.ignore_not_found || self.targets.all) => {}
@@ -90,6 +100,9 @@ impl Delete {
             }
         };
         let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        if self.dry_run == "server" {
+            options["dryRun"] = json!(["All"]);
+        }
         let grace = if self.now { 1 } else { self.grace_period };
         if grace == 0 && !self.force {
             // As kubectl: zero is for --force; without it, as short as can be.
@@ -107,7 +120,13 @@ impl Delete {
         let how = if self.force { "force deleted" } else { "deleted" };
         let place =
             if target.namespace.is_empty() { String::new() } else { format!(" from {} namespace", target.namespace) };
-        session.line(format!("{} \"{}\" {how}{place}", target.kind.named(), target.name.as_deref().unwrap_or_default()))
+        let dry = match &*self.dry_run {
+            "client" => " (dry run)",
+            "server" => " (server dry run)",
+            _ => "",
+        };
+        let name = target.name.as_deref().unwrap_or_default();
+        session.line(format!("{} \"{name}\" {how}{place}{dry}", target.kind.named()))
     }
 }
 

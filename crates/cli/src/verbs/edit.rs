@@ -1,12 +1,12 @@
-//! Small changes to objects that are there: `scale`, `set image`, `label`, `annotate`, `patch`, `cordon`, `uncordon`.
+//! Small changes to objects that are there: `scale`, `label`, `annotate`, `patch`, `replace`, `cordon`, `uncordon`.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::change::Change;
 use crate::error::CliError;
-use crate::output::Format;
 use crate::session::Session;
-use crate::targets::{Files, Target, Targets};
+use crate::targets::{Files, Target, Targets, with_query};
 use crate::wire::PatchType;
 
 /// Set a new size for a deployment, replica set, replication controller, or stateful set.
@@ -40,99 +40,6 @@ impl Scale {
     }
 }
 
-/// Set specific features on objects.
-#[derive(Args)]
-pub struct Set {
-    #[command(subcommand)]
-    what: SetWhat,
-}
-
-#[derive(Subcommand)]
-enum SetWhat {
-    /// Update the image of a pod template: set image deployment/web web=nginx:1.22
-    Image {
-        /// TYPE/NAME (or TYPE NAME) and CONTAINER=IMAGE ...; `*` is every container
-        words: Vec<String>,
-    },
-    /// Update environment variables of a pod template: set env deployment/web A=1 B-
-    Env {
-        /// TYPE/NAME (or TYPE NAME) and KEY=VALUE or KEY- ...
-        words: Vec<String>,
-    },
-}
-
-impl Set {
-    /// Runs the verb.
-    pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
-        let (SetWhat::Image { words } | SetWhat::Env { words }) = &self.what;
-        let is_change = |w: &&String| w.contains('=') || w.ends_with('-');
-        let changes: Vec<&String> = words.iter().filter(is_change).collect();
-        let targets = words.iter().filter(|w| !is_change(w)).cloned().collect();
-        if changes.is_empty() {
-            return Err(CliError::usage("at least one change is required, such as web=nginx:1.22"));
-        }
-        let targets = Targets { words: targets, ..Targets::default() };
-        for (target, object) in targets.fetch(session).await? {
-            let at = template_path(&target.kind.kind);
-            let spec = object.pointer(at).cloned().unwrap_or_default();
-            let (patch, done) = match &self.what {
-                SetWhat::Image { .. } => (images(&spec, &changes)?, "image updated"),
-                SetWhat::Env { .. } => (environment(&spec, &changes), "env updated"),
-            };
-            session.wire.patch(&target.path(), PatchType::Strategic, &wrap(at, patch)).await?;
-            session.line(format!("{} {done}", target.shown()))?;
-        }
-        Ok(())
-    }
-}
-
-/// Where the pod spec of a kind stands.
-fn template_path(kind: &str) -> &'static str {
-    match kind {
-        "Pod" => "/spec",
-        "CronJob" => "/spec/jobTemplate/spec/template/spec",
-        _ => "/spec/template/spec",
-    }
-}
-
-fn wrap(pointer: &str, inner: Value) -> Value {
-    pointer.rsplit('/').filter(|p| !p.is_empty()).fold(inner, |value, name| json!({name: value}))
-}
-
-fn images(spec: &Value, changes: &[&String]) -> Result<Value, CliError> {
-    let mut patch = Map::new();
-    for change in changes {
-        let (name, image) = change.split_once('=').unwrap_or((change, ""));
-        let mut hit = false;
-        for list in ["containers", "initContainers"] {
-            for container in spec[list].as_array().into_iter().flatten().filter(|c| name == "*" || c["name"] == name) {
-                hit = true;
-                let entry = patch.entry(list).or_insert_with(|| json!([]));
-                if let Some(entries) = entry.as_array_mut() {
-                    entries.push(json!({"name": container["name"], "image": image}));
-                }
-            }
-        }
-        if !hit {
-            return Err(CliError::usage(format!("unable to find container named \"{name}\"")));
-        }
-    }
-    Ok(Value::Object(patch))
-}
-
-fn environment(spec: &Value, changes: &[&String]) -> Value {
-    let env: Vec<Value> = changes
-        .iter()
-        .map(|change| match change.split_once('=') {
-            Some((name, value)) => json!({"name": name, "value": value}),
-            None => json!({"name": change.trim_end_matches('-'), "$patch": "delete"}),
-        })
-        .collect();
-    let containers: Vec<Value> =
-        spec["containers"].as_array().into_iter().flatten().map(|c| json!({"name": c["name"], "env": env})).collect();
-    json!({"containers": containers})
-}
-
 /// Update the labels (or annotations) on a resource: KEY=VALUE sets, KEY- removes.
 #[derive(Args)]
 pub struct Label {
@@ -141,6 +48,8 @@ pub struct Label {
     /// Change values that are there already
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    change: Change,
 }
 
 impl Label {
@@ -172,13 +81,13 @@ impl Label {
                     }
                 }
             }
-            session.wire.patch(&target.path(), PatchType::Merge, &json!({"metadata": {field: patch}})).await?;
             let done = match (field, changes.iter().all(|c| !c.contains('='))) {
                 ("labels", true) => "unlabeled",
                 ("labels", false) => "labeled",
                 _ => "annotated",
             };
-            session.line(format!("{} {done}", target.shown()))?;
+            let patch = json!({"metadata": {field: patch}});
+            self.change.patch(session, &target, &object, (PatchType::Merge, &patch), done).await?;
         }
         Ok(())
     }
@@ -190,17 +99,19 @@ pub struct Patch {
     #[command(flatten)]
     targets: Targets,
     /// The patch, JSON or YAML
-    #[arg(short = 'p', long)]
+    #[arg(short = 'p', long, required_unless_present = "patch_file", default_value = "")]
     patch: String,
+    /// File with the patch
+    #[arg(long, conflicts_with = "patch")]
+    patch_file: Option<String>,
     /// strategic, merge or json
     #[arg(long = "type", default_value = "strategic")]
     ty: String,
     /// A subresource, such as status
     #[arg(long)]
     subresource: Option<String>,
-    /// yaml, json, name, ...
-    #[arg(short = 'o', long, default_value = "")]
-    output: String,
+    #[command(flatten)]
+    change: Change,
 }
 
 impl Patch {
@@ -214,21 +125,26 @@ impl Patch {
                 return Err(CliError::usage(format!("--type must be one of [json merge strategic], not \"{other}\"")));
             }
         };
-        let format = Format::parse(&self.output)?;
-        let patch = crate::output::yaml::parse_all(&self.patch)
-            .map_err(|e| CliError::usage(format!("unable to parse \"{}\": {e}", self.patch)))?;
+        let text = match &self.patch_file {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| CliError::Io(file.clone(), e))?,
+            None => self.patch.clone(),
+        };
+        let patch = crate::output::yaml::parse_all(&text)
+            .map_err(|e| CliError::usage(format!("unable to parse \"{text}\": {e}")))?;
         let patch = patch.into_iter().next().unwrap_or_default();
         for target in self.targets.resolve(session).await? {
             let path = match &self.subresource {
                 Some(sub) => format!("{}/{sub}", target.path()),
                 None => target.path(),
             };
-            let (_, object) = session.wire.patch(&path, ty, &patch).await?;
-            if format.is_table() {
-                session.line(format!("{} patched", target.shown()))?;
+            let now = session.wire.get(&path).await?;
+            let object = if self.change.dry_run == "client" {
+                now.clone()
             } else {
-                session.print(&format.render(&target.kind, &object)?)?;
-            }
+                session.wire.patch(&with_query(&path, &[self.change.dry_parameter()]), ty, &patch).await?.1
+            };
+            let done = if object == now { "patched (no change)" } else { "patched" };
+            self.change.tell(session, &target, &object, done)?;
         }
         Ok(())
     }
@@ -239,17 +155,21 @@ impl Patch {
 pub struct Replace {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    change: Change,
 }
 
 impl Replace {
     /// Runs the verb.
     pub async fn run(&self, session: &mut Session) -> Result<(), CliError> {
         let kinds = session.kinds().await?;
-        for manifest in self.files.read()? {
+        for (source, manifest) in self.files.read_named()? {
             let kind = kinds.of_object(&manifest)?;
             let target = crate::targets::target_of(&manifest, kind, session);
-            session.wire.replace(&target.path(), &manifest).await?;
-            session.line(format!("{} replaced", target.shown()))?;
+            let path = with_query(&target.path(), &[self.change.dry_parameter(), ("fieldValidation", "Strict")]);
+            let object = session.wire.replace(&path, &manifest).await;
+            let object = object.map_err(|error| error.at("replacing", &source))?;
+            self.change.tell(session, &target, &object, "replaced")?;
         }
         Ok(())
     }
@@ -287,23 +207,4 @@ pub async fn cordon(session: &mut Session, target: &Target, node: &Value, unsche
     let value = if unschedulable { json!(true) } else { Value::Null };
     session.wire.patch(&target.path(), PatchType::Strategic, &json!({"spec": {"unschedulable": value}})).await?;
     session.line(format!("{} {word}", target.shown()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_by_name_and_star() {
-        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]});
-        assert_eq!(
-            images(&spec, &[&"b=x:2".to_owned()]).unwrap(),
-            json!({"containers": [{"name": "b", "image": "x:2"}]})
-        );
-        let all = images(&spec, &[&"*=x:2".to_owned()]).unwrap();
-        assert_eq!(all["containers"].as_array().unwrap().len(), 2);
-        assert_eq!(all["initContainers"].as_array().unwrap().len(), 1);
-        assert!(images(&spec, &[&"c=x".to_owned()]).is_err());
-        assert_eq!(wrap("/spec/template/spec", json!(1)), json!({"spec": {"template": {"spec": 1}}}));
-    }
 }

@@ -3,13 +3,15 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use clap::Args;
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use skiff_client::{ClientError, ws};
 use skiff_meta::Status;
 use tokio::io::AsyncReadExt;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::error::CliError;
 use crate::session::Session;
@@ -25,7 +27,7 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 /// Which streams are connected.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 struct Streams {
     /// Pass our standard input on
     #[arg(short = 'i', long)]
@@ -83,15 +85,28 @@ impl Streams {
         verb: &str,
         command: &[String],
     ) -> Result<(), CliError> {
+        let tty = self.tty && session.interactive();
+        if self.tty && !tty {
+            session.warn("Unable to use a TTY - input is not a terminal or the right kind of file");
+        }
+        let socket = self.open(session, pod, (verb, command), self.stdin, tty).await?;
+        let _raw = if tty { RawTerminal::enter() } else { None };
+        relay(session, socket, self.stdin, tty).await
+    }
+
+    async fn open(
+        &self,
+        session: &Session,
+        pod: &Value,
+        (verb, command): (&str, &[String]),
+        stdin: bool,
+        tty: bool,
+    ) -> Result<ws::Socket, CliError> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let container = self.container.clone().unwrap_or_else(|| {
             let annotated = &pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"];
             if annotated.is_string() { text(annotated) } else { text(&pod["spec"]["containers"][0]["name"]) }
         });
-        let tty = self.tty && session.interactive();
-        if self.tty && !tty {
-            session.warn("Unable to use a TTY - input is not a terminal or the right kind of file");
-        }
         let flag = |on: bool| if on { "true" } else { "" };
         let path = format!(
             "/api/v1/namespaces/{}/pods/{}/{verb}",
@@ -100,7 +115,7 @@ impl Streams {
         );
         let mut query = vec![
             ("container", container.as_str()),
-            ("stdin", flag(self.stdin)),
+            ("stdin", flag(stdin)),
             ("stdout", "true"),
             ("stderr", flag(!tty)),
             ("tty", flag(tty)),
@@ -111,15 +126,73 @@ impl Streams {
             .backend()
             .remote()
             .ok_or_else(|| CliError::usage(format!("{verb} needs a connection over the network")))?;
-        let (socket, _) = ws::connect(&remote, &with_query(&path, &query), &[PROTOCOL]).await?;
-        let _raw = if tty { RawTerminal::enter() } else { None };
-        relay(session, socket, self.stdin, tty).await
+        if session.wire.impersonates() {
+            return Err(CliError::usage(format!("{verb} cannot be done in another's name (--as)")));
+        }
+        Ok(ws::connect(&remote, &with_query(&path, &query), &[PROTOCOL]).await?.0)
     }
+}
+
+/// Runs a command whose input and output are channels; what it says of errors goes to the terminal.
+pub(super) async fn run_in(
+    session: &Session,
+    pod: &Value,
+    container: Option<&str>,
+    command: &[String],
+    mut input: Option<mpsc::Receiver<Bytes>>,
+    output: Option<mpsc::Sender<Bytes>>,
+) -> Result<(), CliError> {
+    let streams = Streams { container: container.map(str::to_owned), ..Streams::default() };
+    let socket = streams.open(session, pod, ("exec", command), input.is_some(), false).await?;
+    let (mut send, mut receive) = socket.split();
+    loop {
+        tokio::select! {
+            piece = async { input.as_mut()?.recv().await }, if input.is_some() => {
+                let message = piece.as_ref().map_or_else(|| frame(CLOSE, &[STDIN]), |piece| frame(STDIN, piece));
+                if piece.is_none() {
+                    input = None;
+                }
+                send.send(message).await.map_err(broken)?;
+            }
+            message = receive.next() => match heard(message)? {
+                Heard::Other => {}
+                Heard::End => return Ok(()),
+                Heard::Data(data) => match data.first() {
+                    // Whoever reads may have given up; it tells why.
+                    Some(&STDOUT) => if let Some(output) = &output && output.send(data.slice(1..)).await.is_err() {
+                        return Ok(());
+                    },
+                    Some(&STDERR) => session.warn(String::from_utf8_lossy(&data[1..]).trim_end()),
+                    Some(&ERROR) => return ended(&data[1..]),
+                    _ => {}
+                },
+            },
+        }
+    }
+}
+
+/// What came over the socket.
+enum Heard {
+    Data(Bytes),
+    End,
+    Other,
+}
+
+fn heard(message: Option<Result<Message, tungstenite::Error>>) -> Result<Heard, CliError> {
+    match message {
+        None | Some(Ok(Message::Close(_))) => Ok(Heard::End),
+        Some(Ok(Message::Binary(data))) => Ok(Heard::Data(data)),
+        Some(Ok(_)) => Ok(Heard::Other),
+        Some(Err(error)) => Err(broken(error)),
+    }
+}
+
+fn broken(error: tungstenite::Error) -> CliError {
+    CliError::Client(ClientError::Transport(error.to_string()))
 }
 
 /// Copies both ways until the server says how the command ended.
 async fn relay(session: &mut Session, socket: ws::Socket, with_stdin: bool, tty: bool) -> Result<(), CliError> {
-    let broken = |e: tokio_tungstenite::tungstenite::Error| CliError::Client(ClientError::Transport(e.to_string()));
     let (mut send, mut receive) = socket.split();
     if tty && let Some(size) = RawTerminal::size() {
         send.send(frame(RESIZE, &size)).await.map_err(broken)?;
@@ -135,11 +208,10 @@ async fn relay(session: &mut Session, socket: ws::Socket, with_stdin: bool, tty:
                 send.send(message).await.map_err(broken)?;
             }
             message = receive.next() => {
-                let data = match message {
-                    None | Some(Ok(Message::Close(_))) => return Ok(()),
-                    Some(Ok(Message::Binary(data))) => data,
-                    Some(Ok(_)) => continue,
-                    Some(Err(error)) => return Err(broken(error)),
+                let data = match heard(message)? {
+                    Heard::Data(data) => data,
+                    Heard::End => return Ok(()),
+                    Heard::Other => continue,
                 };
                 match data.split_first() {
                     Some((&STDOUT, bytes)) => session.write(bytes)?,

@@ -51,6 +51,9 @@ pub struct Get {
     /// Show what was: a revision, a time (2026-01-31T12:00:00Z), or how long ago (10m)
     #[arg(long, conflicts_with_all = ["watch", "watch_only"])]
     at: Option<String>,
+    /// A subresource, such as status or scale
+    #[arg(long, conflicts_with_all = ["watch", "watch_only"])]
+    subresource: Option<String>,
     /// Ask for this path as it is
     #[arg(long)]
     raw: Option<String>,
@@ -82,7 +85,10 @@ impl Get {
         let selector = self.targets.selector.as_deref().unwrap_or("");
         let at = ("at", self.at.as_deref().unwrap_or(""));
         match target.name {
-            Some(_) => with_query(&target.path(), &[at]),
+            Some(_) => {
+                let below = self.subresource.as_ref().map(|sub| format!("/{sub}")).unwrap_or_default();
+                with_query(&format!("{}{below}", target.path()), &[at])
+            }
             None => {
                 with_query(&target.path(), &[("labelSelector", selector), ("fieldSelector", &self.field_selector), at])
             }
@@ -154,7 +160,7 @@ impl Get {
             let place = if session.all_namespaces || !targets[0].kind.namespaced {
                 String::new()
             } else {
-                format!(" in {} namespace", session.namespace)
+                format!(" in {} namespace.", session.namespace)
             };
             session.warn(&format!("No resources found{place}"));
         }

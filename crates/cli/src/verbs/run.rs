@@ -136,7 +136,7 @@ impl Expose {
                 "metadata": {"name": name, "labels": object["metadata"]["labels"]},
                 "spec": {"selector": selector, "type": self.ty, "ports": [entry]},
             });
-            self.how.create(session, service).await?;
+            self.how.create_saying(session, service, "exposed").await?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ pub(crate) use leftovers::Known;
 use leftovers::Leftovers;
 use process::Process;
 use programs::Programs;
+pub use programs::{PROGRAMS, is_installed};
 use registries::Registries;
 
 /// Whether the programs that a private containerd needs are there.

@@ -19,6 +19,14 @@ pub(super) fn search_path() -> String {
     directories.join(":")
 }
 
+/// What a private containerd needs.
+pub const PROGRAMS: [&str; 4] = ["runc", "containerd-shim-runc-v2", "containerd", "ctr"];
+
+/// Whether a program is where those are looked for.
+pub fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     let path = search_path();
     path.split(':').map(|directory| PathBuf::from(directory).join(program)).find(|path| path.is_file())
@@ -33,8 +41,8 @@ pub(super) struct Programs {
 impl Programs {
     pub(super) fn find() -> Result<Self, ContainerdError> {
         let need = |program: &'static str| find(program).ok_or(ContainerdError::Missing(program));
-        need("runc")?;
-        need("containerd-shim-runc-v2")?;
-        Ok(Self { containerd: need("containerd")?, ctr: need("ctr")? })
+        let [runc, shim, containerd, ctr] = PROGRAMS.map(need);
+        runc.and(shim)?;
+        Ok(Self { containerd: containerd?, ctr: ctr? })
     }
 }

@@ -1,8 +1,12 @@
 //! Clients that nobody here wrote.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
+use skiff_testkit::process;
 
 use crate::support::{Cluster, LONG, examples, holds, soon};
 
@@ -69,6 +73,8 @@ pub(crate) fn kubectl(cluster: &mut Cluster) -> Result<(), String> {
     holds("exec", kubectl(&["-n", "real", "exec", "talker", "--", "echo", "there"])? == "there\n")?;
     kubectl(&["-n", "real", "label", "pod", "talker", "a=b"])?;
     kubectl(&["-n", "real", "annotate", "pod", "talker", "a=b"])?;
+    there_and_back(cluster)?;
+    forwarded(cluster)?;
     kubectl(&["apply", "-f", &file])?;
     let unchanged = kubectl(&["apply", "-f", &file])?;
     holds(&unchanged, unchanged.contains("deployment.apps/hello unchanged"))?;
@@ -79,6 +85,46 @@ pub(crate) fn kubectl(cluster: &mut Cluster) -> Result<(), String> {
     kubectl(&["cordon", "test"])?;
     kubectl(&["uncordon", "test"])?;
     kubectl(&["delete", "namespace", "real", "--timeout=90s"]).map(drop)
+}
+
+/// The built-in kubectl where it needs a node: a directory goes into a container and comes back, and use is told.
+fn there_and_back(cluster: &Cluster) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let big = "0123456789abcdef\n".repeat(20_000);
+    std::fs::create_dir_all(at("from/inner")).map_err(|e| e.to_string())?;
+    std::fs::write(at("from/inner/file"), &big).map_err(|e| e.to_string())?;
+    cluster.kubectl(&["-n", "real", "cp", &at("from"), "talker:/tmp"])?;
+    cluster.kubectl(&["cp", "real/talker:/tmp/from/inner", &at("back")])?;
+    holds("what came back", std::fs::read_to_string(at("back/file")).is_ok_and(|text| text == big))?;
+    soon("use of nodes", || cluster.kubectl(&["top", "node"]).is_ok_and(|told| told.contains('%')))?;
+    soon("use of pods", || cluster.kubectl(&["-n", "real", "top", "pod"]).is_ok_and(|told| told.contains("talker")))
+}
+
+/// A local port leads to the pod of a Service, as long as the built-in kubectl runs.
+fn forwarded(cluster: &Cluster) -> Result<(), String> {
+    let mut command = Command::new(process::binary());
+    command.args(["kubectl", "--kubeconfig"]).arg(cluster.server.kubeconfig());
+    command.args(["-n", "real", "port-forward", "service/web", ":80", "--address=127.0.0.1"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+    let asked = || {
+        // Kept until the end: it goes on talking.
+        let mut out = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let mut line = String::new();
+        out.read_line(&mut line).map_err(|e| e.to_string())?;
+        let place =
+            line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next()).ok_or(line.clone())?;
+        let mut answers = String::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(place).map_err(|e| format!("{place}: {e}"))?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
+            stream.read_to_string(&mut answers).map_err(|e| e.to_string())?;
+        }
+        holds(&answers, answers.matches(" 200 OK").count() == 2)
+    };
+    let done = asked();
+    let killed = child.kill().and_then(|()| child.wait());
+    done.and(killed.map(drop).map_err(|e| e.to_string()))
 }
 
 pub(crate) fn python(cluster: &mut Cluster) -> Result<(), String> {
