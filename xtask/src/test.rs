@@ -38,6 +38,7 @@ const WIRE: &[&str] = &[
     "wire_kube",
     "wire_noise",
     "wire_services",
+    "wire_watch",
     "wire_versions",
     "server",
     "servers",

@@ -25,6 +25,8 @@ pub enum Misfit {
         place: String,
         /// Go's name of the type.
         expected: String,
+        /// Whether it is a number that is not whole.
+        fraction: bool,
     },
     /// Text of the wrong form: a quantity, a time, base64.
     #[error("{0}")]
@@ -75,6 +77,18 @@ pub fn unrecognized(as_kind: &str, why: &str, body: &[u8]) -> Status {
     Status::bad_request(format!("the object provided is unrecognized (must be of type {as_kind}): {why} ({summary})"))
 }
 
+/// What Go calls a value's kind; null has none.
+pub fn json_kind(value: &Value) -> Option<&'static str> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    })
+}
+
 struct Checker<'a> {
     unknown: Vec<String>,
     /// Names of the fields on the way; indices and keys of maps do not count.
@@ -85,22 +99,19 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn misfit(&self, found: &Value, ty: TypeRef<'_>, named: &str) -> Misfit {
-        let found = match found {
-            Value::Null => "null".to_owned(),
-            Value::Bool(_) => "bool".to_owned(),
-            Value::Number(n) => match ty.get() {
-                Type::Scalar(Scalar::Int32 | Scalar::Int64) => format!("number {n}"),
-                _ => "number".to_owned(),
-            },
-            Value::String(_) => "string".to_owned(),
-            Value::Array(_) => "array".to_owned(),
-            Value::Object(_) => "object".to_owned(),
+        let fraction = found.as_number().is_some_and(|n| n.is_f64());
+        let number = matches!(ty.get(), Type::Scalar(Scalar::IntOrString)) && found.is_number();
+        let found = match (found, ty.get()) {
+            (Value::Number(n), Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString)) => {
+                format!("number {n}")
+            }
+            _ => json_kind(found).unwrap_or("null").to_owned(),
         };
         let place = match self.fields.is_empty() {
             true => "value ".to_owned(),
             false => format!("struct field {}.{} ", self.within, self.fields.join(".")),
         };
-        Misfit::Type { found, place, expected: ty.go_type(named) }
+        Misfit::Type { found, place, expected: if number { "int32".to_owned() } else { ty.go_type(named) }, fraction }
     }
 
     fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &FieldPath) -> Result<(), Misfit> {
@@ -111,12 +122,14 @@ impl<'a> Checker<'a> {
             (Type::Struct(s), _) if s.name.is_empty() => Ok(()),
             (Type::Map { value: of, .. }, Value::Object(members)) => {
                 for (key, member) in members {
+                    self.fill_null(member, ty.to(*of));
                     self.value(member, ty.to(*of), "", &path.child(key))?;
                 }
                 Ok(())
             }
             (Type::List { item, .. }, Value::Array(items)) => {
                 for (i, item_value) in items.iter_mut().enumerate() {
+                    self.fill_null(item_value, ty.to(*item));
                     self.value(item_value, ty.to(*item), "", &path.index(i))?;
                 }
                 Ok(())
@@ -125,6 +138,21 @@ impl<'a> Checker<'a> {
             (_, found) if self.typed() => Err(self.misfit(&found.clone(), ty, named)),
             _ => Ok(()),
         }
+    }
+
+    /// Null among items is no item: Go decodes it to what an item is that nobody has filled in.
+    fn fill_null(&self, value: &mut Value, ty: TypeRef<'_>) {
+        if !value.is_null() || !self.typed() {
+            return;
+        }
+        *value = match ty.get() {
+            Type::Scalar(Scalar::String) => "".into(),
+            Type::Scalar(Scalar::Bool) => false.into(),
+            Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Float64 | Scalar::IntOrString) => 0.into(),
+            Type::Scalar(Scalar::Quantity) => "0".into(),
+            Type::Struct(s) if !s.name.is_empty() => Value::Object(Map::new()),
+            _ => return,
+        };
     }
 
     /// Whether Go knows the types here: not in custom kinds, but in the metadata of their objects.
@@ -161,7 +189,14 @@ impl<'a> Checker<'a> {
                 self.field(member, field, s.go_name(), ty, path)?;
             }
         }
-        members.retain(|name, member| s.field(name).is_none_or(|field| is_written(member, field)));
+        // An empty list of managed fields asks to forget them.
+        let asks = |name: &str, member: &Value| name == "managedFields" && member.is_array();
+        members
+            .retain(|name, member| s.field(name).is_none_or(|field| is_written(member, field)) || asks(name, member));
+        for (_, member) in members.iter_mut().filter(|(name, member)| is_hollow(member) && !asks(name, member)) {
+            // Protobuf, in which upstream keeps objects, cannot tell none from nothing.
+            *member = Value::Null;
+        }
         for field in &s.fields {
             if let Some(zero) = always_written(field, ty.to(field.ty))
                 && !members.contains_key(&field.name)
@@ -220,7 +255,7 @@ impl<'a> Checker<'a> {
                 return Ok(());
             }
             (Scalar::MicroTime, Value::String(text)) => {
-                *value = Value::String(time(text)?.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
+                *value = Value::String(micro_time(text)?.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
                 return Ok(());
             }
             (Scalar::Duration, Value::String(_)) => true,
@@ -245,11 +280,20 @@ fn check_base64(text: &str) -> Result<(), Misfit> {
 }
 
 fn time(text: &str) -> Result<Timestamp, Misfit> {
-    text.parse().map_err(|_| {
-        Misfit::Form(format!(
-            "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
-        ))
-    })
+    text.parse().map_err(|_| no_time(text, "2006-01-02T15:04:05Z07:00", text, "2006"))
+}
+
+/// Go wants just six digits after the seconds here.
+fn micro_time(text: &str) -> Result<Timestamp, Misfit> {
+    const LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+    let parsed = text.parse().map_err(|_| no_time(text, LAYOUT, text, "2006"))?;
+    let rest = text.get("2006-01-02T15:04:05".len()..).unwrap_or_default();
+    let digits = rest.strip_prefix('.').map(|rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    if digits == Some(6) { Ok(parsed) } else { Err(no_time(text, LAYOUT, rest, ".000000")) }
+}
+
+fn no_time(text: &str, layout: &str, rest: &str, part: &str) -> Misfit {
+    Misfit::Form(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {part:?}"))
 }
 
 /// Whether Go writes the field with this value.
@@ -263,6 +307,10 @@ fn is_written(value: &Value, field: &Field) -> bool {
         Value::Bool(value) => !omits || *value,
         Value::Number(number) => !omits || number.as_f64() != Some(0.0),
     }
+}
+
+fn is_hollow(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// Whether Go holds the struct in this field in place rather than by pointer; it then writes it always.
@@ -294,8 +342,11 @@ fn always_written(field: &Field, ty: TypeRef<'_>) -> Option<Value> {
 }
 
 /// What Go writes of a struct nobody has filled in.
-pub(crate) fn zero_struct(ty: TypeRef<'_>) -> Value {
+pub fn zero_struct(ty: TypeRef<'_>) -> Value {
     let Type::Struct(s) = ty.get() else { return Value::Object(Map::new()) };
+    if s.name.is_empty() {
+        return Value::Object(Map::new());
+    }
     let zero = |field: &Field| Some((field.name.clone(), always_written(field, ty.to(field.ty))?));
     Value::Object(s.fields.iter().filter_map(zero).collect())
 }

@@ -11,6 +11,9 @@ use crate::view::View;
 
 /// Most bytes of all annotations together.
 const MAX_ANNOTATIONS: usize = 256 << 10;
+/// Most bytes of a field manager's name, and of the subresource it wrote to.
+const MAX_MANAGER: usize = 128;
+const MAX_SUBRESOURCE: usize = 256;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -40,22 +43,27 @@ pub fn validate_create(object: &Value, namespaced: bool, rules: &dyn Rules) -> F
         (false, false) => faults.push(FieldError::forbidden(&at, "not allowed on this type")),
         (false, true) => {}
     }
-    common(metadata, &path, &mut faults);
-    finalizers(metadata, &path.child("finalizers"), &mut faults);
+    whole(metadata, &path, &mut faults);
+    known_finalizers(object, &mut faults);
     faults
 }
 
-/// All faults in the metadata of an updated object, immutable fields included.
-pub fn validate_update(new: &Value, old: &Value) -> FieldErrors {
-    let (new, old, path) = (new.at("metadata"), old.at("metadata"), FieldPath::new("metadata"));
+/// All faults in the metadata of an updated object, immutable fields included. Names are asked for no more than that
+/// paths can hold them (upstream: `validateCommonFields` of `registry/rest/update.go`).
+pub fn validate_update(object: &Value, old: &Value) -> FieldErrors {
+    let (new, old, path) = (object.at("metadata"), old.at("metadata"), FieldPath::new("metadata"));
     let mut faults = FieldErrors::new();
+    let generate_name = new.text("generateName");
+    let bad = names::path_segment(generate_name, true);
+    faults.extend(bad.iter().map(|why| FieldError::invalid(&path.child("generateName"), generate_name, why)));
+    whole(new, &path, &mut faults);
     if old.has("deletionTimestamp") {
         no_new_finalizers(new, old, &path.child("finalizers"), &mut faults);
     }
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         immutable(new.get_or_null(field), old.get_or_null(field), &path.child(field), &mut faults);
     }
-    common(new, &path, &mut faults);
+    known_finalizers(object, &mut faults);
     faults
 }
 
@@ -76,10 +84,15 @@ pub(crate) fn immutable(new: &Value, old: &Value, path: &FieldPath, faults: &mut
     }
 }
 
-fn common(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+fn whole(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    if let Some(generation) = metadata.get_or_null("generation").as_i64().filter(|generation| *generation < 0) {
+        faults.push(FieldError::invalid(&path.child("generation"), generation, "must be greater than or equal to 0"));
+    }
     labels(metadata, "labels", path, faults);
     annotations(metadata, &path.child("annotations"), faults);
     owner_references(metadata, &path.child("ownerReferences"), faults);
+    finalizers(metadata, &path.child("finalizers"), faults);
+    managed_fields(metadata, &path.child("managedFields"), faults);
 }
 
 /// Faults of the labels at member `name`.
@@ -147,6 +160,56 @@ fn finalizers(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
     if has(ORPHAN) && has(FOREGROUND) {
         let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
         faults.push(FieldError::invalid(path, metadata.get_or_null("finalizers").clone(), &why));
+    }
+}
+
+/// Groups whose kinds take only finalizers with a domain, or those that Kubernetes knows (upstream: `ValidateObjectMeta`
+/// of `pkg/apis/core/validation`).
+const STRICT: &[&str] = &[
+    "",
+    "apps",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+fn known_finalizers(object: &Value, faults: &mut FieldErrors) {
+    let group = object.text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    if !STRICT.contains(&group) || group.is_empty() && object.text("kind") == "Event" {
+        return;
+    }
+    for (at, finalizer) in object.at("metadata").texts("finalizers").enumerate() {
+        if !finalizer.contains('/') && ![ORPHAN, FOREGROUND, "kubernetes"].contains(&finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            faults.push(FieldError::invalid(&FieldPath::new("metadata.finalizers").index(at), finalizer, why));
+        }
+    }
+}
+
+fn managed_fields(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    for (at, entry) in metadata.items("managedFields").iter().enumerate() {
+        let path = path.index(at);
+        let (operation, fields_type, manager) =
+            (entry.text("operation"), entry.text("fieldsType"), entry.text("manager"));
+        if !matches!(operation, "Apply" | "Update") {
+            faults.push(FieldError::invalid(&path.child("operation"), operation, "must be `Apply` or `Update`"));
+        }
+        if !matches!(fields_type, "" | "FieldsV1") {
+            faults.push(FieldError::invalid(&path.child("fieldsType"), fields_type, "must be `FieldsV1`"));
+        }
+        if manager.len() > MAX_MANAGER {
+            faults.push(FieldError::too_long(&path.child("manager"), MAX_MANAGER));
+        }
+        if entry.text("subresource").len() > MAX_SUBRESOURCE {
+            faults.push(FieldError::too_long(&path.child("subresource"), MAX_SUBRESOURCE));
+        }
     }
 }
 

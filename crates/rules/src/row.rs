@@ -23,6 +23,8 @@ pub(crate) struct Row {
     pub(crate) default: fn(&mut Value),
     /// What the status of a new object is, where there is a status that only its own subresource writes.
     pub(crate) status: Option<fn() -> Value>,
+    /// Whether a status may come with the object although there is none to begin with; it belongs to nobody then.
+    pub(crate) status_may_come: bool,
     /// Metadata that writes to the status do not change.
     pub(crate) status_keeps: &'static [&'static str],
     /// Dotted paths whose change counts as a new generation; none: generations are not counted.
@@ -43,7 +45,8 @@ pub(crate) struct Row {
     pub(crate) warnings: fn(&Value) -> Vec<String>,
     /// Selectable fields.
     pub(crate) selectable: fn(&Value) -> Vec<(&'static str, String)>,
-    /// Columns of the table, separated by commas: `+` before a name: wide output only; `#`: integer; `?`: boolean.
+    /// Columns of the table, separated by commas: `+` before a name: wide output only; `#`: integer; `?`: boolean;
+    /// `@`: a name.
     pub(crate) columns: &'static str,
     /// A row's cells.
     pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
@@ -65,6 +68,7 @@ impl Row {
             name: NameForm::Subdomain,
             default: |_| {},
             status: None,
+            status_may_come: false,
             status_keeps: &[],
             generation: &[],
             prepare_create: |_| {},
@@ -97,9 +101,11 @@ fn column(spec: &str) -> Column {
         Some(b'#') => ("integer", &spec[1..]),
         Some(b'?') => ("boolean", &spec[1..]),
         _ if spec == "Created At" => ("date", spec),
+        Some(b'@') => ("string", &spec[1..]),
         _ => ("string", spec),
     };
     let (format, description) = match name {
+        _ if spec.starts_with('@') => ("name", ""),
         "Name" => ("name", "Name of the object, unique in its namespace."),
         "Age" | "Created At" => ("", "When the object was created."),
         _ => ("", ""),
@@ -123,9 +129,7 @@ impl Rules for Row {
             object.put("status", status());
         }
         let metadata = object.child("metadata");
-        if self.generation.is_empty() {
-            metadata.drop_member("generation");
-        } else {
+        if !self.generation.is_empty() {
             metadata.put("generation", 1.into());
         }
         (self.prepare_create)(object);
@@ -167,7 +171,9 @@ impl Rules for Row {
 
     fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
         match part {
-            Part::Main if self.status.is_some() => &[&["status"]],
+            // Requests for certificates never change what they ask for.
+            Part::Main if self.kind == "CertificateSigningRequest" => &[&["spec"], &["status"]],
+            Part::Main if self.status.is_some() || self.status_may_come => &[&["status"]],
             Part::Status if self.status_keeps == METADATA => &[&["metadata"], &["spec"]],
             Part::Status => &[&["spec"]],
             Part::Main | Part::Other(_) => &[],

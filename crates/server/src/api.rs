@@ -302,10 +302,10 @@ impl Api {
         let media = parts.headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
         let applies = media.starts_with("application/apply-patch");
         told.counters = Some(self.metrics.of(&target, applies, !query.text("dryRun").is_empty()));
+        let mut accept = negotiate(&served, &target, &parts.headers, &query)?;
         if let Some(warning) = &served.version.deprecation {
             told.warnings.push(warning.clone());
         }
-        let mut accept = negotiate(&served, &target, &parts.headers, &query)?;
         let bodies = record.as_ref().is_some_and(|record| record.level() == Level::RequestResponse);
         accept.gzip &= !bodies;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());
@@ -492,6 +492,7 @@ pub(crate) fn method_not_allowed() -> Status {
 fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query: &Query) -> Result<Accept, Status> {
     let stream = target.verb == "watch";
     let list = matches!(target.verb, "list" | "watch" | "deletecollection");
+    let streams = matches!(target.verb, "list" | "watch");
     let raw = matches!(target.subresource.as_str(), "log" | "proxy" | "exec" | "attach" | "portforward");
     if raw {
         return Ok(Accept::JSON);
@@ -499,7 +500,7 @@ fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query:
     let routed = !served.resource.custom;
     // Questions are answered as such.
     let tables = target.verb != "create" || target.subresource.is_empty() && served.resource.cache.is_some();
-    let offer = Offer { protobuf: served.version.protobuf, stream, list, shapes: true, tables, routed };
+    let offer = Offer { protobuf: served.version.protobuf, stream, streams, list, shapes: true, tables, routed };
     let pretty = query.get("pretty").map(|_| query.flag("pretty"));
     Accept::negotiate(headers, pretty, offer)
 }

@@ -386,7 +386,6 @@ pub trait Questions: Send + Sync {
         &self,
         user: &Arc<User>,
         resource: &GroupVersionResource,
-        namespace: &str,
         question: Value,
     ) -> Option<Result<Value, Status>>;
 }

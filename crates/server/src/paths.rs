@@ -81,7 +81,15 @@ async fn discovery(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Result<Op
 
 /// A document of discovery in the form asked for.
 fn negotiated(headers: &HeaderMap, json: Bytes) -> Result<(&'static str, Bytes), Status> {
-    let offer = Offer { protobuf: true, stream: false, list: false, shapes: false, tables: false, routed: true };
+    let offer = Offer {
+        protobuf: true,
+        stream: false,
+        streams: false,
+        list: false,
+        shapes: false,
+        tables: false,
+        routed: true,
+    };
     let accept = Accept::negotiate(headers, Some(false), offer)?;
     let bytes = match accept.encoding {
         Encoding::Json => json,

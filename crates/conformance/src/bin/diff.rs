@@ -34,12 +34,17 @@ fn run(args: &[String]) -> Result<usize, String> {
             differ.run(seed, filter).await?;
         }
         let (requests, found) = differ.found();
-        for difference in &found {
+        let (explained, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.why.is_some());
+        for difference in &new {
             let parting = &difference.parting;
             println!("{}x {} {}", difference.times, parting.what, difference.kinds.join(","));
             println!("  {}\n  ours:   {}\n  theirs: {}\n", difference.request, parting.ours, parting.theirs);
         }
-        println!("{requests} requests, seeds {first} to {}: {} differences", first + rounds - 1, found.len());
-        Ok(found.len())
+        for difference in &explained {
+            println!("{}x {}: {}", difference.times, difference.parting.what, difference.why.unwrap_or_default());
+        }
+        let seeds = format!("seeds {first} to {}", first + rounds - 1);
+        println!("{requests} requests, {seeds}: {} differences, {} explained ones", new.len(), explained.len());
+        Ok(new.len())
     })
 }

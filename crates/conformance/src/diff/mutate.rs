@@ -82,7 +82,9 @@ pub(super) fn mutate(object: &mut Value, ty: TypeRef<'_>, dice: &mut Dice) {
 
 /// Every value below, with its pointer and type.
 fn collect<'a>(value: &Value, ty: TypeRef<'a>, path: &str, out: &mut Vec<(String, TypeRef<'a>)>) {
-    if matches!(path, "/apiVersion" | "/kind" | "/metadata/name") {
+    // Entries of managed fields that a client makes up are kept by us as long as they can be read.
+    let made_up = path.starts_with("/metadata/managedFields/");
+    if made_up || matches!(path, "/apiVersion" | "/kind" | "/metadata/name") {
         return;
     }
     out.push((path.to_owned(), ty));

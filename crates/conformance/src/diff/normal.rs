@@ -2,6 +2,38 @@
 
 use serde_json::{Value, json};
 
+/// What has no order, or one of chance: the rules somebody has, and causes, which some of upstream's validators repeat.
+fn sort(map: &mut serde_json::Map<String, Value>) {
+    for name in ["causes", "resourceRules", "nonResourceRules"] {
+        if let Some(items) = map.get_mut(name).and_then(Value::as_array_mut) {
+            items.sort_by_key(ToString::to_string);
+            items.dedup();
+        }
+    }
+    if map.contains_key("signerName") && map.contains_key("request") {
+        map.retain(|key, _| !matches!(key.as_str(), "username" | "uid" | "groups" | "extra"));
+    }
+}
+
+/// Statuses that parts of the servers themselves write, each in its own time.
+fn without_followers(map: &mut serde_json::Map<String, Value>) {
+    let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if matches!(kind, "CustomResourceDefinition" | "APIService" | "FlowSchema" | "PriorityLevelConfiguration") {
+        map.remove("status");
+    }
+    let own = |entry: &Value| {
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        entry["subresource"] == "status"
+            && (manager == "kube-apiserver" || manager.starts_with("api-priority-and-fairness"))
+    };
+    if let Some(fields) = map.get_mut("managedFields").and_then(Value::as_array_mut) {
+        fields.retain(|entry| !own(entry));
+        if fields.is_empty() {
+            map.remove("managedFields");
+        }
+    }
+}
+
 /// Replaces what may differ by its name.
 pub(super) fn normalise(value: &mut Value) {
     match value {
@@ -10,6 +42,12 @@ pub(super) fn normalise(value: &mut Value) {
             for column in map.get_mut("columnDefinitions").and_then(Value::as_array_mut).into_iter().flatten() {
                 column["description"] = json!("");
             }
+            // A distribution's own certificate authority in every pod.
+            if let Some(sources) = map.get_mut("sources").and_then(Value::as_array_mut) {
+                sources.retain(|source| source.pointer("/configMap/name") != Some(&json!("openshift-service-ca.crt")));
+            }
+            sort(map);
+            without_followers(map);
             for (key, value) in map {
                 let hidden = match key.as_str() {
                     "uid"
@@ -18,7 +56,10 @@ pub(super) fn normalise(value: &mut Value) {
                     | "deletionTimestamp"
                     | "time"
                     | "token"
+                    | "continue"
                     | "expirationTimestamp" => value.is_string(),
+                    // Whom the kubeconfig makes us.
+                    "userInfo" => value.is_object(),
                     "nodePort" | "healthCheckNodePort" => value.as_i64().is_some_and(|p| (30_000..32_768).contains(&p)),
                     // Addresses that were given out, if any were.
                     "clusterIP" => value != "None",
@@ -34,7 +75,27 @@ pub(super) fn normalise(value: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(normalise),
-        Value::String(text) => *text = words(&without_tree(text)),
+        Value::String(text) => *text = words(&without_record(&without_tree(text)).replace("Key: /registry/", "Key: /")),
+        _ => {}
+    }
+}
+
+/// Puts in the place of our identities, in a tree made of what we have, those that the other has at the same place.
+pub(super) fn translate(tree: &mut Value, ours: &Value, theirs: &Value) {
+    match (tree, ours, theirs) {
+        (Value::Object(tree), Value::Object(ours), Value::Object(theirs)) => {
+            for (key, value) in tree {
+                if let (Some(ours), Some(theirs)) = (ours.get(key), theirs.get(key)) {
+                    translate(value, ours, theirs);
+                }
+            }
+        }
+        (Value::Array(tree), Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
+            tree.iter_mut().zip(ours.iter().zip(theirs)).for_each(|(value, (ours, theirs))| {
+                translate(value, ours, theirs);
+            });
+        }
+        (tree, ours, theirs) if tree == ours && !theirs.is_object() && !theirs.is_array() => *tree = theirs.clone(),
         _ => {}
     }
 }
@@ -44,13 +105,38 @@ fn normalise_all(addresses: &mut Value) {
     given.for_each(|address| *address = json!("<clusterIP>"));
 }
 
-/// A refused patch quotes the whole object, in the order of Go's structs there and of names here.
+/// A refusal quotes whole objects as Go holds them inside, and patches without the directives it has taken out.
 fn without_tree(text: &str) -> String {
-    let quoted = text.split_once("patch: Invalid value: \"{").and_then(|(before, rest)| {
-        let (_, after) = rest.rsplit_once("}\": ").or_else(|| rest.rsplit_once("}\\n\": "))?;
-        Some(format!("{before}patch: Invalid value: <object>: {after}"))
-    });
-    quoted.unwrap_or_else(|| text.to_owned())
+    // Go prints how the two differ, in lines of their own.
+    let text = ["\n@@", "\nchanged: "].iter().fold(text, |text, start| text.split(start).next().unwrap_or(text));
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, quoted)) =
+        rest.split_once("Invalid value: ").or_else(|| rest.split_once("Unsupported value: "))
+    {
+        out.push_str(before);
+        let ends: &[&str] = if quoted.starts_with('{') {
+            &["}: "]
+        } else if quoted.starts_with("\"{") {
+            &["}\": ", "}\\n\": "]
+        } else if quoted.starts_with("\"map[") {
+            &["]\": "]
+        } else {
+            &[]
+        };
+        let cut = ends.iter().find_map(|end| quoted.rsplit_once(end));
+        out.push_str(if cut.is_some() { "value: <object>: " } else { "value: " });
+        rest = cut.map_or(quoted, |(_, after)| after);
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The version that a refused precondition was compared with.
+fn without_record(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("ResourceVersion in record (") else { return text.to_owned() };
+    let after = rest.split_once(')').map_or("", |(_, after)| after);
+    format!("{before}ResourceVersion in record (<resourceVersion>){after}")
 }
 
 /// Identities, versions and generated names inside of texts.

@@ -240,4 +240,31 @@ pub(super) const SAMPLES: &[(&str, &str, &str)] = &[
         "PriorityLevelConfiguration",
         r#"{"spec":{"type":"Limited","limited":{"nominalConcurrencyShares":1,"limitResponse":{"type":"Reject"}}}}"#,
     ),
+    (
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        r#"{"spec":{"signerName":"example.com/s","usages":["client auth"],"request":"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIZ01JR0hBZ0VBTUNVeERqQU1CZ05WQkFNTUJXRnNhV05sTVJNd0VRWURWUVFLREFwa1pYWmxiRzl3WlhKegpNRmt3RXdZSEtvWkl6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUU3VE9ScDEzaW1aM0ZQWEdLZE9sT0x1RTF6dzRTCjBmY0pLZ0lmQTZtWFRFR2kzcHFqWHhXU1JPK1JaQ1NFTEJSM2h2ZUc0NGE5bElieUR1Q1dHbDlEcGFBQU1Bb0cKQ0NxR1NNNDlCQU1DQTBnQU1FVUNJUURQa3RwNXMrWS9sM2E5aExobDdpcWg0MkFjblgyOGgwRkVBNTlBa1p1OQpQd0lnQktVSEJTZEltQTBzZGVpZ3VDdUdWTDNvbjE1Q01zVUI4T00vYkY0ZnFZWT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="}}"#,
+    ),
+    (
+        "networking.k8s.io",
+        "IPAddress",
+        r#"{"metadata":{"name":"192.0.2.7"},"spec":{"parentRef":{"resource":"services","namespace":"NS","name":"s"}}}"#,
+    ),
+    ("networking.k8s.io", "ServiceCIDR", r#"{"spec":{"cidrs":["192.0.2.0/28"]}}"#),
+    (
+        "resource.k8s.io",
+        "ResourceClaimTemplate",
+        r#"{"spec":{"metadata":{"labels":{"a":"b"}},"spec":{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"c"}}]}}}}"#,
+    ),
+    (
+        "resource.k8s.io",
+        "ResourceSlice",
+        r#"{"spec":{"driver":"d.example.com","nodeName":"n","pool":{"name":"p","generation":1,"resourceSliceCount":1},"devices":[{"name":"d","attributes":{"a":{"string":"b"}},"capacity":{"m":{"value":"1Gi"}}}]}}"#,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicy",
+        r#"{"spec":{"failurePolicy":"Ignore","reinvocationPolicy":"Never","matchConstraints":{"resourceRules":[{"apiGroups":["none.example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["things"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[]"}}]}}"#,
+    ),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", r#"{"spec":{"policyName":"p"}}"#),
 ];

@@ -194,6 +194,9 @@ pub fn update(live: Option<&Value>, new: &mut Value, ty: TypeRef<'_>, writer: &W
         }
     };
     let comparison = compare_objects(base, new, ty, writer.reset);
+    if comparison.untracked {
+        return set_managed_fields(new, None);
+    }
     if comparison.is_same() && (given.is_none() || given == kept) {
         return set_managed_fields(new, kept);
     }

@@ -91,7 +91,7 @@ pub(super) fn item_identity(list: &ListType, item: TypeRef<'_>, value: &Value) -
         });
     };
     let found = |key: &String| {
-        let value = members.get(key).or_else(|| item.field(key)?.default.as_ref().filter(|d| **d != ""))?;
+        let value = members.get(key).or_else(|| item.field(key)?.default.as_ref())?;
         Some((key.clone(), ItemValue(value.clone())))
     };
     let mut found: Vec<_> = keys.iter().filter_map(found).collect();
@@ -109,16 +109,20 @@ pub(super) fn item_identity(list: &ListType, item: TypeRef<'_>, value: &Value) -
 struct Indexed<'v> {
     order: Vec<(PathElement, &'v Value)>,
     items: BTreeMap<PathElement, Vec<&'v Value>>,
+    /// Whether there are items that cannot be told apart from others.
+    lost: bool,
 }
 
 impl<'v> Indexed<'v> {
     fn new(list: &ListType, item: TypeRef<'_>, values: &'v [Value]) -> Self {
-        let mut indexed = Self { order: Vec::with_capacity(values.len()), items: BTreeMap::new() };
+        let mut indexed = Self { order: Vec::with_capacity(values.len()), items: BTreeMap::new(), lost: false };
         for value in values {
-            // Items without identity were refused when the value came in; in old data they count for nothing.
-            if let Ok(step) = item_identity(list, item, value) {
-                indexed.items.entry(step.clone()).or_default().push(value);
-                indexed.order.push((step, value));
+            match item_identity(list, item, value) {
+                Ok(step) => {
+                    indexed.items.entry(step.clone()).or_default().push(value);
+                    indexed.order.push((step, value));
+                }
+                Err(NoIdentity(_)) => indexed.lost = true,
             }
         }
         indexed
@@ -182,6 +186,8 @@ pub struct Comparison {
     pub modified: FieldSet,
     /// Fields only the old value has.
     pub removed: FieldSet,
+    /// Whether one of them has list items that lack their keys: then nobody can say who owns what.
+    pub untracked: bool,
 }
 
 impl Comparison {
@@ -200,6 +206,7 @@ impl Comparison {
             added: self.added.without(ignored),
             modified: self.modified.without(ignored),
             removed: self.removed.without(ignored),
+            untracked: self.untracked,
         }
     }
 }
@@ -245,6 +252,7 @@ fn compare_at(
             }
             let left = Indexed::new(list, ty.item(), items(old));
             let right = Indexed::new(list, ty.item(), items(new));
+            out.untracked |= left.lost || right.lost;
             let steps: BTreeSet<&PathElement> = left.items.keys().chain(right.items.keys()).collect();
             for step in steps {
                 path.push(step.clone());
@@ -496,6 +504,8 @@ fn find_faults(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, out:
                 path.push(PathElement::field(name));
                 if matches!(ty.get(), Type::Struct(s) if !s.open && s.field(name).is_none()) {
                     add_fault(out, path, "field not declared in schema");
+                    path.pop();
+                    return;
                 } else {
                     find_faults(member, ty.member(name), path, out);
                 }

@@ -46,7 +46,8 @@ fn apply(document: &mut Value, operation: &Map<String, Value>, copied: &mut usiz
             add(document, text("path")?, moved)
         }
         "copy" => {
-            let copy = get(document, text("from")?)?.clone();
+            // Of a member that is not there, null is copied.
+            let copy = test_target(document, text("from")?)?.clone();
             *copied = copied.saturating_add(rough_size(&copy));
             if *copied > MAX_COPIED {
                 return refuse(format!("copies add more than {MAX_COPIED} bytes"));
@@ -119,17 +120,7 @@ fn container<'a>(document: &'a mut Value, steps: &[String], path: &str) -> Resul
     if here.is_object() || here.is_array() { Ok(here) } else { Err(missing(path)) }
 }
 
-fn get<'a>(document: &'a Value, path: &str) -> Result<&'a Value, PatchError> {
-    let (mut steps, last) = split(path)?;
-    steps.push(last);
-    let mut here = document;
-    for key in &steps {
-        here = step(here, key)?.ok_or_else(|| missing(path))?;
-    }
-    Ok(here)
-}
-
-/// Like [`get`], but a missing last member is null, which `test` may ask for.
+/// What is there; a missing last member is null, which `test` and `copy` may ask for.
 fn test_target<'a>(document: &'a Value, path: &str) -> Result<&'a Value, PatchError> {
     let (steps, last) = split(path)?;
     let mut here = document;

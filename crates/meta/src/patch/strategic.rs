@@ -64,7 +64,11 @@ fn merge_map(mut original: Members, mut patch: Members, ty: TypeRef<'_>) -> Resu
 }
 
 fn unknown_directive(directive: &Value, map: &Members) -> PatchError {
-    let shown = directive.as_str().map_or_else(|| directive.to_string(), str::to_owned);
+    let shown = match directive {
+        Value::String(text) => text.clone(),
+        Value::Number(_) | Value::Bool(_) => format!("%!s({}={directive})", go_type(directive)),
+        other => crate::check::plus_v(other),
+    };
     PatchError::Directive { directive: shown, map: crate::check::plus_v(&Value::Object(map.clone())) }
 }
 
@@ -128,15 +132,16 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
     let directives: Vec<String> = patch.keys().filter(|k| k.starts_with(SET_ORDER)).cloned().collect();
     for directive in directives {
         let field = directive[SET_ORDER.len()..].strip_prefix('/').ok_or(BAD_ORDER)?.to_owned();
-        let Some(Value::Array(order)) = patch.remove(&directive) else {
-            return Err(not_a_list(&directive));
+        let order = match patch.remove(&directive) {
+            Some(Value::Array(order)) => order,
+            other => return Err(not_a_list(&other.unwrap_or_default())),
         };
         // A deletion beside the order acts first, as both speak of one list.
         if let Some(gone) = patch.remove(&format!("{DELETE_FROM}/{field}")) {
             delete_primitives(original, &field, &gone)?;
         }
-        let live = take_list(original.get(&field), &field)?;
-        let change = take_list(patch.get(&field), &field)?;
+        let live = take_list(original.get(&field))?;
+        let change = take_list(patch.get(&field))?;
         let key = facts(ty, &field).merge_key.as_str();
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
         let merged = match (live.clone(), change) {
@@ -155,15 +160,28 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
     Ok(())
 }
 
-fn not_a_list(what: &str) -> PatchError {
-    PatchError::Malformed(format!("expected a list in {what}"))
+fn not_a_list(found: &Value) -> PatchError {
+    PatchError::Malformed(format!("expected a []interface {{}}, but received a {}", go_type(found)))
 }
 
-fn take_list(value: Option<&Value>, field: &str) -> Result<Option<Vec<Value>>, PatchError> {
+/// What Go's decoder makes of a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn take_list(value: Option<&Value>) -> Result<Option<Vec<Value>>, PatchError> {
     match value {
         None => Ok(None),
         Some(Value::Array(items)) => Ok(Some(items.clone())),
-        Some(_) => Err(not_a_list(field)),
+        Some(other) => Err(not_a_list(other)),
     }
 }
 

@@ -69,7 +69,9 @@ fn validate(object: &Value, out: &mut FieldErrors) {
         spec.missing("group", "only v1 may have an empty group and it better be legacy kube", out);
     }
     spec.form("group", names::dns1123_subdomain, out);
-    spec.faults("version", &names::dns1035_label(version), out);
+    for why in names::dns1035_label(version) {
+        out.push(FieldError::invalid(&spec.path("version"), version, &why));
+    }
     for (name, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
         let priority = spec.int(name).unwrap_or_default();
         if !(1..=most).contains(&priority) {

@@ -67,7 +67,7 @@ pub(crate) const PRIORITY_CLASS: Row = Row {
             }
         }
     },
-    columns: "Name,#Value,?Global-Default,Age,+PreemptionPolicy",
+    columns: "Name,#Value,?Global-Default,Age,PreemptionPolicy",
     cells: |class, now| {
         vec![
             name_cell(class),
@@ -90,7 +90,70 @@ pub(crate) const EVENT: Row = Row {
     ..Row::new("", "Event")
 };
 
-pub(crate) const EVENT_V1: Row = Row { group: "events.k8s.io", ..EVENT };
+/// The newer group is strict where the older one keeps to what it always took (upstream: `validation/events.go`).
+pub(crate) const EVENT_V1: Row = Row {
+    group: "events.k8s.io",
+    validate_create: |event, out| {
+        series(event, out);
+        if !event.has("eventTime") {
+            out.push(FieldError::required(&FieldPath::new("eventTime"), ""));
+        }
+        let ty = event.text("type");
+        if !matches!(ty, "Normal" | "Warning") {
+            out.push(FieldError::invalid(&FieldPath::new("type"), "", &format!("has invalid value: {ty}")));
+        }
+        let source = event.get_or_null("deprecatedSource");
+        for (name, set) in [
+            ("firstTimestamp", event.has("deprecatedFirstTimestamp")),
+            ("lastTimestamp", event.has("deprecatedLastTimestamp")),
+            ("count", event.int("deprecatedCount").is_some_and(|count| count != 0)),
+            ("source", !source.text("component").is_empty() || !source.text("host").is_empty()),
+        ] {
+            if set {
+                out.push(FieldError::invalid(&FieldPath::new(name), "", "needs to be unset"));
+            }
+        }
+    },
+    validate_update: |new, old, out| {
+        if new.get_or_null("series") != old.get_or_null("series") {
+            series(new, out);
+        }
+        for (field, name) in IMMUTABLE {
+            let (new, old) = (new.get_or_null(field), old.get_or_null(field));
+            if new != old {
+                out.push(FieldError::invalid(&FieldPath::new(*name), new.clone(), "field is immutable"));
+            }
+        }
+    },
+    ..EVENT
+};
+
+/// What an event of the newer group may not change, and what faults call it.
+const IMMUTABLE: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("reason", "reason"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingController", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
+
+fn series(event: &Value, out: &mut FieldErrors) {
+    let Some(series) = event.get("series").filter(|series| !series.is_null()) else { return };
+    if series.int("count").unwrap_or_default() < 2 {
+        out.push(FieldError::invalid(&FieldPath::new("series.count"), "", "should be at least 2"));
+    }
+    if !series.has("lastObservedTime") {
+        out.push(FieldError::required(&FieldPath::new("series.lastObservedTime"), ""));
+    }
+}
 
 fn strategy(spec: &At<'_>, out: &mut FieldErrors) {
     let text = spec.text("strategy");
@@ -138,13 +201,15 @@ fn validate_event(event: &Value, out: &mut FieldErrors) {
 
 fn validate_new_event(event: &Value, out: &mut FieldErrors) {
     let reporter = reporter(event);
-    let path = FieldPath::new("reportingComponent");
+    let older = event.text("apiVersion") == "v1";
+    let path = FieldPath::new(if older { "reportingComponent" } else { "reportingController" });
     if reporter.is_empty() {
         out.push(FieldError::required(&path, ""));
     }
     out.extend(names::qualified_name(reporter).iter().map(|why| FieldError::invalid(&path, reporter, why)));
     for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
-        let text = event.text(field);
+        let text = if field == "message" { either(event, "message", "note").as_str() } else { Some(event.text(field)) };
+        let text = text.unwrap_or_default();
         let path = FieldPath::new(field);
         if text.is_empty() && field != "message" {
             out.push(FieldError::required(&path, ""));
@@ -278,6 +343,6 @@ mod tests {
         assert!(EVENT.selectable_fields(&event).contains(&("involvedObject.name", "p".to_owned())));
         let new = json!({"metadata": {"namespace": "default"}, "eventTime": "1970-01-01T00:00:00.000000Z", "regarding": {"kind": "Node", "name": "n"}});
         let fields: Vec<_> = EVENT_V1.validate_create(&new).iter().map(|f| f.path.to_string()).collect();
-        assert_eq!(fields.len(), 6, "{fields:?}");
+        assert_eq!(fields.len(), 7, "{fields:?}");
     }
 }

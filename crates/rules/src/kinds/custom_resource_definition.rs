@@ -21,7 +21,7 @@ const MAX_SELECTABLE: usize = 8;
 
 pub(crate) static CUSTOM_RESOURCE_DEFINITION: KindRules = KindRules {
     default,
-    first_status: Some(|| json!({})),
+    first_status: Some(|| json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null})),
     counts_generation: true,
     create: store_versions,
     carry: |new, old, part| {
@@ -388,7 +388,10 @@ mod tests {
         let names = json!({"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"});
         assert_eq!(definition["spec"]["names"], names);
         assert_eq!(definition["spec"]["conversion"], json!({"strategy": "None"}));
-        assert_eq!(definition["status"], json!({"storedVersions": ["v1"]}));
+        assert_eq!(
+            definition["status"],
+            json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": ["v1"]})
+        );
         assert_eq!(definition["metadata"]["generation"], 1);
         assert_eq!(faults_of(|_| {}), [""; 0]);
     }

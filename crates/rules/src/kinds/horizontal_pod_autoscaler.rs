@@ -87,6 +87,11 @@ fn reference(at: &At<'_>, out: &mut FieldErrors) {
     let version = at.text("apiVersion");
     if version.matches('/').count() > 1 {
         at.invalid("apiVersion", &format!("unexpected GroupVersion string: {version}"), out);
+    } else if version.trim_matches('/').is_empty()
+        || !version.contains('/') && at.text("kind") != "ReplicationController"
+    {
+        let path = at.path("apiVersion");
+        out.push(FieldError::invalid(&path, version, "apiVersion must specify API group"));
     }
 }
 

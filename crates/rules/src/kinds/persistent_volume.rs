@@ -45,6 +45,7 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
         let spec = volume.child("spec");
         spec.default_text("persistentVolumeReclaimPolicy", "Retain");
         spec.default_to("volumeMode", "Filesystem");
+        podspec::default_source(spec);
         volume.child("status").default_text("phase", "Pending");
     },
     validate: |volume, out| validate_spec(&At::member(volume, "spec"), out),

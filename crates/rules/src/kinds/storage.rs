@@ -75,7 +75,7 @@ pub(crate) const VOLUME_ATTACHMENT: Row = Row {
     status_keeps: METADATA,
     validate: validate_attachment,
     validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
-    columns: "Name,Attacher,PV,Node,Attached,Age",
+    columns: "Name,@Attacher,PV,Node,?Attached,Age",
     cells: |object, now| {
         let spec = object.get_or_null("spec");
         vec![
@@ -154,11 +154,6 @@ pub(crate) const CSI_STORAGE_CAPACITY: Row = Row {
         At::root(new).immutable("nodeTopology", old, out);
         At::root(new).immutable("storageClassName", old, out);
     },
-    columns: "Name,StorageClassName,Capacity",
-    cells: |object, _| {
-        let capacity = object.get_or_null("capacity").as_str().unwrap_or("<unset>");
-        vec![name_cell(object), object.text("storageClassName").into(), capacity.into()]
-    },
     ..Row::new("storage.k8s.io", "CSIStorageCapacity")
 };
 
@@ -211,7 +206,9 @@ fn topologies(class: &At<'_>, out: &mut FieldErrors) {
             expression.faults("key", &names::qualified_name(expression.text("key")), out);
         }
         term.unique("matchLabelExpressions", "key", out);
-        if !terms.insert(term.value.to_string()) {
+        // What selects nothing is one with every other, as upstream compares them.
+        let nothing = term.value.count("matchLabelExpressions") == 0;
+        if !terms.insert(term.value.to_string()) || nothing {
             out.push(FieldError::duplicate(&term.path("matchLabelExpressions"), ""));
         }
     }

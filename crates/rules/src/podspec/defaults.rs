@@ -99,22 +99,10 @@ fn default_pod_requests(spec: &mut Value) {
     }
 }
 
-fn default_volume(volume: &mut Value) {
-    let bare = volume.as_object().is_none_or(|v| v.iter().all(|(name, source)| name == "name" || source.is_null()));
-    if bare {
-        volume.child("emptyDir");
-    }
-    for source in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.existing(source) {
-            source.default_to("defaultMode", 0o644);
-        }
-    }
+/// What sources of pods' volumes and of persistent volumes leave out.
+pub(crate) fn default_source(volume: &mut Value) {
     if let Some(host) = volume.existing("hostPath") {
         host.default_to("type", "");
-    }
-    if let Some(image) = volume.existing("image") {
-        let policy = pull_policy(image.text("reference"));
-        image.default_text("pullPolicy", policy);
     }
     if let Some(iscsi) = volume.existing("iscsi") {
         iscsi.default_text("iscsiInterface", "default");
@@ -133,6 +121,23 @@ fn default_volume(volume: &mut Value) {
     if let Some(scale) = volume.existing("scaleIO") {
         scale.default_text("storageMode", "ThinProvisioned");
         scale.default_text("fsType", "xfs");
+    }
+}
+
+fn default_volume(volume: &mut Value) {
+    let bare = volume.as_object().is_none_or(|v| v.iter().all(|(name, source)| name == "name" || source.is_null()));
+    if bare {
+        volume.child("emptyDir");
+    }
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(source) = volume.existing(source) {
+            source.default_to("defaultMode", 0o644);
+        }
+    }
+    default_source(volume);
+    if let Some(image) = volume.existing("image") {
+        let policy = pull_policy(image.text("reference"));
+        image.default_text("pullPolicy", policy);
     }
     if let Some(downward) = volume.existing("downwardAPI") {
         default_field_refs(downward);
@@ -161,6 +166,21 @@ fn default_field_refs(downward: &mut Value) {
 
 /// `Always` for images whose tag moves: `latest`, or none at all.
 fn pull_policy(image: &str) -> &'static str {
+    // Go reads no tag from what is no reference.
+    let of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let path = image.split('@').next().unwrap_or_default();
+    let (domain, rest) = path.split_once('/').unwrap_or(("", path));
+    let is_domain =
+        domain.contains(['.', ':']) || domain == "localhost" || domain.chars().any(|c| c.is_ascii_uppercase());
+    let repository = if is_domain { rest } else { path };
+    let repository = repository.rsplit_once(':').map_or(repository, |(name, _)| name);
+    let good = |part: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        ends(part.chars().next()) && ends(part.chars().next_back()) && part.chars().all(of_name)
+    };
+    if repository.len() > 255 || !repository.split('/').all(good) {
+        return "IfNotPresent";
+    }
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let last = name.rsplit('/').next().unwrap_or_default();
     match last.split_once(':') {

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
-use skiff_meta::{GroupKind, GroupVersionResource, Status, WorldRef};
+use skiff_meta::{GroupKind, GroupVersionResource, Status, WorldRef, names};
 
 use super::authn::{Authenticators, Bearer};
 use super::authz::Authorizers;
-use super::names::{MASTERS, node_of};
+use super::names::node_of;
 use crate::chain::{Attributes, Authorizer, Decision, Questions, User};
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -28,24 +28,27 @@ pub(crate) struct Reviews {
 
 type Answer = Result<Value, Status>;
 
+/// Whose access is asked about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// That of whom the question names.
+    Anyone,
+    /// The same, in one namespace.
+    Local,
+    /// One's own.
+    Own,
+}
+
 #[async_trait]
 impl Questions for Reviews {
-    async fn answer(
-        &self,
-        user: &Arc<User>,
-        resource: &GroupVersionResource,
-        namespace: &str,
-        question: Value,
-    ) -> Option<Answer> {
+    async fn answer(&self, user: &Arc<User>, resource: &GroupVersionResource, question: Value) -> Option<Answer> {
         Some(match (resource.group.as_str(), resource.resource.as_str()) {
             (AUTHENTICATION, "tokenreviews") => self.token(question).await,
-            (AUTHENTICATION, "selfsubjectreviews") => Ok(self.who_am_i(user, question)),
-            (AUTHORIZATION, "subjectaccessreviews") => self.access("SubjectAccessReview", None, question).await,
-            (AUTHORIZATION, "selfsubjectaccessreviews") => self.own_access(user, question).await,
-            (AUTHORIZATION, "localsubjectaccessreviews") => {
-                self.access("LocalSubjectAccessReview", Some(namespace), question).await
-            }
-            (AUTHORIZATION, "selfsubjectrulesreviews") => self.own_rules(user, question),
+            (AUTHENTICATION, "selfsubjectreviews") => Ok(self.who_am_i(user, &question)),
+            (AUTHORIZATION, "subjectaccessreviews") => self.access(user, Kind::Anyone, question).await,
+            (AUTHORIZATION, "selfsubjectaccessreviews") => self.access(user, Kind::Own, question).await,
+            (AUTHORIZATION, "localsubjectaccessreviews") => self.access(user, Kind::Local, question).await,
+            (AUTHORIZATION, "selfsubjectrulesreviews") => self.own_rules(user, &question),
             _ => return None,
         })
     }
@@ -97,25 +100,26 @@ struct Resource {
     resource: String,
     subresource: String,
     name: String,
-    field_selector: Option<FieldSelection>,
+    field_selector: Option<Selection>,
+    label_selector: Option<Selection>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct FieldSelection {
+struct Selection {
     raw_selector: String,
-    requirements: Option<Vec<FieldRequirement>>,
+    requirements: Option<Vec<Requirement>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct FieldRequirement {
+struct Requirement {
     key: String,
     operator: String,
     values: Option<Vec<String>>,
 }
 
-impl FieldSelection {
+impl Selection {
     /// As a query string says it. What cannot be said there is left out, which only makes the question broader.
     fn text(&self) -> String {
         if !self.raw_selector.is_empty() {
@@ -132,6 +136,53 @@ impl FieldSelection {
         });
         terms.collect::<Vec<_>>().join(",")
     }
+
+    fn faults(&self, path: &FieldPath, labels: bool, faults: &mut Vec<FieldError>) {
+        let requirements = self.requirements.as_deref().unwrap_or_default();
+        match (self.raw_selector.is_empty(), requirements.is_empty()) {
+            (false, false) => {
+                let why = "may not specified at the same time as requirements";
+                faults.push(FieldError::invalid(&path.child("rawSelector"), &*self.raw_selector, why));
+            }
+            (true, true) => {
+                let why = format!("when {path} is specified, requirements or rawSelector is required");
+                faults.push(FieldError::required(&path.child("requirements"), &why));
+            }
+            _ => {}
+        }
+        for (at, requirement) in requirements.iter().enumerate() {
+            requirement.faults(&path.child("requirements").index(at), labels, faults);
+        }
+    }
+}
+
+impl Requirement {
+    /// Operators that are not known are let through: clients may be newer.
+    fn faults(&self, path: &FieldPath, labels: bool, faults: &mut Vec<FieldError>) {
+        let values = self.values.as_deref().unwrap_or_default();
+        if self.key.is_empty() && !labels {
+            faults.push(FieldError::required(&path.child("key"), "must be specified"));
+        }
+        match self.operator.as_str() {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                faults.push(FieldError::required(&path.child("values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                faults.push(FieldError::forbidden(&path.child("values"), why));
+            }
+            _ => {}
+        }
+        if labels {
+            let bad = names::qualified_name(&self.key);
+            faults.extend(bad.iter().map(|why| FieldError::invalid(&path.child("key"), &*self.key, why)));
+            for (at, value) in values.iter().enumerate() {
+                let path = path.child("values").index(at);
+                faults.extend(names::label_value(value).iter().map(|why| FieldError::invalid(&path, &**value, why)));
+            }
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -142,13 +193,14 @@ struct NonResource {
 }
 
 impl AccessSpec {
-    fn faults(&self, local: bool) -> Vec<FieldError> {
+    /// What is wrong with a question of this kind (upstream: `pkg/apis/authorization/validation`).
+    fn faults(&self, metadata: &Value, kind: Kind) -> Vec<FieldError> {
         let path = |field: &str| FieldPath::new("spec").child(field);
         let mut faults = Vec::new();
         match (&self.resource_attributes, &self.non_resource_attributes) {
             (Some(_), Some(other)) => faults.push(FieldError::invalid(
                 &path("nonResourceAttributes"),
-                json!({"path": other.path, "verb": other.verb}),
+                other.shown(),
                 "cannot be specified in combination with resourceAttributes",
             )),
             (None, None) => faults.push(FieldError::invalid(
@@ -156,14 +208,45 @@ impl AccessSpec {
                 Value::Null,
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified",
             )),
-            (None, Some(other)) if local => faults.push(FieldError::invalid(
-                &path("nonResourceAttributes"),
-                json!({"path": other.path, "verb": other.verb}),
-                "disallowed on this kind of request",
-            )),
             _ => {}
         }
+        if kind != Kind::Own && self.user.is_empty() && self.groups.as_ref().is_none_or(Vec::is_empty) {
+            faults.push(FieldError::invalid(&path("user"), "", "at least one of user or group must be specified"));
+        }
+        if let Some(resource) = &self.resource_attributes {
+            let path = path("resourceAttributes");
+            let selectors =
+                [(&resource.field_selector, "fieldSelector", false), (&resource.label_selector, "labelSelector", true)];
+            for (selector, name, labels) in selectors {
+                selector.iter().for_each(|selector| selector.faults(&path.child(name), labels, &mut faults));
+            }
+        }
+        let local = kind == Kind::Local;
+        let free = |name: &str| name == "managedFields" || local && name == "namespace";
+        if metadata.as_object().into_iter().flatten().any(|(name, value)| !free(name) && !value.is_null()) {
+            let why = if local { "must be empty except for namespace" } else { "must be empty" };
+            faults.push(FieldError::invalid(&FieldPath::new("metadata"), metadata.clone(), why));
+        }
+        if !local {
+            return faults;
+        }
+        if let Some(resource) = &self.resource_attributes
+            && resource.namespace != metadata["namespace"]
+        {
+            let path = path("resourceAttributes").child("namespace");
+            faults.push(FieldError::invalid(&path, &*resource.namespace, "must match metadata.namespace"));
+        }
+        if let Some(other) = &self.non_resource_attributes {
+            let why = "disallowed on this kind of request";
+            faults.push(FieldError::invalid(&path("nonResourceAttributes"), other.shown(), why));
+        }
         faults
+    }
+}
+
+impl NonResource {
+    fn shown(&self) -> Value {
+        json!({"Path": self.path, "Verb": self.verb})
     }
 }
 
@@ -183,43 +266,31 @@ impl Reviews {
         Ok(question)
     }
 
-    fn who_am_i(&self, user: &User, mut question: Value) -> Value {
+    /// Nothing of the question is told again.
+    fn who_am_i(&self, user: &User, question: &Value) -> Value {
         let now = jiff::Timestamp::from_second(self.world.now().as_second()).unwrap_or_default();
-        question["metadata"]["creationTimestamp"] = json!(now.to_string());
-        question["status"] = json!({"userInfo": user_info(user)});
-        question
+        let metadata = json!({"creationTimestamp": now.to_string()});
+        answer(question, metadata, None, json!({"userInfo": user_info(user)}))
     }
 
-    /// `namespace` is that of a local review, which must ask about nothing else.
-    async fn access(&self, kind: &str, namespace: Option<&str>, question: Value) -> Answer {
+    async fn access(&self, user: &User, kind: Kind, mut question: Value) -> Answer {
         let asked: AccessSpec = spec(&question)?;
-        let mut faults = asked.faults(namespace.is_some());
-        if asked.user.is_empty() && asked.groups.as_ref().is_none_or(Vec::is_empty) {
-            let path = FieldPath::new("spec").child("user");
-            faults.push(FieldError::invalid(&path, "", "at least one of user or group must be specified"));
+        let faults = asked.faults(&question["metadata"], kind);
+        if !faults.is_empty() {
+            // Go's objects have forgotten their kind by then.
+            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, ""), "", &faults));
         }
-        if let (Some(namespace), Some(resource)) = (namespace, &asked.resource_attributes)
-            && resource.namespace != namespace
-        {
-            let path = FieldPath::new("spec").child("resourceAttributes").child("namespace");
-            faults.push(FieldError::invalid(&path, &*resource.namespace, "must match metadata.namespace"));
-        }
-        refuse(kind, &faults)?;
-        let user = User {
-            name: asked.user.clone(),
-            uid: asked.uid.clone(),
-            groups: asked.groups.clone().unwrap_or_default(),
-            extra: asked.extra.clone().unwrap_or_default(),
+        let subject = match kind {
+            Kind::Own => user.clone(),
+            Kind::Anyone | Kind::Local => User {
+                name: asked.user.clone(),
+                uid: asked.uid.clone(),
+                groups: asked.groups.clone().unwrap_or_default(),
+                extra: asked.extra.clone().unwrap_or_default(),
+            },
         };
-        let status = self.decide(&user, &asked).await;
-        Ok(with_status(question, status))
-    }
-
-    async fn own_access(&self, user: &User, question: Value) -> Answer {
-        let asked: AccessSpec = spec(&question)?;
-        refuse("SelfSubjectAccessReview", &asked.faults(false))?;
-        let status = self.decide(user, &asked).await;
-        Ok(with_status(question, status))
+        question["status"] = self.decide(&subject, &asked).await;
+        Ok(question)
     }
 
     async fn decide(&self, user: &User, asked: &AccessSpec) -> Value {
@@ -235,8 +306,7 @@ impl Reviews {
             fields: "",
             path: "",
         };
-        let fields =
-            asked.resource_attributes.as_ref().and_then(|r| r.field_selector.as_ref()).map(FieldSelection::text);
+        let fields = asked.resource_attributes.as_ref().and_then(|r| r.field_selector.as_ref()).map(Selection::text);
         let attributes = match (&asked.resource_attributes, &asked.non_resource_attributes) {
             (Some(r), _) => Attributes {
                 verb: &r.verb,
@@ -267,16 +337,12 @@ impl Reviews {
         status
     }
 
-    fn own_rules(&self, user: &User, question: Value) -> Answer {
+    fn own_rules(&self, user: &User, question: &Value) -> Answer {
         let namespace = question["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
         }
         let (mut resources, mut paths) = (Vec::new(), Vec::new());
-        if user.is_in(MASTERS) {
-            resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-            paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-        }
         let held = self.authorizers.rbac().held(user, &namespace);
         for rule in held.rules {
             if rule.resources.as_ref().is_some_and(|r| !r.is_empty()) {
@@ -298,20 +364,18 @@ impl Reviews {
         if !doubts.is_empty() {
             status["evaluationError"] = json!(doubts.join(", "));
         }
-        Ok(with_status(question, status))
+        Ok(answer(question, json!({}), Some(json!({})), status))
     }
 }
 
-fn with_status(mut question: Value, status: Value) -> Value {
-    question["status"] = status;
-    question
-}
-
-fn refuse(kind: &str, faults: &[FieldError]) -> Result<(), Status> {
-    match faults {
-        [] => Ok(()),
-        faults => Err(Status::invalid(&GroupKind::new(AUTHORIZATION, kind), "", faults)),
+/// An object of the question's kind that repeats nothing else of it.
+fn answer(question: &Value, metadata: Value, spec: Option<Value>, status: Value) -> Value {
+    let mut answer = json!({"apiVersion": question["apiVersion"], "kind": question["kind"], "metadata": metadata});
+    if let Some(spec) = spec {
+        answer["spec"] = spec;
     }
+    answer["status"] = status;
+    answer
 }
 
 #[cfg(test)]

@@ -90,7 +90,10 @@ fn judged(definition: &mut Value, all: &[Value], now: &str) {
             }
         }
     }
-    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    let conditions = status.entry("conditions").or_insert(Value::Null);
+    if conditions.is_null() {
+        *conditions = json!([]);
+    }
     match verdict.fault {
         None => set(conditions, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now),
         Some((reason, message)) => set(conditions, "NamesAccepted", "False", reason, &message, now),

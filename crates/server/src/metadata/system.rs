@@ -31,9 +31,7 @@ pub(crate) fn match_namespace(object: &mut Value, namespace: &str, namespaced: b
 /// Forgets what clients may not say at creation.
 pub(crate) fn wipe(object: &mut Value) {
     let metadata = tree::metadata(object);
-    for name in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
-    {
+    for name in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         metadata.remove(name);
     }
 }
@@ -76,17 +74,11 @@ pub(crate) fn keep_system_fields(new: &mut Value, old: &Value) {
     if let Some(born) = old("creationTimestamp") {
         metadata.insert("creationTimestamp".to_owned(), born);
     }
-    match old("deletionTimestamp") {
-        Some(time) => {
-            metadata.insert("deletionTimestamp".to_owned(), time);
-            if metadata.get("deletionGracePeriodSeconds").is_none_or(Value::is_null) {
-                tree::put(metadata, "deletionGracePeriodSeconds", old("deletionGracePeriodSeconds"));
-            }
-        }
-        None => {
-            metadata.remove("deletionTimestamp");
-            metadata.remove("deletionGracePeriodSeconds");
-        }
+    if let Some(time) = old("deletionTimestamp") {
+        metadata.insert("deletionTimestamp".to_owned(), time);
+    }
+    if metadata.get("deletionGracePeriodSeconds").is_none_or(Value::is_null) {
+        tree::put(metadata, "deletionGracePeriodSeconds", old("deletionGracePeriodSeconds"));
     }
 }
 

@@ -3,12 +3,25 @@
 use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
+use skiff_meta::GroupVersionKind;
 use skiff_meta::check::Misfit;
+
+/// Types that read JSON themselves.
+const OWN_FORM: [&str; 5] = ["Quantity", "IntOrString", "Time", "Duration", "FieldsV1"];
+
+/// `apps/v1`, and `/v1` of the group without a name.
+pub(crate) fn group_version(gvk: &GroupVersionKind) -> String {
+    format!("{}/{}", gvk.group, gvk.version)
+}
 
 /// Why a tree does not go into Go's structs without a detour by JSON (upstream: `runtime/converter.go`).
 pub(crate) fn unconvertible(misfit: &Misfit) -> String {
-    let Misfit::Type { found, expected, .. } = misfit else { return misfit.to_string() };
+    let Misfit::Type { found, expected, fraction, .. } = misfit else {
+        let why = misfit.to_string();
+        return if why.starts_with("illegal base64") { format!("error decoding from json: {why}") } else { why };
+    };
     let from = match found.split(' ').next().unwrap_or_default() {
+        "number" if *fraction => "float64",
         "number" => "int64",
         "array" => "[]interface {}",
         "object" => "map[string]interface {}",
@@ -19,7 +32,7 @@ pub(crate) fn unconvertible(misfit: &Misfit) -> String {
         "string" | "int32" | "int64" | "float64" | "bool" => format!("unrecognized type: {expected}"),
         list if list.starts_with("[]") => format!("cannot restore slice from {}", kind_of(from)),
         map if map.starts_with("map[") => format!("cannot restore map from {}", kind_of(from)),
-        custom if from == "int64" || custom.contains("Quantity") => misfit.to_string(),
+        custom if OWN_FORM.iter().any(|name| custom.ends_with(name)) => misfit.to_string(),
         _ => format!("cannot restore struct from: {}", kind_of(from)),
     }
 }
@@ -95,10 +108,13 @@ mod tests {
             found: found.to_owned(),
             place: String::new(),
             expected: expected.to_owned(),
+            fraction: found == "number 1.5",
         };
         for (found, expected, words) in [
             ("string", "int32", "unrecognized type: int32"),
             ("number", "string", "cannot convert int64 to string"),
+            ("number 1.5", "v1.PodSpec", "cannot restore struct from: float64"),
+            ("number 1.5", "string", "unrecognized type: string"),
             ("string", "[]v1.Container", "cannot restore slice from string"),
             ("array", "map[string]string", "cannot restore map from slice"),
             ("string", "v1.PodSpec", "cannot restore struct from: string"),

@@ -51,6 +51,8 @@ pub(crate) enum Shape {
     Table,
     /// `PartialObjectMetadata`.
     Metadata,
+    /// The metadata of a list where an object is answered, or the other way about: found out when it is.
+    Mistaken,
 }
 
 /// The form an answer takes.
@@ -90,6 +92,8 @@ pub(crate) struct Offer {
     pub(crate) protobuf: bool,
     /// The answer is an endless stream.
     pub(crate) stream: bool,
+    /// The route has streams.
+    pub(crate) streams: bool,
     /// It is a list, for which metadata is `PartialObjectMetadataList`.
     pub(crate) list: bool,
     /// Metadata is on offer.
@@ -109,7 +113,7 @@ fn routes(offer: Offer) -> &'static [&'static str] {
         "application/json;stream=watch",
         "application/vnd.kubernetes.protobuf;stream=watch",
     ];
-    if offer.stream || offer.list { READS } else { &READS[..3] }
+    if offer.streams { READS } else { &READS[..3] }
 }
 
 fn is_routed(text: &str, offer: Offer) -> bool {
@@ -133,6 +137,8 @@ fn not_acceptable(offer: Offer) -> Status {
     if offer.protobuf {
         types.push("application/vnd.kubernetes.protobuf");
     }
+    let types: Vec<String> =
+        types.iter().map(|ty| format!("{ty}{}", if offer.stream { ";stream=watch" } else { "" })).collect();
     Status::not_acceptable(format!("only the following media types are accepted: {}", types.join(", ")))
 }
 
@@ -224,6 +230,7 @@ fn shape_of(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
         "Table" => offer.tables.then_some(Shape::Table),
         "PartialObjectMetadata" if !offer.list || offer.stream => Some(Shape::Metadata),
         "PartialObjectMetadataList" if offer.list && !offer.stream => Some(Shape::Metadata),
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Shape::Mistaken),
         _ => None,
     }
 }
@@ -247,7 +254,15 @@ mod tests {
 
     #[test]
     fn the_best_clause_on_offer_wins() {
-        let object = Offer { protobuf: true, stream: false, list: false, shapes: true, tables: true, routed: false };
+        let object = Offer {
+            protobuf: true,
+            stream: false,
+            streams: false,
+            list: false,
+            shapes: true,
+            tables: true,
+            routed: false,
+        };
         let list = Offer { list: true, ..object };
         let custom = Offer { protobuf: false, ..list };
         let watch = Offer { stream: true, ..list };
@@ -269,7 +284,7 @@ mod tests {
             (table, Offer { shapes: false, ..list }, Some((Encoding::Json, Shape::Whole))),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", list, None),
             (metadata, object, Some((Encoding::Json, Shape::Metadata))),
-            (metadata, list, None),
+            (metadata, list, Some((Encoding::Json, Shape::Mistaken))),
             (metadata, watch, Some((Encoding::Json, Shape::Metadata))),
             (metadata_list, list, Some((Encoding::Json, Shape::Metadata))),
             ("application/json;q=0.1,application/yaml", object, Some((Encoding::Yaml, Shape::Whole))),

@@ -166,7 +166,9 @@ fn version_match(query: &Query, watch: bool) -> Result<Option<VersionMatch>, Sta
         let supported: &[&str] = if watch { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
         faults.push(FieldError::not_supported_as_listed(&path, text, supported));
     }
-    if watch && said && more {
+    // A watch that begins with the state is one with the events of a list, said or not.
+    let begins = query.get("sendInitialEvents").is_none() && matches!(version, "" | "0");
+    if watch && more && (said || begins) {
         faults.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
     }
     if faults.is_empty() {

@@ -47,6 +47,13 @@ pub(crate) struct Resource {
     pub(crate) definition: Option<Value>,
 }
 
+impl Resource {
+    /// What refusals call the kind: the stored one, where two groups show the same objects.
+    pub(crate) fn stored_kind(&self) -> GroupKind {
+        GroupKind::new(&*self.storage.group, &*self.storage.kind)
+    }
+}
+
 /// What a resource is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {

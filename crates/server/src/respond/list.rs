@@ -162,10 +162,12 @@ pub(crate) fn page(call: &Call, page: Page) -> Result<Response<Body>, Status> {
             json!({"kind": list_kind, "apiVersion": version.api_version, "metadata": metadata, "items": trees})
         }
         Shape::Metadata => {
-            let items: Vec<Value> = trees.iter().map(shape::metadata_only).collect();
+            let items: Option<Vec<Value>> =
+                (!trees.is_empty()).then(|| trees.iter().map(shape::metadata_only).collect());
             let kind = "PartialObjectMetadataList";
             json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
+        Shape::Mistaken => return Err(shape::mistaken(call, true)),
         Shape::Table => {
             let include = Include::parse(call.query.text("includeObject"))?;
             let now = call.now();

@@ -26,7 +26,10 @@ impl Include {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
             "Object" => Ok(Self::Object),
-            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -67,11 +70,31 @@ pub(crate) fn table(version: &Version, metadata: Value, rows: Vec<Value>) -> Val
     })
 }
 
+/// 406 for who took a list for an object, or the other way about; Go's name of the type is told.
+pub(crate) fn mistaken(call: &Call, list: bool) -> Status {
+    let resource = &call.served.resource;
+    let group = match &*resource.storage.group {
+        "" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    let (package, kind) =
+        if resource.custom { ("unstructured", "Unstructured") } else { (group, &*resource.storage.kind) };
+    let (asked, is, list) = if list { ("", "a", "List") } else { ("List", "not a", "") };
+    Status::failure(
+        406,
+        "NotAcceptable",
+        format!(
+            "you requested PartialObjectMetadata{asked}, but the requested object is {is} list (*{package}.{kind}{list})"
+        ),
+    )
+}
+
 /// One object in the shape a request asked for.
 pub(crate) fn one(call: &Call, object: Value) -> Result<Value, Status> {
     match call.accept.shape {
         Shape::Whole => Ok(object),
         Shape::Metadata => Ok(metadata_only(&object)),
+        Shape::Mistaken => Err(mistaken(call, false)),
         Shape::Table => {
             let include = Include::parse(call.query.text("includeObject"))?;
             let version = object.pointer("/metadata/resourceVersion").cloned();

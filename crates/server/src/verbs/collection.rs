@@ -17,6 +17,7 @@ const TOGETHER: usize = 32;
 /// Deletes all that is selected and answers with what was found.
 pub(crate) async fn delete_collection(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
     let options = super::delete::options(call, &payload)?;
+    super::delete::warn(call, &options);
     let list_options = ListOptions::parse(&call.query)?;
     let Found::Page(found) = find(call, &list_options).await? else {
         return Err(Status::expired("The provided continue parameter is too old."));

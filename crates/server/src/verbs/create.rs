@@ -5,6 +5,7 @@ use skiff_meta::Status;
 use skiff_rules::Part;
 
 use crate::call::{Answer, Call, Payload};
+use crate::metadata::system;
 use crate::request::WriteOptions;
 use crate::request::decode::{self, Expected};
 use crate::write::{fields, insert};
@@ -16,21 +17,25 @@ pub(crate) async fn create(call: &mut Call, payload: Payload) -> Result<Answer, 
     let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: version.protobuf };
     let mut object = decode::object(&payload, expected, options.validation, &mut call.warnings)?;
     if call.served.resource.cache.is_none() {
-        return ask(call, object).await;
+        return ask(call, object, &options).await;
     }
     version.rules().default(&mut object);
+    system::wipe(&mut object);
     fields::note(call, None, &mut object, &options.manager, Part::Main);
     let intent = insert::intent(options.dry_run, options_tree("CreateOptions", &options));
     Ok(insert::insert(call, object, &intent).await?.into_answer())
 }
 
 /// Resources that are not stored: questions and commands.
-async fn ask(call: &mut Call, object: Value) -> Result<Answer, Status> {
+async fn ask(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Answer, Status> {
     let gvr = call.served.gvr();
     if gvr.group.is_empty() && gvr.resource == "bindings" {
         return super::sub::binding::bind_legacy(call, object).await;
     }
-    let answer = call.api.chain.questions.answer(&call.user, &gvr, call.namespace(), object).await;
+    system::wipe(&mut object);
+    system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
+    fields::note(call, None, &mut object, &options.manager, Part::Main);
+    let answer = call.api.chain.questions.answer(&call.user, &gvr, object).await;
     answer.unwrap_or_else(|| Err(Status::no_such_path())).map(|tree| Answer::Tree(201, tree))
 }
 

@@ -14,6 +14,7 @@ use crate::write::remove::{DeleteOptions, Gone, remove};
 /// Deletes an object.
 pub(crate) async fn delete(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
     let options = options(call, &payload)?;
+    warn(call, &options);
     let name = call.target.name.clone();
     let removed = remove(call, &name, &options).await?;
     let whole = !removed.gone || habits::of(call.served.id(), call.served.resource.custom).returns_deleted;
@@ -33,6 +34,16 @@ pub(crate) async fn delete(call: &mut Call, payload: Payload) -> Result<Answer, 
             let tree = serde_json::to_value(Status::success(details)).map_err(Status::internal)?;
             Ok(Answer::Tree(200, tree))
         }
+    }
+}
+
+/// Whoever deletes jobs and does not say what shall become of their pods is told that they stay.
+pub(crate) fn warn(call: &mut Call, options: &DeleteOptions) {
+    let id = call.served.id();
+    if (&*id.group, &*id.resource) == ("batch", "jobs") && options.propagation.is_none() && options.orphan.is_none() {
+        let why = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                   remove them or set propagationPolicy=Orphan to suppress this warning";
+        call.warnings.push(why.to_owned());
     }
 }
 

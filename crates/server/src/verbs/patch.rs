@@ -49,6 +49,12 @@ fn read(call: &Call, payload: &Payload) -> Result<(Patch, Vec<String>), Status> 
     if payload.media == "application/apply-patch+yaml" {
         let decoded = codec::yaml::decode(&payload.bytes);
         let decoded = decoded.map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+        if let Some(found) = check::json_kind(&decoded.value).filter(|found| *found != "object") {
+            return Err(Status::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into \
+                 Go value of type map[string]interface {{}}"
+            )));
+        }
         return Ok((Patch::Apply(decoded.value), decoded.duplicates));
     }
     read_plain(call, payload).map(|patch| (patch, Vec::new()))
@@ -60,10 +66,12 @@ fn read_plain(call: &Call, payload: &Payload) -> Result<Patch, Status> {
             .map(|d| d.value)
             .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
     };
+    let strategic =
+        || codec::json::decode(&payload.bytes).map(|d| d.value).map_err(|e| Status::bad_request(e.to_string()));
     match payload.media.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(payload.bytes.to_vec())),
         "application/merge-patch+json" => json().map(Patch::Merge),
-        "application/strategic-merge-patch+json" if !call.served.resource.custom => json().map(Patch::Strategic),
+        "application/strategic-merge-patch+json" if !call.served.resource.custom => strategic().map(Patch::Strategic),
         _ if call.served.resource.custom => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
@@ -131,11 +139,56 @@ pub(crate) fn changed(
         Patch::Merge(patch) | Patch::Apply(patch) => merge_patch(old, patch),
         Patch::Strategic(patch) => strategic_merge(old, patch, root).map_err(|e| e.to_status())?,
     };
+    if !matches!(patch, Patch::Strategic(_)) && !call.served.resource.custom {
+        still_itself(call, &value, gvk)?;
+    }
     let patched = value.clone();
     let decoded = codec::Decoded { value, duplicates: Vec::new() };
     let expected = Expected { gvk, root, protobuf: false };
     let words = |why| unfit(patch, &patched, why);
     decode::fit_or(decoded, expected, options.validation, &mut call.warnings, b"", &words)
+}
+
+/// A patched tree must still say what it is (upstream decodes it like a body, but with other words).
+fn still_itself(call: &Call, patched: &Value, gvk: &GroupVersionKind) -> Result<(), Status> {
+    const UNREAD: &str = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+    let refused = |why: String| {
+        let fault = FieldError::invalid(&FieldPath::new("patch"), patched.to_string(), &why);
+        Err(Status::invalid(&GroupKind::default(), "", &[fault]))
+    };
+    let Some(members) = patched.as_object() else {
+        let Some(found) = check::json_kind(patched) else {
+            let message = "the server rejected our request due to an error in our request";
+            let mut status = Status::failure(422, "Invalid", message);
+            status.details = Some(Box::default());
+            return Err(status);
+        };
+        return refused(format!(
+            "{UNREAD} {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+             Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        ));
+    };
+    for name in ["apiVersion", "kind"] {
+        if let Some(found) = members.get(name).and_then(check::json_kind).filter(|found| *found != "string") {
+            return refused(format!("{UNREAD} {found} into Go struct field .{name} of type string"));
+        }
+    }
+    let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version.is_empty() {
+        // Without it Go reads the object as one of no version, which has no metadata there.
+        let name = &call.target.name;
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    let kind = if kind.is_empty() { &gvk.kind } else { kind };
+    if version != gvk.api_version() || kind != gvk.kind {
+        return refused(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    }
+    Ok(())
 }
 
 /// 422 of a patch whose result does not fit its kind (upstream: `applyPatchToCurrentObject` of both patchers).
@@ -163,7 +216,25 @@ impl Patched {
         // compare the two.
         let decoded = codec::Decoded { value: merged, duplicates: Vec::new() };
         let expected = Expected { gvk: &version.gvk, root: version.root(), protobuf: false };
-        let mut new = decode::fit(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"")?;
+        let unfit = |why: Unfit| {
+            let why = match why {
+                Unfit::Misfit(misfit) => go_words::unconvertible(&misfit),
+                Unfit::Strict(message) => message,
+            };
+            let text = |name: &str| crate::tree::text(applied, &["metadata", name]);
+            let gvk = format!("{}, Kind={}", go_words::group_version(&version.gvk), version.gvk.kind);
+            Status::failure(
+                500,
+                "",
+                format!(
+                    "failed to convert new object ({}/{}; {gvk}) to proper version: unable to convert unstructured object \
+                 to {gvk}: {why}",
+                    text("namespace"),
+                    text("name")
+                ),
+            )
+        };
+        let mut new = decode::fit_or(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"", &unfit)?;
         if new.pointer("/metadata/name").is_none() {
             crate::tree::metadata(&mut new).insert("name".to_owned(), Value::from(call.target.name.as_str()));
         }
@@ -198,7 +269,7 @@ impl Patched {
         let (version, kind) = (crate::tree::text(applied, &["apiVersion"]), crate::tree::text(applied, &["kind"]));
         if version.is_empty() || kind.is_empty() {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
-            return Err(Status::failure(500, "", format!("invalid object type: {group}/{version}, Kind={kind}")));
+            return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
         }
         if version != gvk.api_version() || kind != gvk.kind {
             return Err(Status::bad_request(format!(

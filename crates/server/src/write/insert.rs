@@ -17,10 +17,6 @@ const NAMES: usize = 8;
 /// Creates `object`, which fits its kind, is defaulted and has its managed fields noted.
 pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) -> Result<Written, Status> {
     let version = call.served.version.clone();
-    if !tree::text(&object, &["metadata", "resourceVersion"]).is_empty() {
-        let why = "resourceVersion should not be set on objects to be created";
-        return Err(Status::failure(500, "", why));
-    }
     system::wipe(&mut object);
     system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
     system::drop_repeated_owners(&mut object);
@@ -47,8 +43,14 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         let own = services::reserve(call, None, Some(&mut fresh)).await?;
         version.rules().prepare_create(&mut fresh);
         name_requester(call, &mut fresh);
+        super::note_phase(call, &mut fresh, None);
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
+        // What is only tried is shown as it came.
+        if !intent.dry_run && !tree::text(&fresh, &["metadata", "resourceVersion"]).is_empty() {
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(Status::failure(500, "", why));
+        }
         let mut extra = Admitted { name: &name, ..admitted }.validate(call, Some(&fresh)).await?;
         extra.append(own);
         if intent.dry_run {
@@ -116,7 +118,7 @@ fn check(call: &mut Call, object: &Value, name: &str) -> Result<(), Status> {
     let mut faults = metadata::validate_create(object, namespaced, rules);
     faults.extend(rules.validate_create(object));
     if !faults.is_empty() {
-        return Err(Status::invalid(&version.group_kind(), name, &faults));
+        return Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults));
     }
     call.warnings.extend(rules.warnings(object));
     Ok(())

@@ -22,6 +22,7 @@ use skiff_store::{Compare, KeyValue, Outcome, Revision, Transaction, Write};
 use crate::call::{Answer, Call};
 use crate::chain::Extra;
 use crate::error;
+use crate::tree;
 
 /// How often a write is tried again when others are faster.
 pub(crate) const ATTEMPTS: usize = 16;
@@ -64,6 +65,20 @@ impl Written {
             Done::Stored(object) => Answer::Object(code, object),
             Done::Dry(tree) => Answer::Tree(code, tree),
         }
+    }
+}
+
+/// Persistent volumes say since when they are in their phase, unless whoever changes it says so.
+fn note_phase(call: &Call, new: &mut Value, old: Option<&Value>) {
+    if call.served.id().resource != "persistentvolumes" || !call.served.id().group.is_empty() {
+        return;
+    }
+    let at = |object: Option<&Value>, field: &str| object.and_then(|o| o.get("status")?.get(field).cloned());
+    let since = "lastPhaseTransitionTime";
+    let said = old.is_some() && at(Some(new), since).is_some() && at(Some(new), since) != at(old, since);
+    if !said && at(Some(new), "phase") != at(old, "phase") {
+        let now = tree::timestamp(call.api.world.now());
+        tree::child(new, "status").insert(since.to_owned(), Value::from(now));
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) trait Edit: Send + Sync {
     fn edit(&self, call: &mut Call, old: Option<&Value>) -> Result<Value, Status>;
     /// Whether an object that is missing is made.
     fn creates(&self, call: &Call) -> bool;
-    /// Whether the object is put rather than patched: then it must be said which version it replaces, where the kind
-    /// demands that.
+    /// Whether the object is put rather than patched: its UID then says which object is meant, where a patch would
+    /// change it.
     fn is_put(&self) -> bool {
         false
     }
@@ -102,7 +102,7 @@ async fn change(
     let old = call.show(stored).await?;
     let mut new = edit.edit(call, Some(&old))?;
     check_name(call, &mut new, name)?;
-    check_version(call, &new, stored, name, edit)?;
+    check_version(call, &new, stored, name, edit.is_put())?;
     system::drop_repeated_owners(&mut new);
 
     let kind = version.gvk.clone();
@@ -112,6 +112,7 @@ async fn change(
         version.rules().default(&mut new);
     }
     prepare(call, &mut new, &old, intent.part);
+    super::note_phase(call, &mut new, Some(&old));
     let own = match intent.part {
         Part::Main => services::reserve(call, Some(&old), Some(&mut new)).await?,
         _ => Default::default(),
@@ -161,17 +162,23 @@ fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
 }
 
 /// What the client thinks the object is must be what it is.
-fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, edit: &dyn Edit) -> Result<(), Status> {
+fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, is_put: bool) -> Result<(), Status> {
     let id = call.served.id();
     let uid = tree::text(new, &["metadata", "uid"]);
-    if !uid.is_empty() && uid != stored.meta().uid {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta().uid);
+    if is_put && !uid.is_empty() && uid != stored.meta().uid {
+        let key = call.store_key(name)?;
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {uid}, UID in object meta: {}",
+            String::from_utf8_lossy(&key),
+            stored.meta().uid
+        );
         return Err(Status::conflict(id, name, &why));
     }
     let version = tree::text(new, &["metadata", "resourceVersion"]);
     let path = FieldPath::new("metadata.resourceVersion");
     if version.is_empty() || version == "0" {
-        if edit.is_put() && !habits::of(id, call.served.resource.custom).unconditional_update {
+        if !habits::of(id, call.served.resource.custom).unconditional_update {
             let fault = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(Status::invalid(&GroupKind::new(&*id.group, &*id.resource), name, &[fault]));
         }
@@ -180,11 +187,7 @@ fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, edit: &d
     match version.parse::<u64>() {
         Ok(version) if version == stored.revision() => Ok(()),
         Ok(_) => Err(Status::stale(id, name)),
-        Err(why) => {
-            let why = go_words::no_number("ParseUint", version, &why);
-            let fault = FieldError::invalid(&path, version, &why);
-            Err(Status::invalid(&call.served.version.group_kind(), name, &[fault]))
-        }
+        Err(why) => Err(Status::failure(500, "", go_words::no_number("ParseUint", version, &why))),
     }
 }
 
@@ -205,7 +208,7 @@ fn check(call: &mut Call, new: &Value, old: &Value, name: &str, part: Part) -> R
     let mut faults = metadata::validate_update(new, old);
     faults.extend(rules.validate_update(new, old, part));
     if !faults.is_empty() {
-        return Err(Status::invalid(&version.group_kind(), name, &faults));
+        return Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults));
     }
     if part == Part::Main {
         call.warnings.extend(rules.warnings(new));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::auth::authn::{Accounts, Certificates};
 use crate::auth::authz::rbac::default_objects;
+use crate::auth::names::MASTERS;
 use crate::auth::testing::{Frozen, TestView, block_on};
 use crate::chain::TokenIssuer;
 use crate::pki::Pki;
@@ -31,8 +32,9 @@ fn setup() -> Setup {
 fn ask(setup: &Setup, user: &User, resource: &str, namespace: &str, spec: Value) -> Result<Value, Status> {
     let group = if matches!(resource, "tokenreviews" | "selfsubjectreviews") { AUTHENTICATION } else { AUTHORIZATION };
     let resource = GroupVersionResource::new(group, "v1", resource);
-    let question = json!({"kind": "X", "spec": spec});
-    let answer = block_on(setup.reviews.answer(&Arc::new(user.clone()), &resource, namespace, question));
+    let metadata = if namespace.is_empty() { json!({}) } else { json!({"namespace": namespace}) };
+    let question = json!({"kind": "X", "metadata": metadata, "spec": spec});
+    let answer = block_on(setup.reviews.answer(&Arc::new(user.clone()), &resource, question));
     answer.unwrap().map(|answer| answer["status"].clone())
 }
 
@@ -92,6 +94,25 @@ fn malformed_questions_are_refused() {
             json!({"user": "x", "resourceAttributes": {"namespace": "b"}}),
             "must match metadata.namespace",
         ),
+        (
+            "localsubjectaccessreviews",
+            "a",
+            json!({"user": "x", "nonResourceAttributes": {"path": "/", "verb": "get"}}),
+            "Invalid value: {\"Path\":\"/\",\"Verb\":\"get\"}: disallowed on this kind of request",
+        ),
+        (
+            "selfsubjectaccessreviews",
+            "",
+            json!({"resourceAttributes": {"fieldSelector": {}}}),
+            "when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+        ),
+        (
+            "selfsubjectaccessreviews",
+            "",
+            json!({"resourceAttributes": {"labelSelector": {"requirements": [{"key": "a", "operator": "In"}]}}}),
+            "spec.resourceAttributes.labelSelector.requirements[0].values: Required value: must be specified when",
+        ),
+        ("selfsubjectaccessreviews", "a", json!({"resourceAttributes": {}}), "metadata: Invalid value"),
         ("tokenreviews", "", json!({}), "token is required for TokenReview"),
         ("selfsubjectrulesreviews", "", json!({}), "no namespace on request"),
     ];

@@ -4,6 +4,7 @@ pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod scale;
+mod scale_fields;
 pub(crate) mod token;
 
 use skiff_meta::{GroupResource, GroupVersionKind, Status};

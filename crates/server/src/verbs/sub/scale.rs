@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::LabelSelector;
-use skiff_meta::{GroupKind, GroupVersionKind, Status};
+use skiff_meta::{GroupKind, GroupVersionKind, Status, apply};
 use skiff_rules::Part;
 
+use super::scale_fields;
 use crate::call::{Answer, Call, Payload};
 use crate::request::WriteOptions;
 use crate::resource::ScalePaths;
@@ -106,13 +107,33 @@ struct ScaleEdit {
 impl Edit for ScaleEdit {
     fn edit(&self, call: &mut Call, old: Option<&Value>) -> Result<Value, Status> {
         let old = old.ok_or_else(|| call.not_found(&call.target.name))?;
+        let gvk = scale_gvk();
+        let schema = skiff_api::facts::schema(&gvk);
+        let root = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |s| s.root());
+        let owned =
+            tree::at(old, &["metadata", "managedFields"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut live = project(old, &self.paths);
+        let shown = scale_fields::to_scale(&owned, &self.paths.spec_replicas);
+        tree::metadata(&mut live).insert("managedFields".to_owned(), shown.clone().into());
+        let manager = call.manager(&self.options.manager);
+        let reset = apply::FieldSet::default();
+        let writer = apply::Writer { api_version: scale_fields::SCALE, ..fields::writer(call, &manager, &reset) };
         let scale = match &self.change {
-            Change::Put(scale) => scale.clone(),
+            Change::Patch(Patch::Apply(applied)) => {
+                apply::apply(Some(&live), applied, root, &writer, self.options.force).map_err(|e| e.to_status())?
+            }
+            Change::Put(scale) => {
+                let mut scale = scale.clone();
+                apply::update(Some(&live), &mut scale, root, &writer);
+                scale
+            }
             Change::Patch(patch) => {
-                let gvk = scale_gvk();
-                let schema = skiff_api::facts::schema(&gvk);
-                let root = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |s| s.root());
-                changed(call, patch, &project(old, &self.paths), &gvk, root, &self.options)?
+                drop(writer);
+                let mut scale = changed(call, patch, &live, &gvk, root, &self.options)?;
+                let writer =
+                    apply::Writer { api_version: scale_fields::SCALE, ..fields::writer(call, &manager, &reset) };
+                apply::update(Some(&live), &mut scale, root, &writer);
+                scale
             }
         };
         self.check(call, &scale)?;
@@ -120,10 +141,17 @@ impl Edit for ScaleEdit {
         let replicas = tree::number(&scale, &["spec", "replicas"]).unwrap_or(0);
         tree::set(&mut new, &self.paths.spec_replicas, json!(replicas));
         for name in ["resourceVersion", "uid"] {
-            let given = tree::at(&scale, &["metadata", name]).cloned();
-            tree::put(tree::metadata(&mut new), name, given);
+            if let given @ Some(_) = tree::at(&scale, &["metadata", name]).cloned() {
+                tree::put(tree::metadata(&mut new), name, given);
+            }
         }
-        fields::note(call, Some(old), &mut new, &self.options.manager, Part::Main);
+        let noted =
+            tree::at(&scale, &["metadata", "managedFields"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        if noted != shown {
+            let version = &call.served.version.api_version;
+            let entries = scale_fields::to_object(&owned, &noted, &self.paths.spec_replicas, version);
+            tree::put(tree::metadata(&mut new), "managedFields", Some(entries.into()));
+        }
         Ok(new)
     }
     fn creates(&self, _call: &Call) -> bool {
@@ -133,6 +161,11 @@ impl Edit for ScaleEdit {
 
 impl ScaleEdit {
     fn check(&self, call: &Call, scale: &Value) -> Result<(), Status> {
+        let namespace = tree::text(scale, &["metadata", "namespace"]);
+        if !namespace.is_empty() && namespace != call.namespace() {
+            let why = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Status::bad_request(why));
+        }
         let name = tree::text(scale, &["metadata", "name"]);
         if name != call.target.name {
             let why =
