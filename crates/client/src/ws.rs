@@ -29,6 +29,10 @@ pub async fn connect(remote: &Remote, path: &str, subprotocols: &[&str]) -> Resu
     let uri = format!("{}{path}", endpoint.websocket_base());
     let mut request = uri.into_client_request().map_err(|e| ClientError::Config(format!("bad path {path:?}: {e}")))?;
     let headers = request.headers_mut();
+    // Upstream's watches take WebSockets from nobody who does not say where he comes from.
+    if let Ok(origin) = HeaderValue::try_from(&remote.server) {
+        headers.insert(header::ORIGIN, origin);
+    }
     if !subprotocols.is_empty() {
         let offered = HeaderValue::try_from(subprotocols.join(", "));
         let offered = offered.map_err(|e| ClientError::Config(format!("bad subprotocol: {e}")))?;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use skiff_client::config::{Kubeconfig, Remote};
 use skiff_client::http::HttpBackend;
-use skiff_client::{Backend, Client};
+use skiff_client::{Backend, Body, Client};
 use skiff_meta::WorldRef;
 use skiff_meta::world::RealWorld;
 
@@ -26,6 +26,7 @@ pub enum Credentials {
 
 /// An API and the ways to show oneself there.
 pub struct Wire {
+    remote: Arc<Remote>,
     own: HttpBackend,
     wrong: HttpBackend,
     none: HttpBackend,
@@ -83,7 +84,13 @@ impl Wire {
         let world = RealWorld::shared();
         let backend =
             |remote, world: &WorldRef| HttpBackend::new(remote, world.clone(), "conformance/1").map_err(words);
-        Ok(Self { own: backend(own, &world)?, wrong: backend(wrong, &world)?, none: backend(none, &world)? })
+        let remote = Arc::new(own.clone());
+        Ok(Self { remote, own: backend(own, &world)?, wrong: backend(wrong, &world)?, none: backend(none, &world)? })
+    }
+
+    /// Address and credentials, for connections of another kind.
+    pub fn remote(&self) -> Arc<Remote> {
+        self.remote.clone()
     }
 
     /// A client with the kubeconfig's credentials, to watch by.
@@ -120,6 +127,24 @@ impl Wire {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
+        let response = self.open(who, method, path, headers, body).await?;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.map_err(|e| format!("{method} {path}: {e}"))?.to_bytes();
+        Ok(Answer { code: parts.status.as_u16(), headers: parts.headers, bytes })
+    }
+
+    /// Sends a request whose answer goes on, as that to a watch does.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn open(
+        &self,
+        who: Credentials,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Response<Body>, String> {
         let mut request = Request::builder().method(method.clone()).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -130,10 +155,7 @@ impl Wire {
             Credentials::Wrong => &self.wrong,
             Credentials::None => &self.none,
         };
-        let response = backend.send(request).await.map_err(|e| format!("{method} {path}: {e}"))?;
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.map_err(|e| format!("{method} {path}: {e}"))?.to_bytes();
-        Ok(Answer { code: parts.status.as_u16(), headers: parts.headers, bytes })
+        backend.send(request).await.map_err(|e| format!("{method} {path}: {e}"))
     }
 
     /// A request with JSON and the kubeconfig's credentials.

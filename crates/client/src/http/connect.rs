@@ -73,6 +73,14 @@ impl Endpoint {
     }
 }
 
+/// A connection of one's own that speaks HTTP/1.1, for those who speak it byte by byte.
+///
+/// # Errors
+/// When the server is not reached or not trusted.
+pub async fn raw(remote: &Remote) -> Result<Raw, ClientError> {
+    dial(&Endpoint::new(remote)?, remote).await
+}
+
 /// Dials one connection for something other than plain requests; HTTP/1.1, since it is about to be upgraded.
 ///
 /// # Errors

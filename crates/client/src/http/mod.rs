@@ -23,7 +23,7 @@ use skiff_meta::WorldRef;
 use crate::backend::{Backend, Body, ClientError, Event, ListTarget};
 use crate::config::Remote;
 pub(crate) use connect::{Endpoint, dial};
-pub use connect::{Io, Raw};
+pub use connect::{Io, Raw, raw};
 
 /// How often a request is repeated when the server says "later" with a time.
 const MOST_RETRIES: u32 = 10;

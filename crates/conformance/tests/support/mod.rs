@@ -52,7 +52,12 @@ impl Api {
 
     /// With more flags for a server that is started for it.
     pub(crate) fn start_with(number: u8, flags: &[String]) -> Result<Self, String> {
-        let (kubeconfig, server) = api_with(number, "agent,scheduler,proxy,dns", flags)?;
+        Self::start_without(number, "agent,scheduler,proxy,dns", flags)
+    }
+
+    /// Without the parts named in `disable`.
+    pub(crate) fn start_without(number: u8, disable: &str, flags: &[String]) -> Result<Self, String> {
+        let (kubeconfig, server) = api_with(number, disable, flags)?;
         let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
         let wire = {
             let _inside = runtime.enter();

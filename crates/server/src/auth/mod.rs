@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use skiff_meta::WorldRef;
 
+pub(crate) use authn::BEARER_PROTOCOL;
 use authn::{Accounts, Authenticators, Certificates, FrontProxy};
 pub use authn::{AuthenticationConfig, AuthenticationError, Oidc, impersonate};
 pub(crate) use authn::{LegacyUse, legacy};

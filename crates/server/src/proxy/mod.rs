@@ -12,7 +12,7 @@ mod pages;
 mod relay;
 mod service;
 mod unchecked;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ impl NodeConnector {
         }
         let mut response = relay::inbound(answer);
         if websocket::is_wanted(&asked) {
-            return websocket::answer(&asked, response.into_body(), client, &self.world);
+            return websocket::log(&asked, response.into_body(), client, &self.world);
         }
         let text = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, text);

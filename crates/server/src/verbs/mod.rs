@@ -62,7 +62,7 @@ pub(crate) async fn dispatch(call: &mut Call, parts: &mut http::request::Parts, 
     }
     match call.target.verb {
         "list" => return list::list(call).await,
-        "watch" => return watch::watch(call).await,
+        "watch" => return watch::watch(call, parts.extensions.remove()).await,
         "get" if subresource == "scale" => return sub::scale::get(call).await,
         "get"
             if subresource.is_empty()

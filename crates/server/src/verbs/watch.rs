@@ -4,6 +4,7 @@
 //! all watchers; a watcher that stays behind finds its stream ended and starts anew.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,8 +12,10 @@ use futures::{FutureExt, StreamExt};
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 use skiff_client::{Body, BodyError};
+use skiff_meta::check::zero_struct;
 use skiff_meta::{Object, Status};
 
 use super::get::PATIENCE;
@@ -21,7 +24,8 @@ use crate::cache::{Event, EventType, Start, Subscription, TooOld, frame};
 use crate::call::{Answer, Call};
 use crate::conversion::Webhook;
 use crate::error;
-use crate::request::{ListOptions, Shape};
+use crate::proxy::websocket;
+use crate::request::{Encoding, ListOptions, Shape};
 use crate::respond::shape::Include;
 use crate::respond::{self, encode};
 use crate::select::Selection;
@@ -33,8 +37,8 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// Bytes gathered into one chunk.
 const CHUNK: usize = 64 << 10;
 
-/// Watches.
-pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
+/// Watches; over a WebSocket where the client wants to have its connection, `client`, for one.
+pub(crate) async fn watch(call: &mut Call, client: Option<OnUpgrade>) -> Result<Answer, Status> {
     let options = ListOptions::parse(&call.query)?;
     let cache = call.cache()?;
     let mut selection = Selection::new(&call.served, &cache, call.namespace(), &options)?;
@@ -47,6 +51,8 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
     let started = cache.watch(start, selection.lane(&cache));
     call.check_all_readable()?;
     let frames = match started {
+        // No event has that form: the first one ends the watch.
+        Ok(_) if call.accept.shape == Shape::Mistaken => Body::default(),
         Ok(mut subscription) => {
             if let Some(state) = subscription.state.take() {
                 subscription.state = Some(call.stretch(state).await?);
@@ -64,7 +70,8 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
                 lasts: Duration::from_secs(seconds),
                 bookmarks: options.bookmarks,
                 permit: std::mem::take(&mut call.permit),
-                end_of_state: options.initial_events == Some(true) && options.bookmarks,
+                // Whoever begins with the state and knows bookmarks is told its end, asked for or not (as upstream).
+                end_of_state: matches!(start, Start::State) && options.bookmarks,
             }
             .run(subscription)
         }
@@ -75,6 +82,10 @@ pub(crate) async fn watch(call: &mut Call) -> Result<Answer, Status> {
             StreamBody::new(futures::stream::iter([Ok::<_, BodyError>(Frame::data(line))])).boxed_unsync()
         }
     };
+    if websocket::is_wanted(&call.headers) {
+        let text = call.accept.encoding != Encoding::Protobuf;
+        return websocket::watch(&call.headers, frames, text, client, &call.api.world).map(Answer::Raw);
+    }
     let mut response = Response::new(frames);
     let content_type = HeaderValue::from_static(call.accept.encoding.stream_type());
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -108,18 +119,31 @@ pub(crate) struct FrameWriter {
     include: Include,
     api: Arc<Api>,
     key: u64,
+    /// Whether a table has told its columns, as only the first one does.
+    headed: AtomicBool,
 }
 
 impl FrameWriter {
     fn new(call: &Call) -> Result<Self, Status> {
         use std::hash::{DefaultHasher, Hash, Hasher};
-        let include = Include::parse(call.query.text("includeObject"))?;
+        let include = match call.accept.shape {
+            Shape::Table => Include::parse(call.query.text("includeObject"))?,
+            Shape::Whole | Shape::Metadata | Shape::Mistaken => Include::None,
+        };
         let version = call.served.version.clone();
         let mut hasher = DefaultHasher::new();
         (&version.api_version, call.accept.encoding, call.accept.shape, include).hash(&mut hasher);
         let api = call.api.clone();
         let webhook = call.served.resource.webhook.clone();
-        Ok(Self { version, webhook, accept: call.accept, include, api, key: hasher.finish() })
+        Ok(Self {
+            version,
+            webhook,
+            accept: call.accept,
+            include,
+            api,
+            key: hasher.finish(),
+            headed: AtomicBool::default(),
+        })
     }
 
     fn is_plain(&self) -> bool {
@@ -138,30 +162,44 @@ impl FrameWriter {
         if self.is_plain() {
             return event.json(ty);
         }
-        event.encoded(ty, self.key, |object| self.object(ty, object))
+        let headed = self.head();
+        event.encoded(ty, self.key ^ u64::from(headed), |object| self.shape(ty, object, headed))
+    }
+
+    /// Whether the columns have been told; they are from now on.
+    fn head(&self) -> bool {
+        self.accept.shape == Shape::Table && self.headed.swap(true, Relaxed)
     }
 
     fn object(&self, ty: EventType, object: &Object) -> Bytes {
         if self.is_plain() {
             return frame(ty, object);
         }
+        self.shape(ty, object, self.head())
+    }
+
+    fn shape(&self, ty: EventType, object: &Object, headed: bool) -> Bytes {
         match object.to_value() {
             Ok(mut tree) => {
                 self.version.conversion.to_served(&mut tree);
-                self.tree(ty.as_str(), self.shaped(tree))
+                self.tree(ty.as_str(), self.shaped(tree, headed))
             }
             Err(error) => self.status(&Status::internal(error)),
         }
     }
 
-    fn shaped(&self, tree: Value) -> Value {
+    fn shaped(&self, tree: Value, headed: bool) -> Value {
         match self.accept.shape {
-            Shape::Whole => tree,
+            Shape::Whole | Shape::Mistaken => tree,
             Shape::Metadata => respond::shape::metadata_only(&tree),
             Shape::Table => {
                 let revision = tree.pointer("/metadata/resourceVersion").cloned();
                 let row = respond::shape::row(&self.version, tree, self.include, self.api.world.now());
-                respond::shape::table(&self.version, json!({"resourceVersion": revision}), vec![row])
+                let mut table = respond::shape::table(&self.version, json!({"resourceVersion": revision}), vec![row]);
+                if headed {
+                    table["columnDefinitions"] = Value::Null;
+                }
+                table
             }
         }
     }
@@ -175,27 +213,16 @@ impl FrameWriter {
         encode::event("ERROR", &tree, self.accept).unwrap_or_default()
     }
 
-    /// A bookmark: an empty object with a resourceVersion, annotated when it ends the initial events.
+    /// A bookmark: an object with nothing but a resourceVersion, annotated when it ends the initial events.
     fn bookmark(&self, revision: u64, ends_initial_events: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut tree = zero_struct(self.version.root());
+        tree["kind"] = json!(self.version.gvk.kind);
+        tree["apiVersion"] = json!(self.version.api_version);
+        tree["metadata"] = json!({"resourceVersion": revision.to_string()});
         if ends_initial_events {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            tree["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let tree = json!({
-            "kind": self.version.gvk.kind, "apiVersion": self.version.api_version, "metadata": metadata,
-        });
-        let shaped = match self.accept.shape {
-            Shape::Table => {
-                let metadata = respond::shape::metadata_only(&tree);
-                let row = json!({"cells": [], "object": metadata});
-                let mut table =
-                    respond::shape::table(&self.version, json!({"resourceVersion": revision.to_string()}), vec![row]);
-                table["columnDefinitions"] = json!([]);
-                table
-            }
-            _ => self.shaped(tree),
-        };
-        self.tree("BOOKMARK", shaped)
+        self.tree("BOOKMARK", self.shaped(tree, self.head()))
     }
 }
 

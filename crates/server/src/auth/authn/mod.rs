@@ -132,6 +132,9 @@ impl Authenticator for Authenticators {
     }
 }
 
+/// How the WebSocket subprotocol begins that carries a token.
+pub(crate) const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// The token of an `Authorization: Bearer` header, or of the WebSocket subprotocol browsers use instead.
 fn bearer_token(headers: &HeaderMap) -> Option<String> {
     if let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
@@ -139,9 +142,8 @@ fn bearer_token(headers: &HeaderMap) -> Option<String> {
         let scheme = parts.next().unwrap_or_default();
         return parts.next().filter(|t| !t.is_empty() && scheme.eq_ignore_ascii_case("bearer")).map(str::to_owned);
     }
-    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
     let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let encoded = protocols.flat_map(|value| value.split(',')).find_map(|p| p.trim().strip_prefix(PREFIX))?;
+    let encoded = protocols.flat_map(|value| value.split(',')).find_map(|p| p.trim().strip_prefix(BEARER_PROTOCOL))?;
     use base64::Engine;
     let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty())
