@@ -6,7 +6,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::Failure;
-use crate::bench::Server;
+use crate::bench::{Server, memory};
 use crate::run::{cargo, run, target};
 
 /// Which of them.
@@ -24,9 +24,11 @@ pub(crate) enum Soak {
     Simulation,
     /// Pods come and go while containerd is killed 100 times and the server with its agent 50 times; as root
     Node,
+    /// 200,000 damaged requests, bombs, slow readers and writers, half-open upgrades; what the server keeps is told
+    Noise,
     /// Generated requests to this server and to `--vs`, and where the answers part
     Diff,
-    /// All of them but `node` and `diff`
+    /// All of them but `node`, `noise` and `diff`
     All,
 }
 
@@ -39,7 +41,7 @@ impl Soak {
             Self::Model => ["skiff-store", "model", "SKIFF_MODEL_RUNS", "20000"],
             Self::Linear => ["skiff-store", "linear", "SKIFF_LINEAR_ROUNDS", "1000"],
             Self::Simulation => ["skiff-testkit", "simulation", "SKIFF_SEEDS", "5000"],
-            Self::Node | Self::Diff | Self::All => return None,
+            Self::Node | Self::Noise | Self::Diff | Self::All => return None,
         })
     }
 }
@@ -51,6 +53,9 @@ pub(crate) fn soak(which: Soak, vs: Option<&Path>) -> Result<(), Failure> {
     }
     if which == Soak::Node {
         return node();
+    }
+    if which == Soak::Noise {
+        return noise();
     }
     let chosen = Soak::value_variants().iter().filter(|soak| which == Soak::All || **soak == which);
     let mut faults = Vec::new();
@@ -68,6 +73,28 @@ fn node() -> Result<(), Failure> {
     let kills = std::env::var("SKIFF_KILLS").unwrap_or_else(|_| "100".to_owned());
     println!("SKIFF_KILLS={kills} skiff-testkit cluster");
     crate::test::cluster_cases(&kills)
+}
+
+/// The suite with many more seeds, against one server whose memory is read before and after: noise leaves nothing.
+fn noise() -> Result<(), Failure> {
+    /// MiB that may be kept more than after the short run, which warms all caches.
+    const KEPT: f64 = 64.0;
+    run(&mut cargo(["build", "--locked", "--release", "-p", "skiff"]))?;
+    let server = Server::alone("agent,scheduler,controller-manager,proxy,dns")?;
+    let seeds = std::env::var("SKIFF_SEEDS").unwrap_or_else(|_| "200000".to_owned());
+    let mut before = None;
+    for seeds in ["400", &seeds] {
+        println!("SKIFF_SEEDS={seeds} skiff-conformance wire_noise");
+        let mut suite = cargo(["test", "--locked", "-p", "skiff-conformance", "--test", "wire_noise"]);
+        run(suite.env("SKIFF_SEEDS", seeds).env("CONFORMANCE_KUBECONFIG", server.kubeconfig()))?;
+        let now = memory(server.pid())?;
+        println!("the server keeps {now:.1} MiB");
+        match before {
+            Some(before) if now > before + KEPT => return Err(format!("it kept {before:.1} MiB before")),
+            _ => before = Some(now),
+        }
+    }
+    Ok(())
 }
 
 /// The same requests to both; the other runs without controllers too, which would change objects in between.

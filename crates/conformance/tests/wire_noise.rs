@@ -6,17 +6,24 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use skiff_conformance::{Answer, Credentials};
+use skiff_client::http::{Raw, raw};
+use skiff_conformance::{Answer, Credentials, Wire};
 use skiff_testkit::cases::{self, Case};
 use support::{Api as Run, Outcome, accepted, expect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CASES: &[Case<Run>] = &[
     ("bombs_do_not_go_off", bombs),
     ("long_selectors_are_read", long_selectors),
     ("queries_that_mean_nothing_are_refused", queries),
     ("damaged_requests_are_answered", damaged),
+    ("slow_writers_are_nobodys_burden", slow_writers),
+    ("slow_readers_are_cut_off_or_told_all", slow_readers),
+    ("half_open_upgrades_are_let_go", half_open_upgrades),
 ];
 
 fn main() {
@@ -177,4 +184,125 @@ fn damaged(run: &mut Run) -> Outcome {
     }
     let after = run.json(Method::GET, &path, &Value::Null)?;
     expect(after.tree()["data"] == json!({"k": "v"}), &after)
+}
+
+/// Connections that half-said requests are left on.
+const CONNECTIONS: usize = 40;
+
+impl Run {
+    /// A connection on which `text` was written, and nothing more; credentials stand in for `AUTH`.
+    async fn half_said(&self, text: &str) -> Result<Raw, String> {
+        let remote = self.wire.remote();
+        let mut connection = raw(&remote).await.map_err(|e| e.to_string())?;
+        let token = remote.token.as_deref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let text = text.replace("AUTH", token.as_deref().unwrap_or_default());
+        connection.write_all(text.as_bytes()).await.map_err(|e| e.to_string())?;
+        connection.flush().await.map_err(|e| e.to_string())?;
+        Ok(connection)
+    }
+
+    /// That many connections, each left with what `text` says for its number.
+    fn leave(&self, text: impl Fn(usize) -> String) -> Result<Vec<Raw>, String> {
+        let all = (0..CONNECTIONS).map(|n| {
+            let text = text(n);
+            async move { self.half_said(&text).await }
+        });
+        self.runtime.block_on(futures::future::try_join_all(all))
+    }
+}
+
+fn slow_writers(run: &mut Run) -> Outcome {
+    let path = run.map("slow-writers")?;
+    let parts = [
+        "POST MAPS HTTP/1.1\r\nHost: x\r\nAUTHContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{\"data\":",
+        "POST MAPS HTTP/1.1\r\nHost: x\r\nAUTHTransfer-Encoding: chunked\r\n\r\n5\r\n{\"dat",
+        "GET MAPS HTTP/1.1\r\nHost: x\r\nX-Half: ",
+        "GE",
+    ];
+    let left = run.leave(|n| parts[n % parts.len()].replace("MAPS", MAPS))?;
+    for n in 0..20 {
+        let query = format!("{path}?fieldManager=m{n}");
+        accepted(&run.send(
+            &Method::PATCH,
+            &query,
+            "application/merge-patch+json",
+            format!("{{\"data\":{{\"k\":\"{n}\"}}}}"),
+        )?)?;
+    }
+    drop(left);
+    accepted(&run.send(&Method::GET, &path, "", "")?)
+}
+
+/// A watcher who does not read is told all that happened when he does, or is cut off; nothing is left out on the way.
+fn slow_readers(run: &mut Run) -> Outcome {
+    let path = run.map("slow-readers")?;
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let (last, filling) = (120, "x".repeat(200_000));
+    let big = json!({"data": {"k": "0", "filling": filling}}).to_string();
+    let changed = run.send(&Method::PATCH, &path, "application/merge-patch+json", big)?;
+    let from = changed.tree()["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let watch = format!("{MAPS}?watch=1&fieldSelector=metadata.name%3D{name}&resourceVersion={from}&timeoutSeconds=60");
+    // Each has a connection of its own: what waits in one stream would hold up all others beside it.
+    let open = || {
+        let _inside = run.runtime.enter();
+        let wire = Wire::new(run.kubeconfig())?;
+        run.runtime.block_on(wire.open(Credentials::Own, &Method::GET, &watch, &[], Bytes::new()))
+    };
+    let watches = (0..4).map(|_| open()).collect::<Result<Vec<_>, String>>()?;
+    // Answers that nobody takes.
+    let left = run.leave(|_| format!("GET {MAPS} HTTP/1.1\r\nHost: x\r\nAUTH\r\n"))?;
+    for n in 1..=last {
+        let body = json!({"data": {"k": n.to_string(), "filling": filling}}).to_string();
+        accepted(&run.send(&Method::PATCH, &path, "application/merge-patch+json", body)?)?;
+    }
+    for watch in watches {
+        let mut body = watch.into_body();
+        let (mut text, mut told) = (Vec::new(), Vec::new());
+        while told.last() != Some(&last) {
+            let frame = run.runtime.block_on(async { tokio::time::timeout(PATIENCE, body.frame()).await });
+            let Some(Ok(frame)) = frame.map_err(|_| format!("silence after {told:?}"))? else { break };
+            text.extend(frame.into_data().unwrap_or_default());
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).map_err(|e| e.to_string())?;
+                told.extend(event["object"]["data"]["k"].as_str().and_then(|k| k.parse::<usize>().ok()));
+            }
+        }
+        if !told.iter().copied().eq(1..=told.len()) {
+            return Err(format!("told of {told:?}"));
+        }
+    }
+    drop(left);
+    accepted(&run.send(&Method::GET, &path, "", "")?)
+}
+
+fn half_open_upgrades(run: &mut Run) -> Outcome {
+    let path = run.map("upgrades")?;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://x\r\nSec-WebSocket-Version: 13\r\n";
+    let key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    // The last of them waits for a node that is not there.
+    let exec = "/api/v1/namespaces/default/pods/none/exec?command=x&stdout=1";
+    let left = run.leave(|n| match n % 4 {
+        0 => format!("GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\nAUTH{upgrade}{key}\r\n"),
+        1 => format!("GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\nAUTH{upgrade}{key}\r\n\u{1}\u{2}\u{3}"),
+        2 => format!("GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\nAUTH{upgrade}"),
+        _ => format!("GET {exec} HTTP/1.1\r\nHost: x\r\nAUTH{upgrade}{key}\r\n"),
+    })?;
+    accepted(&run.send(&Method::GET, &path, "", "")?)?;
+    drop(left);
+    // Who says no key is told so.
+    for (said, code) in [(upgrade.to_owned(), "400"), (format!("{upgrade}{key}"), "101")] {
+        let text = format!("GET {MAPS}?watch=1&timeoutSeconds=1 HTTP/1.1\r\nHost: x\r\nAUTH{said}\r\n");
+        let answer = run.runtime.block_on(async {
+            let mut connection = run.half_said(&text).await?;
+            let mut head = [0; 12];
+            let read = tokio::time::timeout(PATIENCE, connection.read_exact(&mut head)).await;
+            read.map_err(|_| "no answer")?.map_err(|e| e.to_string())?;
+            Ok::<_, String>(String::from_utf8_lossy(&head).into_owned())
+        })?;
+        if answer != format!("HTTP/1.1 {code}") {
+            return Err(format!("{text}: {answer}"));
+        }
+    }
+    accepted(&run.send(&Method::GET, &path, "", "")?)
 }

@@ -21,7 +21,7 @@ use crate::Failure;
 use crate::install::{self, TESTS};
 use crate::run::{cargo, run};
 use load::Target;
-pub(crate) use server::Server;
+pub(crate) use server::{Server, memory};
 
 /// Which bench.
 #[derive(Clone, Copy, ValueEnum)]

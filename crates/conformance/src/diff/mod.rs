@@ -163,7 +163,7 @@ impl Differ {
 /// One server's answer to a step.
 async fn send(wire: &Wire, step: &Step, body: &Value) -> Result<Answer, String> {
     let bytes = if body.is_null() { Vec::new() } else { step.encoded(body) };
-    wire.send(Credentials::Own, &step.method, &step.path, (&step.media, &step.accept), bytes).await
+    wire.send(Credentials::Own, &step.method, &step.path, (step.media, step.accept), bytes).await
 }
 
 /// Takes an object away, whatever holds it.

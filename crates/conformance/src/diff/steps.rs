@@ -325,9 +325,7 @@ impl Plan {
             let list = dice.of(&keys).cloned().unwrap_or_default();
             let names: Value = map.get(&list).and_then(Value::as_array).map_or_else(
                 || json!(["a", "b"]),
-                |items| {
-                    items.iter().rev().map(|item| item.as_object().map_or(item.clone(), |item| named(item))).collect()
-                },
+                |items| items.iter().rev().map(|item| item.as_object().map_or(item.clone(), named)).collect(),
             );
             let (key, directive) = match dice.below(8) {
                 0 => ("$retainKeys".to_owned(), json!(keys)),

@@ -128,7 +128,6 @@ impl Edit for ScaleEdit {
                 scale
             }
             Change::Patch(patch) => {
-                drop(writer);
                 let mut scale = changed(call, patch, &live, &gvk, root, &self.options)?;
                 let writer =
                     apply::Writer { api_version: scale_fields::SCALE, ..fields::writer(call, &manager, &reset) };
