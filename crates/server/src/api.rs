@@ -30,6 +30,7 @@ use crate::error::ServerError;
 use crate::flow::inflight::InFlight;
 use crate::flow::{Classified, Digest, FlowControl, held};
 use crate::metrics::{Metrics, Told};
+use crate::openapi::kept::Kept;
 use crate::pki::Pki;
 use crate::request::media::{Offer, for_faults};
 use crate::request::{Accept, Encoding, Query, Target, target};
@@ -58,6 +59,8 @@ pub struct Api {
     pub(crate) audit: Option<Arc<Audit>>,
     /// The way to conversion webhooks.
     pub(crate) hooks: HookClient,
+    /// OpenAPI documents that were asked for a moment ago.
+    pub(crate) documents: Kept,
     /// The server is about to end.
     pub(crate) stopping: AtomicBool,
     /// What runs as long as the server does.
@@ -121,6 +124,7 @@ impl Api {
             flow,
             in_flight: Arc::default(),
             audit,
+            documents: Kept::default(),
             stopping: AtomicBool::new(false),
             tasks: Mutex::new(vec![following]),
         });

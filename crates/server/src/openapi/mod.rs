@@ -2,9 +2,8 @@
 //!
 //! kubectl reads them to explain fields, to learn whether the server validates fields, and to merge; generators of
 //! clients read them whole. They are made from the same tables as everything else: rows of kinds give paths, the type
-//! graph gives schemas, definitions of custom kinds give theirs. Nothing is kept: a document is written when somebody
-//! asks (some milliseconds for the largest), under an address that carries its hash, so that clients keep it for as
-//! long as it holds. What fields mean is told in Skiff's own words (`words/`).
+//! graph gives schemas, definitions of custom kinds give theirs. A document is written when somebody asks, and kept for
+//! a moment ([`kept`]); its address carries its hash, so that clients keep it for as long as it holds. What fields mean is told in Skiff's own words (`words/`).
 //!
 //! The server mounts
 //! - `/openapi/v3` -> [`v3_index`],
@@ -16,6 +15,7 @@
 
 mod components;
 mod custom;
+pub(crate) mod kept;
 mod operations;
 mod paths;
 mod protobuf;

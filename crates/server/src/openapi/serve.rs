@@ -66,7 +66,8 @@ pub(crate) async fn serve(
                 others.openapi_v2(&mut document);
                 Some(document)
             };
-            return tagged(&OLDER, headers, &format!("{}{}", hash_of_all(&custom), others.openapi_mark()), whole);
+            let hash = format!("{}{}", hash_of_all(&custom), others.openapi_mark());
+            return tagged(api, &OLDER, headers, &hash, whole).await;
         }
         _ => {}
     }
@@ -83,7 +84,7 @@ pub(crate) async fn serve(
         moved.headers_mut().insert(header::LOCATION, HeaderValue::from_str(&place).map_err(Status::internal)?);
         return Ok(moved);
     }
-    let mut response = tagged(&NEWER, headers, &hash, || v3_document(&gv, &custom))?;
+    let mut response = tagged(api, &NEWER, headers, &hash, || v3_document(&gv, &custom)).await?;
     if asked.is_some() {
         let forever = HeaderValue::from_static("public, immutable");
         response.headers_mut().insert(header::CACHE_CONTROL, forever);
@@ -92,22 +93,29 @@ pub(crate) async fn serve(
 }
 
 /// The document in the form asked for, unless the client has it already.
-fn tagged(
+async fn tagged(
+    api: &Api,
     family: &Family,
     headers: &HeaderMap,
     hash: &str,
-    document: impl FnOnce() -> Option<Value>,
+    document: impl FnOnce() -> Option<Value> + Send,
 ) -> Result<Response<Body>, Status> {
     let Some(chosen) = first_on_offer(headers, &family.on_offer) else { return Ok(respond::text(406, "")) };
     let tag = HeaderValue::from_str(&format!("\"{hash}\"")).map_err(Status::internal)?;
     let mut response = if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         respond::text(304, "")
     } else {
-        let document = document().ok_or_else(Status::no_such_path)?;
-        let (content_type, bytes) = match chosen {
-            0 => (JSON, respond::encode::json(&document, false)),
-            _ => (family.on_offer[1], protobuf::encode(&document, family.message).into()),
+        let content_type = if chosen == 0 { JSON } else { family.on_offer[1] };
+        let write = || {
+            let document = document()?;
+            Some(match chosen {
+                0 => respond::encode::json(&document, false),
+                _ => protobuf::encode(&document, family.message).into(),
+            })
         };
+        // The hash tells groups and versions apart too.
+        let written = api.documents.get(&api.world, format!("{content_type} {hash}"), write).await;
+        let bytes = written.ok_or_else(Status::no_such_path)?;
         respond::whole(200, content_type, bytes, accepts_gzip(headers))
     };
     response.headers_mut().insert(header::ETAG, tag);

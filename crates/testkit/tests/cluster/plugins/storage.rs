@@ -226,7 +226,8 @@ pub(crate) fn drivers_volumes(cluster: &mut Cluster) -> Result<(), String> {
             && lines.iter().any(|line| line.contains("pod=disks ephemeral=true"))
     })?;
     let file = volumes.path().join("files/f");
-    holds("what the pod wrote", std::fs::read_to_string(&file).is_ok_and(|text| text == "kept\n"))?;
+    // A container is ready once it runs, and writes a moment later.
+    soon("what the pod wrote", || std::fs::read_to_string(&file).is_ok_and(|text| text == "kept\n"))?;
     let group = std::fs::metadata(volumes.path().join("files")).map(|m| std::os::unix::fs::MetadataExt::gid(&m));
     holds(&format!("the group of the volume: {group:?}"), group.is_ok_and(|group| group == 2000))?;
     let in_use = cluster.get(&["node", "test"])?["status"]["volumesInUse"].clone();
