@@ -255,7 +255,7 @@ async fn events_are_the_same_in_both_groups() {
 async fn autoscalers_of_the_old_version_are_the_same_objects() {
     let server = start().await;
     let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
-        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3,
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 3,
             "targetCPUUtilizationPercentage": 50}});
     let old = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
     let made = server.post(old, &scaler).await.ok();

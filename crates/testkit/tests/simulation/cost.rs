@@ -14,6 +14,8 @@ fn a_rollout_takes_three_writes_a_pod_and_five_more() {
     // All at once, since whoever takes its time is owed to be told how far it is.
     let options = Options { slowest_container: Duration::ZERO, ..Options::default() };
     let (sim, cluster) = cluster(1, &options);
+    // What a server that has just started still writes is not the rollout's.
+    sim.run_for(Duration::from_secs(10));
     let before = sim.run_until(cluster.store().revision(), LIMIT).unwrap().unwrap();
     let rollout = async {
         apply(&cluster, PODS as i32, "nginx").await;
