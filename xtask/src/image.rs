@@ -111,6 +111,7 @@ const APPLETS: &[(&str, &str)] = &[
     ("bin/env", "busybox"),
     ("bin/head", "busybox"),
     ("bin/tail", "busybox"),
+    ("bin/tar", "busybox"),
     ("bin/grep", "busybox"),
     ("bin/stat", "busybox"),
     ("bin/date", "busybox"),

@@ -107,7 +107,7 @@ fn forwarded(cluster: &Cluster) -> Result<(), String> {
     command.args(["kubectl", "--kubeconfig"]).arg(cluster.server.kubeconfig());
     command.args(["-n", "real", "port-forward", "service/web", ":80", "--address=127.0.0.1"]);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
-    let asked = || {
+    let mut asked = || {
         // Kept until the end: it goes on talking.
         let mut out = BufReader::new(child.stdout.take().ok_or("no output")?);
         let mut line = String::new();
