@@ -39,7 +39,18 @@ pub(crate) fn check() -> Result<(), Failure> {
     step("house", house());
     step(
         "lints",
-        run(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"])),
+        run(&mut cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--test",
+            "*",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ])),
     );
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n       ")) }
 }

@@ -53,6 +53,12 @@ impl Instance {
         format!("sk{}{:08x}", self.0, hash & 0xffff_ffff)
     }
 
+    /// Whether a device is such an end, of whatever sandbox.
+    pub(crate) fn is_pod_device(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.device_prefix());
+        rest.is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
     /// The nftables table of Services.
     pub fn service_table(&self) -> String {
         format!("skiff-{}", self.0)

@@ -11,14 +11,18 @@ mod range;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::json;
+use skiff_api::network::{ANNOUNCED, is_balanced};
 use skiff_client::{After, Change, Client, ClientError, Key, Patch, Recorder, Store, WorkQueue, Workers, involved};
+use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 
 use crate::Context;
-use plan::Snapshot;
+use plan::{Given, Snapshot};
 pub use range::AddressRange;
 
 const NAME: &str = "service-controller";
@@ -32,6 +36,7 @@ struct Controller {
     slices: Store<EndpointSlice>,
     pool: Vec<AddressRange>,
     recorder: Recorder,
+    world: WorldRef,
 }
 
 /// Starts the controller, unless somebody else balances.
@@ -46,12 +51,12 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let queue = WorkQueue::new(context.world.clone());
     let to_queue = queue.clone();
     services.on(move |change: &Change<'_, Service>| {
-        if change.states().any(|service| plan::is_ours(service)) {
+        if change.states().any(|service| is_balanced(service)) {
             to_queue.add((), change.trace);
         }
     });
     let (to_queue, all) = (queue.clone(), services.store());
-    let any = move || all.list().iter().any(|service| plan::is_ours(service));
+    let any = move || all.list().iter().any(|service| is_balanced(service));
     let wanted = any.clone();
     nodes.on(move |change: &Change<'_, Node>| {
         if wanted() {
@@ -73,6 +78,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         slices: slices.store(),
         pool: context.options.balance_pool.clone(),
         recorder: Recorder::new(client, context.world.clone(), NAME, ""),
+        world: context.world.clone(),
     });
     workers.start(queue, move |()| {
         let controller = controller.clone();
@@ -84,41 +90,51 @@ impl Controller {
     async fn reconcile(&self) -> Result<After, ClientError> {
         let (nodes, slices) = (self.nodes.list(), self.slices.list());
         let snapshot = Snapshot { services: self.services.list(), reserved: reserved(&nodes, &slices), nodes, slices };
-        if !self.pool.is_empty() {
-            for (key, given) in pool::plan(&snapshot, &self.pool) {
-                self.give(&key, &given).await?;
-            }
-            return Ok(After::Change);
-        }
-        for (key, ingress) in plan::plan(&snapshot) {
-            self.write(&key, json!({"status": balanced(&ingress)})).await?;
+        let plan = match self.pool.is_empty() {
+            true => plan::plan(&snapshot),
+            false => pool::plan(&snapshot, &self.pool),
+        };
+        for (key, given) in plan {
+            self.give(&key, &given).await?;
         }
         Ok(After::Change)
     }
 
-    /// Writes what a Service has from the pool, and who answers for it.
-    async fn give(&self, key: &Key, given: &pool::Given) -> Result<(), ClientError> {
-        if given.short
-            && let Some(service) = self.services.get(&key.namespace, &key.name)
-        {
+    async fn give(&self, key: &Key, given: &Given) -> Result<(), ClientError> {
+        let Some(service) = self.services.get(&key.namespace, &key.name) else { return Ok(()) };
+        if given.short {
             let why = "no address that the Service could have is left in the pool of load balancers";
             self.recorder.warning(&involved(&*service), "NoAddress", why);
         }
-        let annotations = json!({pool::ANNOUNCER: given.announcer});
-        self.write(key, json!({"metadata": {"annotations": annotations}, "status": balanced(&given.ingress)})).await
-    }
-
-    async fn write(&self, key: &Key, status: Value) -> Result<(), ClientError> {
+        if given.is_had_by(&service) {
+            return Ok(());
+        }
+        let conditions = conditions(&service, given.announcer.as_deref(), self.world.now());
+        let status = json!({"loadBalancer": {"ingress": given.ingress}, "conditions": conditions});
         let api = self.client.namespaced::<Service>(&key.namespace);
-        match api.patch_status(&key.name, &Patch::Merge(status)).await {
+        match api.patch_status(&key.name, &Patch::Merge(json!({"status": status}))).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-fn balanced(ingress: &[LoadBalancerIngress]) -> Value {
-    json!({"loadBalancer": {"ingress": ingress}})
+/// The Service's conditions, with the one that says who answers for its addresses, if anybody does.
+fn conditions(service: &Service, announcer: Option<&str>, now: Timestamp) -> Option<Vec<Condition>> {
+    let before = service.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let announced = |condition: &Condition| condition.type_ == ANNOUNCED;
+    let own = announcer.map(|node| Condition {
+        type_: ANNOUNCED.to_owned(),
+        status: "True".to_owned(),
+        reason: "Pool".to_owned(),
+        message: node.to_owned(),
+        last_transition_time: Time(now),
+        observed_generation: None,
+    });
+    if own.is_none() && !before.iter().any(announced) {
+        return service.status.as_ref().and_then(|status| status.conditions.clone());
+    }
+    Some(before.into_iter().filter(|condition| !announced(condition)).chain(own).collect())
 }
 
 /// Ports of nodes that are not for Services: the agents' and the API server's.

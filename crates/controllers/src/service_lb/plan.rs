@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skiff_api::network::{announcer, is_balanced};
 use skiff_client::{Key, Kind};
 
 /// Says that no balancer shall use the node.
@@ -25,31 +26,43 @@ pub(super) struct Snapshot {
     pub(super) reserved: BTreeSet<Port>,
 }
 
+/// What a Service should have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Given {
+    pub(super) ingress: Vec<LoadBalancerIngress>,
+    /// The node that answers for the addresses; `None`: they are nodes' own, or nobody does.
+    pub(super) announcer: Option<String>,
+    /// The pool has too few addresses.
+    pub(super) short: bool,
+}
+
+impl Given {
+    /// Whether the Service has it.
+    pub(super) fn is_had_by(&self, service: &Service) -> bool {
+        current(service) == self.ingress && announcer(service) == self.announcer.as_deref()
+    }
+}
+
 /// The addresses that each Service should have; those that have them already are left out.
-pub(super) fn plan(snapshot: &Snapshot) -> BTreeMap<Key, Vec<LoadBalancerIngress>> {
+pub(super) fn plan(snapshot: &Snapshot) -> BTreeMap<Key, Given> {
     let mut taken = snapshot.reserved.clone();
-    let mut services: Vec<_> = snapshot.services.iter().filter(|service| is_ours(service)).collect();
+    let mut services: Vec<_> = snapshot.services.iter().filter(|service| is_balanced(service)).collect();
     // Whoever was first keeps a port; the name decides where the time does not.
     services.sort_by_key(|service| (service.metadata.creation_timestamp.clone(), Key::of(&***service).to_string()));
     let mut plan = BTreeMap::new();
     for service in services {
         let ports: Vec<Port> = ports(service).collect();
         let free = ports.iter().all(|port| !taken.contains(port)) && !service.deleting();
-        let wanted = if free { addresses(snapshot, service) } else { Vec::new() };
+        let ingress = if free { addresses(snapshot, service) } else { Vec::new() };
         if free {
             taken.extend(ports);
         }
-        if current(service) != wanted {
-            plan.insert(Key::of(&**service), wanted);
+        let given = Given { ingress, ..Given::default() };
+        if !given.is_had_by(service) {
+            plan.insert(Key::of(&**service), given);
         }
     }
     plan
-}
-
-/// Of type LoadBalancer, and of no class that somebody else serves.
-pub(super) fn is_ours(service: &Service) -> bool {
-    let Some(spec) = &service.spec else { return false };
-    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
 }
 
 fn ports(service: &Service) -> impl Iterator<Item = Port> {
@@ -157,8 +170,8 @@ mod tests {
             slices: vec![Arc::new(serde_json::from_value(slice).unwrap())],
             reserved: BTreeSet::from([("TCP".to_owned(), 6443)]),
         };
-        let ips = |ingress: Vec<LoadBalancerIngress>| ingress.into_iter().filter_map(|one| one.ip).collect();
-        plan(&snapshot).into_iter().map(|(key, ingress)| (key.name.clone(), ips(ingress))).collect()
+        let ips = |given: Given| given.ingress.into_iter().filter_map(|one| one.ip).collect();
+        plan(&snapshot).into_iter().map(|(key, given)| (key.name.clone(), ips(given))).collect()
     }
 
     #[test]
@@ -194,5 +207,13 @@ mod tests {
         assert_eq!(planned(&[with(service("first", 80, 1, json!({})))]), BTreeMap::new());
         let both = [with(service("first", 80, 1, json!({}))), with(service("later", 80, 2, json!({})))];
         assert_eq!(planned(&both), [("later".to_owned(), Vec::new())].into());
+
+        // From when there was a pool: nobody may answer for the nodes' own addresses.
+        let mut announced = (*with(service("first", 80, 1, json!({})))).clone();
+        let condition = json!({"type": skiff_api::network::ANNOUNCED, "status": "True", "reason": "Pool", "message": "a",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = announced.status.as_mut().unwrap();
+        status.conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+        assert_eq!(planned(&[Arc::new(announced)])["first"], ["192.0.2.1", "192.0.2.2"]);
     }
 }

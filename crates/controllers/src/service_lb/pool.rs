@@ -1,35 +1,23 @@
 //! Load balancers with addresses of their own, from a pool that is set aside for them. Pure.
 //!
-//! An address is held by one Service. One node announces it on the wire; it says in an annotation of the Service which.
-//! Both stay as long as they can.
+//! An address is held by one Service. One node answers for it on the wire; a condition of the Service says which. Both
+//! stay as long as they can.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::core::v1::Service;
+use skiff_api::network::{announcer, is_balanced};
 use skiff_client::{Key, Kind};
 
-use super::plan::{Snapshot, current, fit_nodes, ingress, is_ours};
+use super::plan::{Given, Snapshot, current, fit_nodes, ingress};
 use crate::AddressRange;
-
-/// Which node answers for the Service's addresses.
-pub(super) use skiff_api::network::ANNOUNCER;
-
-/// What a Service should have.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Given {
-    pub(super) ingress: Vec<LoadBalancerIngress>,
-    /// `None`: nobody answers.
-    pub(super) announcer: Option<String>,
-    /// The pool has too few addresses.
-    pub(super) short: bool,
-}
 
 /// What each Service should have. Those that have it already are left out, but for those that wait for an address.
 pub(super) fn plan(snapshot: &Snapshot, pool: &[AddressRange]) -> BTreeMap<Key, Given> {
-    let mut services: Vec<&Arc<Service>> = snapshot.services.iter().filter(|service| is_ours(service)).collect();
+    let mut services: Vec<&Arc<Service>> = snapshot.services.iter().filter(|service| is_balanced(service)).collect();
     // Whoever was first keeps an address; the name decides where the time does not.
     services.sort_by_key(|service| (service.metadata.creation_timestamp.clone(), Key::of(&***service).to_string()));
     let mut taken = BTreeSet::new();
@@ -44,7 +32,7 @@ pub(super) fn plan(snapshot: &Snapshot, pool: &[AddressRange]) -> BTreeMap<Key, 
         let key = Key::of(&**service);
         let own = kept.remove(&key).unwrap_or_default();
         let given = if service.deleting() { Given::default() } else { give(snapshot, service, &own, pool, &mut taken) };
-        if given.short || current(service) != given.ingress || announcer(service) != given.announcer.as_deref() {
+        if given.short || !given.is_had_by(service) {
             plan.insert(key, given);
         }
     }
@@ -94,10 +82,6 @@ fn chosen(key: &Key, fit: &BTreeSet<&str>) -> Option<String> {
     fit.iter().max_by_key(weight).map(|node| (*node).to_owned())
 }
 
-fn announcer(service: &Service) -> Option<&str> {
-    service.metadata.annotations.as_ref()?.get(ANNOUNCER).map(String::as_str)
-}
-
 fn held(service: &Service) -> Vec<IpAddr> {
     current(service).iter().filter_map(|one| one.ip.as_ref()?.parse().ok()).collect()
 }
@@ -125,9 +109,9 @@ mod tests {
 
     fn with(service: &Service, given: &Given) -> Arc<Service> {
         let mut service = service.clone();
-        let announcer = given.announcer.clone().into_iter().map(|name| (ANNOUNCER.to_owned(), name));
-        service.metadata.annotations = Some(announcer.collect());
-        service.status = serde_json::from_value(json!({"loadBalancer": {"ingress": given.ingress}})).unwrap();
+        let conditions = super::super::conditions(&service, given.announcer.as_deref(), jiff::Timestamp::UNIX_EPOCH);
+        let status = json!({"loadBalancer": {"ingress": given.ingress}, "conditions": conditions});
+        service.status = serde_json::from_value(status).unwrap();
         Arc::new(service)
     }
 

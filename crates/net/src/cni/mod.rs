@@ -230,11 +230,10 @@ impl<'a> Call<'a> {
                 self.delete(&owner)?;
             }
         }
-        let mut kept: HashSet<String> =
+        let kept: HashSet<String> =
             valid.iter().map(|owner| self.instance.pod_device(&owner.container, &owner.interface)).collect();
-        kept.insert(self.instance.node_device());
         for device in self.effects.devices(&self.instance.device_prefix())? {
-            if !kept.contains(&device) {
+            if self.instance.is_pod_device(&device) && !kept.contains(&device) {
                 self.effects.detach(&device)?;
             }
         }

@@ -56,7 +56,10 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let machine = Machine { devices: [("skaaaaabr".to_owned(), None)].into(), ..Machine::default() };
+        let machine = Machine {
+            devices: ["skaaaaabr", "skaaaaavx"].map(|name| (name.to_owned(), None)).into(),
+            ..Machine::default()
+        };
         Self { machine: Arc::new(Mutex::new(machine)), state: tempfile::tempdir().unwrap() }
     }
 
@@ -105,7 +108,7 @@ fn add_check_and_del() {
     assert_eq!(node.pod("DEL", "c1", &node.config()), (0, Value::Null));
     assert_eq!(node.pod("DEL", "c1", &node.config()), (0, Value::Null), "twice is fine");
     assert_eq!(node.pod("CHECK", "c1", &check).0, 1);
-    assert_eq!((node.addresses(), node.machine.lock().devices.len()), (0, 1));
+    assert_eq!((node.addresses(), node.machine.lock().devices.len()), (0, 2));
 }
 
 #[test]
@@ -155,7 +158,8 @@ fn gc_takes_bookings_and_devices_that_nobody_uses() {
     assert_eq!(node.call(&[("CNI_COMMAND", "GC")], &config), (0, Value::Null));
     let kept = Instance::from_id("aaaaa").unwrap().pod_device("c2", "eth0");
     let devices: Vec<String> = node.machine.lock().devices.keys().cloned().collect();
-    assert!(devices.len() == 3 && devices.contains(&kept), "{devices:?}");
+    assert!(devices.len() == 4 && devices.contains(&kept), "{devices:?}");
+    assert!(devices.contains(&"skaaaaavx".to_owned()), "the way to other nodes stays: {devices:?}");
     assert_eq!(node.addresses(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! Addresses of load balancers that this node answers for.
 //!
-//! A Service whose addresses come from the pool says in an annotation which node that is. The node takes them onto the
+//! A condition of a Service whose addresses come from the pool says which node that is. The node takes them onto the
 //! device that it has its own address on, so that the kernel answers whoever asks on the wire; where IPv4's neighbours
 //! remember another node, they are told.
 
@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, sendto, socket};
 use parking_lot::Mutex;
+use skiff_api::network::{announcer, is_balanced};
 
 use super::plan::{NodeFacts, load_balancer_ips};
 use crate::netlink::{Netlink, NetlinkError};
@@ -21,11 +22,8 @@ use crate::network::uplink;
 
 /// Which of a Service's addresses the node answers for.
 pub(super) fn announced(service: &Service, node: &NodeFacts) -> Vec<IpAddr> {
-    let announcer = service.metadata.annotations.as_ref().and_then(|all| all.get(skiff_api::network::ANNOUNCER));
-    match announcer {
-        Some(name) if *name == node.name => load_balancer_ips(service, node.family),
-        _ => Vec::new(),
-    }
+    let own = is_balanced(service) && announcer(service) == Some(&node.name);
+    if own { load_balancer_ips(service, node.family) } else { Vec::new() }
 }
 
 /// Who answers for addresses.

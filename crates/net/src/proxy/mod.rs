@@ -33,11 +33,11 @@ pub use health::{HealthCheck, HealthPorts, Listeners};
 pub use plan::{NodeFacts, UdpFlow, plan, skeleton, udp_flows};
 pub use state::{Changes, State};
 
-use crate::NetConfig;
 use crate::config::state_dir;
 use crate::guard::{Losses, lost};
-use crate::nft::{Nft, NftError};
+use crate::nft::Nft;
 use crate::watch;
+use crate::{NetConfig, NetError};
 
 /// How long to wait before trying again when nftables refused the whole table.
 const RETRY: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl Proxy {
         loop {
             while let Some(true) = self.take_any().now_or_never() {}
             if let Err(error) = self.sync().await {
-                tracing::error!("service table is not up to date: {error}");
+                tracing::error!("Services are not up to date: {error}");
                 self.world.sleep(RETRY).await;
                 continue;
             }
@@ -147,7 +147,7 @@ impl Proxy {
         })
     }
 
-    async fn sync(&mut self) -> Result<(), NftError> {
+    async fn sync(&mut self) -> Result<(), NetError> {
         let mut script = String::new();
         let mut checks_changed = false;
         for Family { state, rebuild } in &mut self.families {
@@ -172,23 +172,14 @@ impl Proxy {
             tracing::debug!(bytes, micros = took.as_micros(), "service table is up to date");
         }
         self.families.iter_mut().for_each(|family| family.rebuild = false);
-        self.announce();
         self.effects.conntrack.forget(&std::mem::take(&mut self.stale)).await;
-        Ok(())
-    }
-}
-
-impl Proxy {
-    /// Answers for addresses once connections to them are taken. What fails is tried again with the next change.
-    fn announce(&mut self) {
+        // Addresses are answered for once connections to them are taken.
         let wanted: BTreeSet<IpAddr> = self.families.iter().flat_map(|family| family.state.announced()).collect();
-        if self.announced.as_ref() == Some(&wanted) {
-            return;
+        if self.announced.as_ref() != Some(&wanted) {
+            self.effects.announce.set(&wanted)?;
+            self.announced = Some(wanted);
         }
-        match self.effects.announce.set(&wanted) {
-            Ok(()) => self.announced = Some(wanted),
-            Err(error) => tracing::error!("load balancers' addresses are not answered for: {error}"),
-        }
+        Ok(())
     }
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn pool(nodes: &mut Nodes) -> Result<(), String> {
     let given = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
     let given: Vec<&str> = given.filter_map(|one| one["ip"].as_str()).collect();
     holds(&format!("addresses of the pool, not {given:?}"), given == crate::POOL)?;
-    let announcer = service["metadata"]["annotations"]["skiff.io/announced-by"].as_str().unwrap_or_default().to_owned();
+    let announcer = service["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
     for url in [format!("http://{}:8080/name", given[0]), format!("http://[{}]:8080/name", given[1])] {
         // This machine is on the wire, and no node.
         let curl = || Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "2", &url]).output();
