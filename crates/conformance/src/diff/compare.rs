@@ -37,13 +37,18 @@ pub(super) fn compare(ours: &Answer, theirs: &Answer) -> Vec<Parting> {
         let words = outline(&format!("{} | {}", message(&a), message(&b)));
         return vec![Parting::new(format!("code {} for {}: {words}", ours.code, theirs.code), shown(&a), shown(&b))];
     }
+    let mut partings = Vec::new();
     if a["kind"] == "Status" && a["message"] != b["message"] {
         let same_parts = sorted(&message(&a)) == sorted(&message(&b));
         let what =
             if same_parts { "order of messages".to_owned() } else { format!("message: {}", outline(&message(&b))) };
-        return vec![Parting::new(what, message(&a), message(&b))];
+        partings.push(Parting::new(what, message(&a), message(&b)));
+        if !same_parts {
+            return partings;
+        }
+        // Which fault is of which field is told by the causes.
+        (a["message"], b["message"]) = (Value::Null, Value::Null);
     }
-    let mut partings = Vec::new();
     apart(&a, &b, "", &mut partings);
     let warnings = |answer: &Answer| answer.warnings().into_iter().collect::<BTreeSet<_>>();
     if warnings(ours) != warnings(theirs) {

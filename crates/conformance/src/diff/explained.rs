@@ -1,24 +1,124 @@
 //! Differences that shall be, and why. `docs/compatibility.md` tells users of them.
 
-/// How a difference begins, and why it is none to mend.
-const EXPLAINED: &[(&str, &str)] = &[
-    ("order of messages", "several faults in one refusal have no order that counts"),
-    ("body at /metadata/generation", "to put an empty list where none was is a change there"),
-    ("message: failed to create typed patch object", "of several unknown fields Go names one by chance"),
-    ("body at /status/nonResourceRules", "each server's administrator is in groups of its own"),
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::compare::Parting;
+
+/// What was asked for.
+pub(super) struct Asked<'a> {
+    pub(super) body: &'a Value,
+    /// The object was scaled by now.
+    pub(super) scaled: bool,
+}
+
+/// How a difference begins, what else must hold, and why it is none to mend.
+type Explained = (&'static str, fn(&Parting, &Asked<'_>) -> bool, &'static str);
+
+const GENERATION: &str = "body at /metadata/generation";
+const REPLICAS: &str = "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
+const SELECTORS_LATER: &str = "what is wrong with the options is told before what is wrong with the selectors";
+
+const EXPLAINED: &[Explained] = &[
+    ("order of messages", |_, _| true, "several faults in one refusal have no order that counts"),
     (
-        "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas",
-        "there, a scaling that changes nothing takes the replicas from their owner",
+        GENERATION,
+        |parting, asked| has_empty(asked.body) && number(&parting.ours) < number(&parting.theirs),
+        "to put an empty list where none was is a change there",
     ),
-    ("body at /rows/*/cells/*", "ages and addresses of services in tables"),
+    (
+        "message: failed to create typed patch object",
+        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| text.contains("field not declared in schema")),
+        "of several unknown fields Go names one by chance",
+    ),
+    ("body at /status/nonResourceRules", |_, _| true, "each server's administrator is in groups of its own"),
+    (REPLICAS, |_, asked| asked.scaled, "there, a scaling that changes nothing takes the replicas from their owner"),
+    ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
     (
         "code 422 for 400: DeleteOptions",
-        "what is wrong with the options is told before what is wrong with the selectors",
+        |parting, _| ["elector", "unable to parse", "field label"].iter().any(|word| parting.theirs.contains(word)),
+        SELECTORS_LATER,
     ),
-    ("message: ListOptions", "what is wrong with the options is told before what is wrong with the selectors"),
+    ("message: ListOptions", |parting, _| parting.ours.starts_with("DeleteOptions"), SELECTORS_LATER),
 ];
 
 /// Why a difference is none to mend.
-pub(super) fn why(what: &str) -> Option<&'static str> {
-    EXPLAINED.iter().find(|(start, _)| what.starts_with(start)).map(|(_, why)| *why)
+pub(super) fn why(parting: &Parting, asked: &Asked<'_>) -> Option<&'static str> {
+    let fits = |(start, fits, _): &&Explained| parting.what.starts_with(start) && fits(parting, asked);
+    EXPLAINED.iter().find(fits).map(|(.., why)| *why)
+}
+
+/// Whether the objects differ from here on, so that every later answer would.
+pub(super) fn stays(parting: &Parting) -> bool {
+    [GENERATION, REPLICAS].iter().any(|start| parting.what.starts_with(start))
+}
+
+fn number(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
+fn has_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(has_empty),
+        Value::Object(members) => members.is_empty() || members.values().any(has_empty),
+        _ => false,
+    }
+}
+
+/// Two ages, two lists of addresses, or the same ports of Services beside other ports of nodes.
+fn are_given(parting: &Parting) -> bool {
+    let both = [&parting.ours, &parting.theirs].map(|text| text.trim_matches('"'));
+    let is_age = |text: &&str| {
+        text.starts_with(|c: char| c.is_ascii_digit())
+            && text.ends_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_digit() || "smhdy".contains(c))
+    };
+    let is_address = |text: &&str| text.split(',').all(|part| part.parse::<IpAddr>().is_ok());
+    let [ours, theirs] = both.map(ports);
+    both.iter().all(is_age) || both.iter().all(is_address) || ours.is_some() && ours == theirs
+}
+
+/// The Service's own of `80:31234/TCP,81/UDP`.
+fn ports(text: &str) -> Option<Vec<(&str, &str)>> {
+    let parts = text.split(',').map(|part| part.split_once('/'));
+    parts.map(|part| part.map(|(ports, protocol)| (ports.split(':').next().unwrap_or_default(), protocol))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_explained_is_no_more_than_that() {
+        let cells = "body at /rows/*/cells/*";
+        let refused = "failed to create typed patch object (x): .spec.a: ";
+        for (what, ours, theirs, body, scaled, expected) in [
+            (cells, "\"5s\"", "\"1m2s\"", json!({}), false, true),
+            (cells, "\"10.43.0.7\"", "\"10.97.3.1\"", json!({}), false, true),
+            (cells, "\"80:30001/TCP\"", "\"80:31234/TCP\"", json!({}), false, true),
+            (cells, "\"81:30001/TCP\"", "\"80:31234/TCP\"", json!({}), false, false),
+            (cells, "\"Running\"", "\"Pending\"", json!({}), false, false),
+            (cells, "3", "2", json!({}), false, false),
+            (GENERATION, "1", "2", json!({"spec": {"tolerations": []}}), false, true),
+            (GENERATION, "1", "2", json!({"spec": {"replicas": 3}}), false, false),
+            (GENERATION, "2", "1", json!({"spec": {"tolerations": []}}), false, false),
+            (REPLICAS, "", "{}", json!({}), true, true),
+            (REPLICAS, "", "{}", json!({}), false, false),
+            (
+                "message: failed to create typed patch object",
+                &format!("{refused}field not declared in schema"),
+                &format!("{refused}expected string"),
+                json!({}),
+                false,
+                false,
+            ),
+        ] {
+            let parting = Parting { what: what.to_owned(), ours: ours.to_owned(), theirs: theirs.to_owned() };
+            let why = why(&parting, &Asked { body: &body, scaled });
+            assert_eq!(why.is_some(), expected, "{parting:?} {body}");
+        }
+    }
 }

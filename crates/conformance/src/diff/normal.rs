@@ -44,7 +44,8 @@ pub(super) fn normalise(value: &mut Value) {
             }
             // A distribution's own certificate authority in every pod.
             if let Some(sources) = map.get_mut("sources").and_then(Value::as_array_mut) {
-                sources.retain(|source| source.pointer("/configMap/name") != Some(&json!("openshift-service-ca.crt")));
+                let name = |source: &Value| source.pointer("/configMap/name")?.as_str().map(str::to_owned);
+                sources.retain(|source| name(source).is_none_or(|name| !name.ends_with("-service-ca.crt")));
             }
             sort(map);
             without_followers(map);
@@ -124,7 +125,8 @@ fn without_tree(text: &str) -> String {
         } else {
             &[]
         };
-        let cut = ends.iter().find_map(|end| quoted.rsplit_once(end));
+        // Quotes inside are escaped, so that the first end is the end.
+        let cut = ends.iter().find_map(|end| quoted.split_once(end));
         out.push_str(if cut.is_some() { "value: <object>: " } else { "value: " });
         rest = cut.map_or(quoted, |(_, after)| after);
     }

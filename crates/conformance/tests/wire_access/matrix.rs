@@ -34,6 +34,18 @@ impl Cell {
         Self { verb: verb.to_owned(), group, resource, name: name.to_owned(), path: String::new() }
     }
 
+    /// The question that a right answers with yes.
+    fn of_right(right: &str) -> Option<Self> {
+        let (verb, place) = right.split_once(' ')?;
+        let (place, name) = place.split_once(' ').unwrap_or((place, ""));
+        let (resource, group) = place.split_once('.').unwrap_or((place, ""));
+        let mut cell = Self::of_resource(verb, &(group.to_owned(), resource.to_owned()), name);
+        if place.starts_with('/') || place == "*" {
+            cell.path = place.to_owned();
+        }
+        Some(cell)
+    }
+
     /// Whether a role with these rights allows it.
     fn is_allowed(&self, rights: &Rights) -> bool {
         rights.iter().any(|right| {
@@ -117,17 +129,7 @@ impl Run {
             format!("{RBAC}/namespaces/{namespace}/rolebindings")
         };
         self.make(&collection, &bound)?;
-        let places = rights.iter().filter_map(|right| right.split_once(' '));
-        let first = places.map(|(verb, place)| {
-            let (place, name) = place.split_once(' ').unwrap_or((place, ""));
-            let (resource, group) = place.split_once('.').unwrap_or((place, ""));
-            let mut cell = Cell::of_resource(verb, &(group.to_owned(), resource.to_owned()), name);
-            if place.starts_with('/') || place == "*" {
-                cell.path = place.to_owned();
-            }
-            cell
-        });
-        if let Some(cell) = first.into_iter().next() {
+        if let Some(cell) = rights.iter().next().and_then(|right| Cell::of_right(right)) {
             let question = cell.question(&group, namespace);
             self.until(|| self.post(REVIEWS, &question), |answer| answer.tree()["status"]["allowed"] == true)?;
         }
@@ -188,11 +190,9 @@ pub(super) fn every_cell(run: &mut Run) -> Outcome {
             }
         }
         // What a role grants in one namespace it grants in no other.
-        if let Some(cell) = rights.iter().next().filter(|_| !namespace.is_empty()) {
-            let (verb, place) = cell.split_once(' ').unwrap_or_default();
-            let place = place.split(' ').next().unwrap_or_default();
-            let elsewhere = Cell::of_resource(verb, &(String::new(), place.to_owned()), "").question(&group, "default");
-            let answer = run.post(REVIEWS, &elsewhere)?;
+        let first = rights.iter().next().filter(|_| !namespace.is_empty());
+        if let Some(cell) = first.and_then(|right| Cell::of_right(right)) {
+            let answer = run.post(REVIEWS, &cell.question(&group, "default"))?;
             if answer.tree()["status"]["allowed"] == true {
                 wrong.push(format!("{role} counts in another namespace"));
             }
