@@ -34,6 +34,12 @@ use skiff_net::nft;
 use skiff_net::peers::{self, Kernel, Mac, Paths, Peer, RealKernel, Way};
 use skiff_net::proxy::{NodeFacts, State};
 
+#[path = "../tests/root_net/machine.rs"]
+#[allow(dead_code, clippy::expect_used, reason = "what the tests use, in part")]
+mod machine;
+
+use machine::Machine;
+
 /// Connections measured at a time.
 const CONNECTIONS: u32 = 4_000;
 /// The port of the server that no Service leads to.
@@ -47,30 +53,24 @@ const OTHER_DNS: u16 = 5300;
 /// How long a rate is measured, and how often; the best counts.
 const WHILE: Duration = Duration::from_secs(2);
 const TURNS: u32 = 3;
-const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 1);
 
 fn main() -> Result<(), nix::Error> {
     // A namespace of its own: as root.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-    addresses();
+    loopback();
     COUNTS.into_iter().for_each(services);
-    connections();
+    machine::on_a_machine(connections);
     overlay();
     names();
     Ok(())
 }
 
-/// The endpoint is on loopback, and so is the way to Services.
-fn addresses() {
-    // A port that was used rests for a minute.
-    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").unwrap();
+/// The servers of names are asked on loopback.
+fn loopback() {
     let mut netlink = Netlink::open().unwrap();
     let loopback = netlink.link("lo").unwrap().unwrap().index;
     netlink.set_up(loopback).unwrap();
-    netlink.add_address(loopback, IpNet::from(IpAddr::V4(ENDPOINT))).unwrap();
-    let destination = "10.43.0.0/16".parse().unwrap();
-    netlink.set_route(&Route { destination, via: Via::Device(loopback), source: None }).unwrap();
 }
 
 fn object(value: Value) -> Arc<Object> {
@@ -131,39 +131,59 @@ fn services(count: u32) {
     println!("{count} Services, endpoints of one change, p50 / max: {:.1} / {:.1} ms", times[10], times[20]);
 }
 
-/// Connections per second to a server, by its own address and by that of a Service among so many.
-fn connections() {
+/// Connections per second to a pod, by its own address and by that of a Service among so many: from another pod, and from
+/// the node.
+fn connections(machine: &Machine) {
+    let (client, server) = (machine.pod("client"), machine.pod("server"));
     // Each way has a server and ports of its own: what one has used must not stand in the way of the other.
     for port in [8080, DIRECT] {
-        let listener = TcpListener::bind((ENDPOINT, port)).unwrap();
+        let address = server.address;
+        let listener = server.run(move || TcpListener::bind((address, port)).unwrap());
         std::thread::spawn(move || while listener.accept().is_ok() {});
     }
-    let rate = |address: Ipv4Addr, port: u16| {
-        let begun = Instant::now();
-        for _ in 0..CONNECTIONS {
-            let mut stream = TcpStream::connect((address, port)).unwrap();
-            let _ = stream.read(&mut [0]);
-        }
-        f64::from(CONNECTIONS) / begun.elapsed().as_secs_f64()
-    };
+    client.run(many_ports);
+    many_ports();
     let mut state = state();
+    let endpoints = [server.address];
     state.service_event(&Event::Apply(service("web", SERVICE)));
-    state.slice_event(&Event::Apply(slice("web", &[ENDPOINT])));
+    state.slice_event(&Event::Apply(slice("web", &endpoints)));
     let mut made = 0;
     for count in COUNTS {
         for index in made..count {
             state.service_event(&Event::Apply(service(&format!("s{index}"), Ipv4Addr::from(0x0a2b_0001 + index))));
-            state.slice_event(&Event::Apply(slice(&format!("s{index}"), &[ENDPOINT])));
+            state.slice_event(&Event::Apply(slice(&format!("s{index}"), &endpoints)));
         }
         made = count;
         state.changes();
         nft::run_blocking(&state.table().to_string()).unwrap();
-        // In turns, since the machine is not always equally fast.
-        let rates: Vec<(f64, f64)> = (0..TURNS).map(|_| (rate(ENDPOINT, DIRECT), rate(SERVICE, 80))).collect();
-        let (direct, service) = (best(rates.iter().map(|r| r.0)), best(rates.iter().map(|r| r.1)));
-        println!("connections, direct, beside {count} Services: {direct:.0} per s");
-        println!("connections, ClusterIP among {count}: {service:.0} per s ({:.0}%)", service / direct * 100.0);
+        let target = server.address;
+        let from_pod = || client.run(move || (rate(target, DIRECT), rate(SERVICE, 80)));
+        tell_connections("a pod", count, from_pod);
+        tell_connections("the node", count, || (rate(target, DIRECT), rate(SERVICE, 80)));
     }
+}
+
+fn tell_connections(from: &str, count: u32, measure: impl Fn() -> (f64, f64)) {
+    // In turns, since the machine is not always equally fast.
+    let rates: Vec<(f64, f64)> = (0..TURNS).map(|_| measure()).collect();
+    let (direct, service) = (best(rates.iter().map(|r| r.0)), best(rates.iter().map(|r| r.1)));
+    println!("connections from {from} to a pod, direct, beside {count} Services: {direct:.0} per s");
+    println!("the same through a ClusterIP: {service:.0} per s ({:.0}%)", service / direct * 100.0);
+}
+
+/// Connections per second, one after the other, from this thread's namespace.
+fn rate(address: Ipv4Addr, port: u16) -> f64 {
+    let begun = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect((address, port)).unwrap();
+        let _ = stream.read(&mut [0]);
+    }
+    f64::from(CONNECTIONS) / begun.elapsed().as_secs_f64()
+}
+
+/// A port that was used rests for a minute.
+fn many_ports() {
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").unwrap();
 }
 
 fn best(rates: impl Iterator<Item = f64>) -> f64 {
