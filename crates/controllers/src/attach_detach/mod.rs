@@ -14,6 +14,8 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use parking_lot::Mutex;
 use serde_json::json;
+use skiff_api::nodes::is_ready;
+use skiff_api::pods::is_finished;
 use skiff_api::volumes;
 use skiff_client::{
     After, Change, Client, ClientError, DeleteOptions, Index, Key, Kind, Patch, Recorder, Store, WorkQueue, Workers,
@@ -42,10 +44,16 @@ struct Controller {
     of_node: Index<VolumeAttachment>,
     /// By PersistentVolume.
     of_volume: Index<VolumeAttachment>,
+    memories: Mutex<BTreeMap<String, Memory>>,
+}
+
+/// What is remembered of a node that has or needs volumes.
+#[derive(Default)]
+struct Memory {
     /// Since when attachments have been waited for that nobody wants.
-    lingering: Mutex<BTreeMap<String, Duration>>,
-    /// What was told last of each volume on each node, so that it is told once.
-    told: Mutex<BTreeMap<(String, String), String>>,
+    lingering: BTreeMap<String, Duration>,
+    /// What was told last of each volume, so that it is told once.
+    told: BTreeMap<String, String>,
 }
 
 /// Starts the controller.
@@ -62,7 +70,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         let same = change
             .old
             .zip(change.new)
-            .is_some_and(|(old, new)| node_of(old) == node_of(new) && ended(old) == ended(new));
+            .is_some_and(|(old, new)| node_of(old) == node_of(new) && is_finished(old) == is_finished(new));
         if let Some(pod) = states.next().filter(|_| !same) {
             to_queue.add(node_of(pod).to_owned(), change.trace);
         }
@@ -126,8 +134,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         drivers: drivers.store(),
         of_node,
         of_volume,
-        lingering: Mutex::default(),
-        told: Mutex::default(),
+        memories: Mutex::default(),
     });
     workers.start(queue, move |node| {
         let controller = controller.clone();
@@ -141,19 +148,9 @@ fn facts(node: &Node) -> impl PartialEq + use<> {
     (spec.taints, status.volumes_attached, status.volumes_in_use, is_ready(node))
 }
 
-fn is_ready(node: &Node) -> bool {
-    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
 fn claims_of(pod: &Pod) -> impl Iterator<Item = Key> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some(Key::new(pod.namespace(), volumes::claim(pod, volume)?)))
-}
-
-fn ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn claim_key(volume: &PersistentVolume) -> Option<Key> {
@@ -173,7 +170,7 @@ fn csi_of(volume: &PersistentVolume) -> Option<Disk> {
 impl Controller {
     async fn reconcile(&self, name: &str) -> Result<After, ClientError> {
         let node = self.nodes.get("", name);
-        let pods: Vec<Arc<Pod>> = self.pods.get(name).into_iter().filter(|pod| !ended(pod)).collect();
+        let pods: Vec<Arc<Pod>> = self.pods.get(name).into_iter().filter(|pod| !is_finished(pod)).collect();
         let mut users: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
         let mut wanted = BTreeMap::new();
         for pod in &pods {
@@ -183,18 +180,15 @@ impl Controller {
             }
         }
         let held = self.of_node.get(name);
-        if wanted.is_empty() && held.is_empty() && node.as_ref().is_none_or(|node| !has_any(node)) {
-            return Ok(After::Change);
-        }
         let ours = |attachment: &VolumeAttachment| {
             let disk = csi_of(&*self.volumes.get("", volume_of(attachment)?)?)?;
             (volumes::attachment(&disk.handle, &disk.driver, name) == attachment.name()).then_some(disk)
         };
         let attachments: Vec<_> = held.iter().filter_map(|held| Some((&**held, ours(held)?))).collect();
         let (now, ready) = (self.world.elapsed(), node.as_ref().is_some_and(|node| is_ready(node)));
-        let waited = |attachment: &str| {
-            self.lingering.lock().get(attachment).map_or(Duration::ZERO, |since| now.saturating_sub(*since))
-        };
+        // No other worker looks at this node meanwhile.
+        let mut memory = self.memories.lock().remove(name).unwrap_or_default();
+        let waited = |since: &Duration| now.saturating_sub(*since);
         let plan = plan::plan(&View {
             name,
             node: node.as_deref(),
@@ -204,10 +198,13 @@ impl Controller {
                 let others = self.of_volume.get(volume).into_iter().map(|other| other.spec.node_name.clone());
                 others.filter(|other| other != name).collect()
             },
-            overdue: &|attachment| !ready && waited(attachment) >= PATIENCE,
+            overdue: &|attachment| !ready && memory.lingering.get(attachment).map(waited) >= Some(PATIENCE),
         });
-        self.note(&attachments, &plan.lingering, now);
-        self.tell(name, &plan, &users);
+        memory.note(&plan.lingering, now);
+        self.tell(&mut memory.told, &plan, &users);
+        if !memory.lingering.is_empty() || !memory.told.is_empty() {
+            self.memories.lock().insert(name.to_owned(), memory);
+        }
         if let Some(report) = &plan.report {
             let patch = Patch::Merge(json!({"status": {"volumesAttached": report}}));
             self.client.all::<Node>().patch_status(name, &patch).await?;
@@ -241,20 +238,8 @@ impl Controller {
         volumes::must_attach(self.drivers.get("", &disk.driver).as_deref()).then_some((name, disk))
     }
 
-    /// Remembers since when attachments linger.
-    fn note(&self, attachments: &[(&VolumeAttachment, Disk)], lingering: &[String], now: Duration) {
-        let mut known = self.lingering.lock();
-        for (attachment, _) in attachments {
-            if lingering.iter().any(|name| name == attachment.name()) {
-                known.entry(attachment.name().to_owned()).or_insert(now);
-            } else {
-                known.remove(attachment.name());
-            }
-        }
-    }
-
     /// Tells the pods that wait for a volume what became of it.
-    fn tell(&self, node: &str, plan: &plan::Plan, users: &BTreeMap<String, Vec<Arc<Pod>>>) {
+    fn tell(&self, told: &mut BTreeMap<String, String>, plan: &plan::Plan, users: &BTreeMap<String, Vec<Arc<Pod>>>) {
         let attached = plan.report.iter().flatten().map(|told| told.name.as_str());
         let attached: Vec<&str> = attached.collect();
         let mut news = BTreeMap::new();
@@ -278,10 +263,9 @@ impl Controller {
                 news.insert(volume.clone(), ("SuccessfulAttachVolume", message));
             }
         }
-        let mut told = self.told.lock();
-        told.retain(|(of, volume), _| of != node || users.contains_key(volume));
+        told.retain(|volume, _| users.contains_key(volume));
         for (volume, (reason, message)) in news {
-            let before = told.insert((node.to_owned(), volume.clone()), message.clone());
+            let before = told.insert(volume.clone(), message.clone());
             if before.as_ref() == Some(&message) {
                 continue;
             }
@@ -295,9 +279,12 @@ impl Controller {
     }
 }
 
-/// Whether the node is told to have volumes.
-fn has_any(node: &Node) -> bool {
-    node.status.as_ref().is_some_and(|status| status.volumes_attached.as_ref().is_some_and(|all| !all.is_empty()))
+impl Memory {
+    /// Remembers since when attachments linger.
+    fn note(&mut self, lingering: &[String], now: Duration) {
+        let since = |name: &String| (name.clone(), self.lingering.get(name).copied().unwrap_or(now));
+        self.lingering = lingering.iter().map(since).collect();
+    }
 }
 
 #[cfg(test)]
@@ -312,13 +299,44 @@ mod tests {
             "status": {"volumesInUse": in_use, "conditions": [{"type": "Ready", "status": "True"}]}})
     }
 
+    fn volume() -> Value {
+        json!({"kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": {
+            "csi": {"driver": "d", "volumeHandle": "h"}, "accessModes": ["ReadWriteOnce"],
+            "claimRef": {"namespace": "ns", "name": "c", "uid": "cu"}}})
+    }
+
+    /// What nobody wants any more, on a node that neither is ready nor says that it is done.
+    #[tokio::test]
+    async fn a_node_that_does_not_answer_loses_its_volumes_in_the_end() {
+        let fake = Fake::new();
+        let mut lost = node(json!(["kubernetes.io/csi/d^h"]));
+        lost["status"]["conditions"][0]["status"] = json!("Unknown");
+        lost["status"]["volumesAttached"] = json!([{"name": "kubernetes.io/csi/d^h", "devicePath": ""}]);
+        fake.put(lost.clone());
+        fake.put(volume());
+        let attachment = json!({"kind": "VolumeAttachment", "metadata": {"name": volumes::attachment("h", "d", "n")},
+            "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "pv"}},
+            "status": {"attached": true}});
+        fake.put(attachment.clone());
+        let context = fake.context();
+        let tasks = start(&context, fake.client());
+        let gone = || fake.names("volumeattachments").is_empty();
+        fake.eventually(gone).await;
+        assert!(context.world.elapsed() >= PATIENCE);
+        // Another of the same name is waited for as long.
+        let before = context.world.elapsed();
+        fake.put(lost);
+        fake.put(attachment);
+        fake.eventually(gone).await;
+        assert!(context.world.elapsed() >= before + PATIENCE);
+        tasks.iter().for_each(Task::abort);
+    }
+
     #[tokio::test]
     async fn from_a_pod_to_an_attached_volume_and_back() {
         let fake = Fake::new();
         fake.put(node(json!([])));
-        fake.put(json!({"kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": {
-            "csi": {"driver": "d", "volumeHandle": "h"}, "accessModes": ["ReadWriteOnce"],
-            "claimRef": {"namespace": "ns", "name": "c", "uid": "cu"}}}));
+        fake.put(volume());
         fake.put(json!({"kind": "PersistentVolumeClaim", "metadata": {"namespace": "ns", "name": "c", "uid": "cu"},
             "spec": {"volumeName": "pv"}}));
         let pod = json!({"kind": "Pod", "metadata": {"namespace": "ns", "name": "p"}, "spec": {"nodeName": "n",

@@ -53,7 +53,7 @@ pub(super) struct Plan {
     pub(super) taken: Vec<(String, Vec<String>)>,
     /// Volumes that could not be attached, and why.
     pub(super) failed: Vec<(String, String)>,
-    /// Attachments that nobody wants, to a node that still uses them.
+    /// Attachments that nobody wants, to a node that still uses them; waited for or not.
     pub(super) lingering: Vec<String>,
 }
 
@@ -69,17 +69,21 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
         let (unique, wanted) = (disk.unique_name(), view.wanted.contains_key(volume));
         let told = reported.iter().any(|told| told.name == unique);
         let attached = attachment.status.as_ref().is_some_and(|status| status.attached);
-        let used = in_use.contains(&unique) && !(is_off(view.node) || view.node.is_some() && (view.overdue)(name));
-        if attached && !attachment.deleting() && (wanted || used) {
+        let used = in_use.contains(&unique) && !is_off(view.node);
+        let awaited = used && !(view.overdue)(name);
+        if attached && !attachment.deleting() && (wanted || awaited) {
             report.push(AttachedVolume { name: unique.clone(), device_path: String::new() });
         }
         if wanted {
             let error = attachment.status.as_ref().and_then(|status| status.attach_error.as_ref());
             let why = error.filter(|_| !attached).and_then(|error| error.message.clone());
             plan.failed.extend(why.map(|why| (volume.to_owned(), why)));
-        } else if used {
+            continue;
+        }
+        if used {
             plan.lingering.push(name.to_owned());
-        } else if !attachment.deleting() && !told {
+        }
+        if !awaited && !attachment.deleting() && !told {
             // Once it is not told any more, the node begins nothing with it.
             plan.detach.push(name.to_owned());
         }
@@ -183,7 +187,17 @@ mod tests {
             ("told off", Some(node(false, false, none())), false, Some(attached(true, false)), false, false, "-"),
             ("going", Some(node(false, false, none())), false, Some(attached(true, true)), false, false, ""),
             ("wanted again", Some(node(false, false, none())), true, Some(attached(true, true)), false, false, ""),
-            ("no answer", Some(node(true, true, none())), false, Some(attached(true, false)), false, true, "=0"),
+            ("no answer", Some(node(true, true, none())), false, Some(attached(true, false)), false, true, "=0~"),
+            (
+                "no answer, told off",
+                Some(node(false, true, none())),
+                false,
+                Some(attached(true, false)),
+                false,
+                true,
+                "-~",
+            ),
+            ("no answer, going", Some(node(false, true, none())), false, Some(attached(true, true)), false, true, "~"),
             ("off", Some(node(true, true, off)), false, Some(attached(true, false)), false, false, "=0"),
             ("gone", None, false, Some(attached(true, false)), false, false, "-"),
             ("elsewhere", Some(node(false, false, none())), true, None, true, false, "!"),

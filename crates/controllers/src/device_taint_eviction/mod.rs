@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use serde_json::json;
-use skiff_api::pods;
+use skiff_api::{claims, pods};
 use skiff_client::{
     After, Change, Client, ClientError, DeleteOptions, Index, Key, Kind, Patch, Recorder, Store, WorkQueue, Workers,
     involved,
@@ -31,18 +31,17 @@ struct Controller {
 }
 
 fn users(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
-    let users = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-    users.filter(|user| user.resource == "pods").map(|user| (&*user.name, &*user.uid))
+    claims::users(claim).iter().filter(|user| claims::is_pod(user)).map(|user| (&*user.name, &*user.uid))
 }
 
 /// Starts the controller of tainted devices.
 pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let pods = context.informers.all::<Pod>();
-    let claims = context.informers.all::<ResourceClaim>();
+    let held = context.informers.all::<ResourceClaim>();
     let slices = context.informers.all::<ResourceSlice>();
-    let by_user = claims.index(|claim| users(claim).map(|(_, uid)| uid.to_owned()).collect());
-    let holding = claims.index(|claim| {
-        let pools: BTreeSet<String> = plan::results(claim).iter().map(|r| plan::pool(&r.driver, &r.pool)).collect();
+    let by_user = held.index(|claim| users(claim).map(|(_, uid)| uid.to_owned()).collect());
+    let holding = held.index(|claim| {
+        let pools: BTreeSet<String> = claims::allocated(claim).iter().map(|r| plan::pool(&r.driver, &r.pool)).collect();
         pools.into_iter().collect()
     });
     let by_pool = slices.index(|slice| vec![plan::pool(&slice.spec.driver, &slice.spec.pool.name)]);
@@ -50,13 +49,13 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let queue: WorkQueue<Key> = WorkQueue::new(context.world.clone());
     let to_queue = queue.clone();
     pods.on(move |change: &Change<'_, Pod>| {
-        let claims = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.resource_claims.is_some());
-        if change.new.is_some_and(|pod| claims(pod)) {
+        let has_any = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.resource_claims.is_some());
+        if change.new.is_some_and(|pod| has_any(pod)) {
             to_queue.add(change.key(), change.trace);
         }
     });
     let to_queue = queue.clone();
-    claims.on(move |change: &Change<'_, ResourceClaim>| {
+    held.on(move |change: &Change<'_, ResourceClaim>| {
         let Some(claim) = change.new else { return };
         users(claim).for_each(|(name, _)| to_queue.add(Key::new(claim.namespace(), name), change.trace));
     });
@@ -68,7 +67,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         }
     });
 
-    let synced = vec![pods.synced(), claims.synced(), slices.synced()];
+    let synced = vec![pods.synced(), held.synced(), slices.synced()];
     let workers = Workers { world: context.world.clone(), name: "device-taint-eviction-controller", count: 2, synced };
     let controller = Arc::new(Controller {
         recorder: Recorder::new(client.clone(), context.world.clone(), "device-taint-eviction-controller", ""),

@@ -2,20 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::resource::v1::{
-    DeviceRequestAllocationResult, DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice,
-};
+use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice};
+use skiff_api::claims::{allocated, is_reserved_for, tolerates};
 use skiff_client::Kind;
 
 use crate::shared::node_of;
 
 const NO_EXECUTE: &str = "NoExecute";
-
-/// The devices that a claim has.
-pub(super) fn results(claim: &ResourceClaim) -> &[DeviceRequestAllocationResult] {
-    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
-    allocation.and_then(|all| all.devices.as_ref()?.results.as_deref()).unwrap_or_default()
-}
 
 /// A pool's name among all.
 pub(super) fn pool(driver: &str, name: &str) -> String {
@@ -39,11 +32,10 @@ pub(super) fn eviction<S: std::ops::Deref<Target = ResourceSlice>>(
     }
     let mut when: Option<Timestamp> = None;
     for claim in claims {
-        let mut users = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-        if !users.any(|user| user.uid == pod.uid()) {
+        if !is_reserved_for(&claim, pod.uid()) {
             continue;
         }
-        for result in results(&claim) {
+        for result in allocated(&claim) {
             let slices = slices(&pool(&result.driver, &result.pool));
             for taint in taints(&slices, &result.device) {
                 let leaves = leaves(taint, result.tolerations.as_deref().unwrap_or_default());
@@ -77,16 +69,6 @@ fn leaves(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Times
         shortest = Some(shortest.map_or(seconds, |known| known.min(seconds)));
     }
     Some(since.checked_add(SignedDuration::from_secs(shortest.unwrap_or(0))).unwrap_or(Timestamp::MAX))
-}
-
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let key = toleration.key.as_deref().unwrap_or_default();
-    let value = |text: &Option<String>| text.clone().unwrap_or_default();
-    (key.is_empty() || key == taint.key)
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "" | "Equal" => value(&toleration.value) == value(&taint.value),
-            operator => operator == "Exists",
-        }
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ use crate::shared::{
 use plan::{Plan, Snapshot};
 
 const WORKERS: usize = 5;
+/// How many pods are written at a time.
+const AT_ONCE: usize = 16;
 /// The value of `spec.managedBy` that means us.
 const MANAGER: &str = "kubernetes.io/job-controller";
 
@@ -112,6 +114,17 @@ fn is_ours(job: &Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref()).is_none_or(|manager| manager == MANAGER)
 }
 
+/// Does it to all pods, some at a time, and begins with no more after a failure.
+async fn each<'a, F: Future<Output = Result<(), ClientError>>>(
+    pods: &'a [Arc<Pod>],
+    act: impl Fn(&'a Arc<Pod>) -> F,
+) -> Result<(), ClientError> {
+    for some in pods.chunks(AT_ONCE) {
+        futures::future::join_all(some.iter().map(&act)).await.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
 impl Controller {
     fn is_orphan(&self, pod: &Pod) -> bool {
         if !pods::is_tracked(pod) {
@@ -153,12 +166,9 @@ impl Controller {
 
     async fn execute(&self, key: &Key, job: &Job, plan: Plan) -> Result<After, ClientError> {
         let about = involved(job);
-        for pod in &plan.discard {
-            self.release(pod).await?;
-        }
-        for pod in plan.stop.iter().chain(&plan.discard) {
-            self.delete(key, job, pod).await?;
-        }
+        each(&plan.discard, |pod| self.release(pod)).await?;
+        each(&plan.stop, |pod| self.delete(key, job, pod)).await?;
+        each(&plan.discard, |pod| self.delete(key, job, pod)).await?;
         self.create(key, job, &plan.create).await?;
         if let Some(status) = plan.status {
             if let Some(wait) = self.settling.wait(key, plan.at_rest, self.world.elapsed()) {
@@ -169,9 +179,7 @@ impl Controller {
             let written = self.client.namespaced::<Job>(&key.namespace).update_status(&updated).await?;
             self.counted.wrote(key, revision_of(&written), self.world.elapsed());
         }
-        for pod in &plan.release {
-            self.release(pod).await?;
-        }
+        each(&plan.release, |pod| self.release(pod)).await?;
         for (reason, message) in &plan.events {
             match *reason {
                 "Failed" => {

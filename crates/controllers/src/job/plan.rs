@@ -180,9 +180,13 @@ impl<'a> Draft<'a> {
 
     /// Tracked pods that are in neither list of noted ones.
     fn fresh(&self) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
-        let noted = self.uncounted.succeeded.iter().flatten().chain(self.uncounted.failed.iter().flatten());
-        let noted: BTreeSet<String> = noted.cloned().collect();
+        let noted = self.noted();
         self.snapshot.pods.iter().filter(move |pod| is_tracked(pod) && !noted.contains(pod.uid()))
+    }
+
+    /// The UIDs of noted pods.
+    fn noted(&self) -> BTreeSet<String> {
+        self.uncounted.succeeded.iter().chain(&self.uncounted.failed).flatten().cloned().collect()
     }
 
     /// Totals with everything that has ended, counted or not.
@@ -393,19 +397,23 @@ impl<'a> Draft<'a> {
     fn count(&mut self, verdict: Option<&Verdict>, plan: &mut Plan) {
         let spec = self.snapshot.spec;
         let lost = verdict.is_some_and(|verdict| !verdict.success);
+        let delayed: BTreeSet<&str> = self.delayed.values().map(|pod| pod.uid()).collect();
+        let known = self.noted();
+        let noted = |uncounted: &UncountedTerminatedPods| {
+            [&uncounted.succeeded, &uncounted.failed].into_iter().flatten().map(Vec::len).sum::<usize>()
+        };
         for pod in self.snapshot.pods.iter().filter(|pod| is_tracked(pod)) {
             let failed = is_failed(spec, pod);
             let over = self.snapshot.job.deleting() || (verdict.is_some() && pod.deleting());
-            let delayed = self.delayed.values().any(|delayed| delayed.uid() == pod.uid()) && verdict.is_none();
+            let delayed = verdict.is_none() && delayed.contains(pod.uid());
             if phase(pod) != "Succeeded" && !over && (!failed || delayed) {
                 continue;
             }
-            let noted = self.uncounted.succeeded.iter().flatten().chain(self.uncounted.failed.iter().flatten());
-            if noted.clone().count() >= BURST {
+            if noted(&self.uncounted) >= BURST {
                 break;
             }
             plan.release.push(pod.clone());
-            if noted.clone().any(|uid| uid == pod.uid()) {
+            if known.contains(pod.uid()) {
                 continue;
             }
             if phase(pod) == "Succeeded" {
@@ -430,7 +438,8 @@ impl<'a> Draft<'a> {
 
     fn finish(&mut self, verdict: Option<&Verdict>, plan: &mut Plan, active: usize) {
         let now = self.snapshot.now;
-        let stopped = |pod: &Pod| plan.stop.iter().chain(&plan.discard).any(|stopped| stopped.uid() == pod.uid());
+        let stopped: BTreeSet<&str> = plan.stop.iter().chain(&plan.discard).map(|pod| pod.uid()).collect();
+        let stopped = |pod: &Pod| stopped.contains(pod.uid());
         let ready = self.pods().filter(|pod| is_active(pod) && is_ready(pod) && !stopped(pod)).count();
         let going = self.pods().filter(|pod| !is_finished(pod) && (pod.deleting() || stopped(pod))).count();
         self.status.active = counter(active);

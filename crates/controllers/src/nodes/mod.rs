@@ -13,6 +13,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use serde_json::json;
+use skiff_api::nodes::is_ready;
 use skiff_client::{
     After, Client, ClientError, DeleteOptions, Index, Key, Kind, Patch, Recorder, Selection, Store, WorkQueue, Workers,
     involved,
@@ -70,10 +71,10 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let all = nodes.store();
     nodes.on(move |change| {
         to_queue.add(change.key(), change.trace);
-        let ready = |node: Option<&Arc<Node>>| node.is_some_and(|node| plan::says_ready(node));
+        let ready = |node: Option<&Arc<Node>>| node.is_some_and(|node| is_ready(node));
         if ready(change.old) != ready(change.new) {
             // Whether pods must leave a lost node depends on whether there is any other.
-            for lost in all.list().iter().filter(|node| !plan::says_ready(node)) {
+            for lost in all.list().iter().filter(|node| !is_ready(node)) {
                 to_queue.add(Key::of(&**lost), change.trace);
             }
         }
@@ -125,7 +126,7 @@ impl Controller {
 
     /// Whether pods must leave the node if it is lost, and when to ask again.
     fn giving_up(&self, node: &Node, silent: Duration) -> (Giving, Option<Duration>) {
-        if (silent < plan::GRACE && plan::says_ready(node)) || (plan::is_given_up(node) && self.some_ready()) {
+        if (silent < plan::GRACE && is_ready(node)) || (plan::is_given_up(node) && self.some_ready()) {
             return (Giving::Up, None);
         }
         let (now, mut paces) = (self.world.elapsed(), self.paces.lock());
@@ -137,7 +138,7 @@ impl Controller {
     }
 
     fn some_ready(&self) -> bool {
-        self.nodes.list().iter().any(|node| plan::says_ready(node))
+        self.nodes.list().iter().any(|node| is_ready(node))
     }
 
     /// How long the node has been silent.

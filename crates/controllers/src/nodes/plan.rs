@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use skiff_api::nodes::is_ready;
 use skiff_api::{pods, taints};
 
 use super::zones::Giving;
@@ -60,7 +61,7 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let silent = snapshot.silent >= GRACE;
     let conditions = if silent { unknown(&before, snapshot.now) } else { before.clone() };
     let taints = taints(node, &conditions, snapshot);
-    let unready = if silent || !is_ready(&conditions) {
+    let unready = if silent || !is_ready(node) {
         snapshot.pods.iter().filter(|pod| pods::is_ready(pod) && !pods::is_terminating(pod)).cloned().collect()
     } else {
         Vec::new()
@@ -81,15 +82,6 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
 pub(super) fn is_given_up(node: &Node) -> bool {
     let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.any(|taint| [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()) && taint.effect == "NoExecute")
-}
-
-/// Whether the node says that it is ready.
-pub(super) fn says_ready(node: &Node) -> bool {
-    is_ready(node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default())
-}
-
-fn is_ready(conditions: &[NodeCondition]) -> bool {
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// The conditions of a node that nobody hears from.

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use skiff_api::nodes::is_ready;
 use skiff_client::Kind;
-
-use super::plan::says_ready;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
@@ -46,7 +45,7 @@ pub(super) fn zone(node: &Node) -> Zone {
 /// How long to wait between two nodes of a zone; `None`: none is given up.
 fn pace(nodes: &[Arc<Node>], of: &Zone) -> Option<Duration> {
     let in_zone = || nodes.iter().filter(|node| zone(node) == *of);
-    let (all, lost) = (in_zone().count(), in_zone().filter(|node| !says_ready(node)).count());
+    let (all, lost) = (in_zone().count(), in_zone().filter(|node| !is_ready(node)).count());
     let mostly = lost > 2 && lost < all && lost * 100 >= all * MOSTLY;
     match mostly {
         false => Some(PACE),
@@ -62,7 +61,7 @@ pub(super) struct Paces(BTreeMap<Zone, (String, Duration)>);
 impl Paces {
     /// Whether this lost node may be given up at `now`; if not, when to ask again.
     pub(super) fn ask(&mut self, node: &Node, nodes: &[Arc<Node>], now: Duration) -> (Giving, Option<Duration>) {
-        if !says_ready(node) && !nodes.iter().any(|node| says_ready(node)) {
+        if !is_ready(node) && !nodes.iter().any(|node| is_ready(node)) {
             return (Giving::Nobody, None);
         }
         let zone = zone(node);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use skiff_api::nodes::is_ready;
 use skiff_client::Kind;
 
 /// Put on a node by people who know that it is off: its pods can be given up.
@@ -41,9 +42,7 @@ pub(super) fn verdict(pod: &Pod, node: Option<&Node>) -> Verdict {
 /// Whether people say that the node is off, and it does not say otherwise.
 pub(super) fn is_out_of_service(node: &Node) -> bool {
     let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    !ready && taints.any(|taint| taint.key == OUT_OF_SERVICE)
+    !is_ready(node) && taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 /// The oldest of the ended pods, beyond those that are kept.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
 use serde_json::json;
+use skiff_api::claims;
 use skiff_client::{
     After, Change, Client, ClientError, DeleteOptions, Index, Key, Kind, Patch, Recorder, Store, WorkQueue, Workers,
     involved,
@@ -47,7 +48,7 @@ fn place(namespace: &str, name: &str) -> String {
 /// Starts the controller of claims.
 pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
     let pods = context.informers.all::<Pod>();
-    let claims = context.informers.all::<ResourceClaim>();
+    let known = context.informers.all::<ResourceClaim>();
     let templates = context.informers.all::<ResourceClaimTemplate>();
     let of_pod = |pod: &Pod, names: Vec<String>| names.iter().map(|name| place(pod.namespace(), name)).collect();
     let by_claim = pods.index(move |pod| of_pod(pod, plan::claims_of(pod)));
@@ -67,7 +68,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         }
     });
     let to_queue = queue.clone();
-    claims.on(move |change: &Change<'_, ResourceClaim>| {
+    known.on(move |change: &Change<'_, ResourceClaim>| {
         let key = change.key();
         for pod in by_claim.get(&place(&key.namespace, &key.name)) {
             to_queue.add(Work::Pod(Key::of(&*pod)), change.trace);
@@ -87,16 +88,16 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         }
     });
 
-    let synced = vec![pods.synced(), claims.synced(), templates.synced()];
+    let synced = vec![pods.synced(), known.synced(), templates.synced()];
     let workers = Workers { world: context.world.clone(), name: "resource-claim-controller", count: 2, synced };
     let controller = Arc::new(Controller {
         recorder: Recorder::new(client.clone(), context.world.clone(), "resource_claim", ""),
         world: context.world.clone(),
         client,
         pods: pods.store(),
-        claims: claims.store(),
+        claims: known.store(),
         templates: templates.store(),
-        made_for: claims.by_owner(),
+        made_for: known.by_owner(),
         expectations: Expectations::default(),
     });
     workers.start(queue, move |work| {
@@ -192,8 +193,8 @@ impl Controller {
     async fn claim(&self, key: &Key) -> Result<After, ClientError> {
         let Some(claim) = self.claims.get_key(key) else { return Ok(After::Change) };
         let mut left = Vec::new();
-        for user in plan::users(&claim) {
-            if !plan::is_pod(user) || self.lives(&key.namespace, user).await? {
+        for user in claims::users(&claim) {
+            if !claims::is_pod(user) || self.lives(&key.namespace, user).await? {
                 left.push(user.clone());
             }
         }
@@ -205,7 +206,7 @@ impl Controller {
             newest = api.update_status(&status).await?;
         }
         if release {
-            newest.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != plan::FINALIZER);
+            newest.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != claims::FINALIZER);
             ignore_gone(api.update(&newest).await)?;
         }
         if delete {

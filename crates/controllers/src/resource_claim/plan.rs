@@ -6,13 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use skiff_api::claims::{self, FINALIZER, is_allocated, is_reserved_for, users};
 use skiff_api::pods;
 use skiff_client::Kind;
 
 use crate::shared::{controller_of, controller_ref, is_controlled_by, node_of};
 
-/// Keeps claims until their devices are given back.
-pub(super) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Which of a pod's claims a claim was made for.
 const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
 /// The longest base of a generated name; a hyphen and five characters follow.
@@ -31,16 +30,6 @@ pub(super) struct Needs {
     pub(super) reserve: Vec<Arc<ResourceClaim>>,
 }
 
-/// The claim that stands in a pod for one of its own; `None`: it has not been made.
-fn noted<'a>(pod: &'a Pod, claim: &'a PodResourceClaim) -> Option<Option<&'a str>> {
-    if let Some(name) = &claim.resource_claim_name {
-        return Some(Some(name));
-    }
-    let made = pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
-    let made = made.into_iter().find(|status| status.name == claim.name)?;
-    Some(made.resource_claim_name.as_deref())
-}
-
 fn spec_claims(pod: &Pod) -> &[PodResourceClaim] {
     pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default()
 }
@@ -48,7 +37,7 @@ fn spec_claims(pod: &Pod) -> &[PodResourceClaim] {
 /// The names of the claims that a pod uses, that for its extended resources included.
 pub(super) fn claims_of(pod: &Pod) -> Vec<String> {
     let extended = pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.as_ref());
-    let own = spec_claims(pod).iter().filter_map(|claim| noted(pod, claim)?);
+    let own = spec_claims(pod).iter().filter_map(|claim| claims::name(pod, claim)?);
     own.map(str::to_owned).chain(extended.map(|status| status.resource_claim_name.clone())).collect()
 }
 
@@ -71,12 +60,12 @@ pub(super) fn needs(
 ) -> Needs {
     let mut needs = Needs::default();
     for own in spec_claims(pod) {
-        let noted = noted(pod, own);
+        let noted = claims::name(pod, own);
         let known = noted.flatten().and_then(&claim);
         let stranger =
             |claim: &Arc<ResourceClaim>| own.resource_claim_name.is_none() && !is_controlled_by(&**claim, pod);
         if let Some(known) = known.filter(|known| !stranger(known)) {
-            if !node_of(pod).is_empty() && is_allocated(&known) && !is_user(&known, pod) {
+            if !node_of(pod).is_empty() && is_allocated(&known) && !is_reserved_for(&known, pod.uid()) {
                 needs.reserve.push(known);
             }
             continue;
@@ -125,24 +114,6 @@ fn base(pod: &str, claim: &str) -> String {
     }
     let part = |name: &str| name.chars().take(name.len() * LONGEST_BASE / full.len()).collect::<String>();
     format!("{}-{}", part(pod), part(claim))
-}
-
-fn is_allocated(claim: &ResourceClaim) -> bool {
-    claim.status.as_ref().is_some_and(|status| status.allocation.is_some())
-}
-
-/// Who uses a claim.
-pub(super) fn users(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
-    claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default()
-}
-
-fn is_user(claim: &ResourceClaim, pod: &Pod) -> bool {
-    users(claim).iter().any(|user| user.uid == pod.uid())
-}
-
-/// Whether a user of claims is a pod.
-pub(super) fn is_pod(user: &ResourceClaimConsumerReference) -> bool {
-    user.api_group.as_deref().unwrap_or_default().is_empty() && user.resource == "pods"
 }
 
 /// The name of the pod that a claim was made for.

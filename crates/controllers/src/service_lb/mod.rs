@@ -8,13 +8,14 @@ mod plan;
 mod pool;
 mod range;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use parking_lot::Mutex;
 use serde_json::json;
 use skiff_api::network::{ANNOUNCED, is_balanced};
 use skiff_client::{After, Change, Client, ClientError, Key, Patch, Recorder, Store, WorkQueue, Workers, involved};
@@ -35,6 +36,8 @@ struct Controller {
     nodes: Store<Node>,
     slices: Store<EndpointSlice>,
     pool: Vec<AddressRange>,
+    /// Who was told last that the pool has no address for it, so that it is told once.
+    short: Mutex<BTreeSet<Key>>,
     recorder: Recorder,
     world: WorldRef,
 }
@@ -77,6 +80,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         nodes: nodes.store(),
         slices: slices.store(),
         pool: context.options.balance_pool.clone(),
+        short: Mutex::default(),
         recorder: Recorder::new(client, context.world.clone(), NAME, ""),
         world: context.world.clone(),
     });
@@ -94,18 +98,24 @@ impl Controller {
             true => plan::plan(&snapshot),
             false => pool::plan(&snapshot, &self.pool),
         };
+        self.tell(&plan);
         for (key, given) in plan {
             self.give(&key, &given).await?;
         }
         Ok(After::Change)
     }
 
-    async fn give(&self, key: &Key, given: &Given) -> Result<(), ClientError> {
-        let Some(service) = self.services.get(&key.namespace, &key.name) else { return Ok(()) };
-        if given.short {
-            let why = "no address that the Service could have is left in the pool of load balancers";
+    fn tell(&self, plan: &BTreeMap<Key, Given>) {
+        let short: BTreeSet<Key> = plan.iter().filter(|(_, given)| given.short).map(|(key, _)| key.clone()).collect();
+        let told = std::mem::replace(&mut *self.short.lock(), short.clone());
+        let why = "no address that the Service could have is left in the pool of load balancers";
+        for service in short.difference(&told).filter_map(|key| self.services.get_key(key)) {
             self.recorder.warning(&involved(&*service), "NoAddress", why);
         }
+    }
+
+    async fn give(&self, key: &Key, given: &Given) -> Result<(), ClientError> {
+        let Some(service) = self.services.get(&key.namespace, &key.name) else { return Ok(()) };
         if given.is_had_by(&service) {
             return Ok(());
         }
@@ -147,4 +157,39 @@ fn reserved(nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> BTreeSet<(Str
     });
     let api = api.flat_map(|slice| slice.ports.iter().flatten()).filter_map(|port| port.port);
     agents.chain(api).chain([LOGIN]).map(|port| ("TCP".to_owned(), port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fake;
+
+    #[tokio::test]
+    async fn who_gets_no_address_is_told_once() {
+        let fake = Fake::new();
+        let mut context = fake.context();
+        context.options.balance = true;
+        context.options.balance_pool = AddressRange::parse("192.0.2.64").into_iter().collect();
+        let service = |name: &str, second: u32| {
+            json!({"kind": "Service", "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
+                "metadata": {"namespace": "ns", "name": name, "uid": name,
+                    "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")}})
+        };
+        fake.put(service("first", 1));
+        fake.put(service("late", 2));
+        let tasks = start(&context, fake.client());
+        let events = || fake.objects("events").iter().filter_map(|event| event["count"].as_u64()).sum::<u64>();
+        fake.eventually(|| events() == 1).await;
+        for number in 0..3 {
+            fake.put(json!({"kind": "Node", "metadata": {"name": format!("n{number}")}}));
+            fake.settle().await;
+        }
+        assert_eq!(events(), 1);
+        // It was gone in between.
+        fake.remove("services", "ns", "late");
+        fake.settle().await;
+        fake.put(service("late", 2));
+        fake.eventually(|| events() == 2).await;
+        tasks.iter().for_each(Task::abort);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_api::network::{announcer, is_balanced};
+use skiff_api::nodes::is_ready;
 use skiff_client::{Key, Kind};
 
 /// Says that no balancer shall use the node.
@@ -113,9 +114,7 @@ pub(super) fn ingress(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<LoadBa
 
 fn is_fit(node: &Node) -> bool {
     let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED));
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && !excluded && !node.deleting()
+    is_ready(node) && !excluded && !node.deleting()
 }
 
 /// The address of a family that outsiders know the node by.

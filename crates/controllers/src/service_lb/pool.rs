@@ -59,7 +59,8 @@ fn give(
             // Somebody else may have what this one asks for; then it waits.
             (_, Some(wanted)) => (!taken.contains(&wanted)).then_some(wanted),
             (None, None) => {
-                pool.iter().flat_map(AddressRange::addresses).find(|ip| ip.is_ipv6() == v6 && !taken.contains(ip))
+                let family = pool.iter().filter(|range| range.is_ipv6() == v6);
+                family.flat_map(AddressRange::addresses).find(|ip| !taken.contains(ip))
             }
         };
         taken.extend(found);
@@ -116,7 +117,15 @@ mod tests {
     }
 
     fn planned(services: &[Arc<Service>], nodes: &[Arc<Node>]) -> BTreeMap<String, (Vec<String>, Given)> {
-        let pool = ["192.0.2.64/31", "2001:db8::1-2001:db8::2"].map(|text| AddressRange::parse(text).unwrap());
+        from_pool(["192.0.2.64/31", "2001:db8::1-2001:db8::2"], services, nodes)
+    }
+
+    fn from_pool(
+        pool: [&str; 2],
+        services: &[Arc<Service>],
+        nodes: &[Arc<Node>],
+    ) -> BTreeMap<String, (Vec<String>, Given)> {
+        let pool = pool.map(|text| AddressRange::parse(text).unwrap());
         let snapshot = Snapshot { services: services.to_vec(), nodes: nodes.to_vec(), ..Snapshot::default() };
         let ips = |given: &Given| given.ingress.iter().filter_map(|one| one.ip.clone()).collect::<Vec<_>>();
         plan(&snapshot, &pool).into_iter().map(|(key, given)| (key.name.clone(), (ips(&given), given))).collect()
@@ -157,6 +166,14 @@ mod tests {
         assert_eq!(moved["first"].0, ["192.0.2.64"], "the address stays");
         assert!(moved["first"].1.announcer.as_ref().is_some_and(|name| *name != lost), "another node answers");
         assert_eq!(planned(&given[..1], &[])["first"].1.announcer, None);
+    }
+
+    #[test]
+    fn a_wide_range_of_the_other_family_is_not_walked_through() {
+        let services = [service("first", 1, json!({})), service("second", 2, json!({}))];
+        let plan = from_pool(["2001:db8::/64", "192.0.2.64/32"], &services, &[node("a", true)]);
+        assert_eq!(plan["first"].0, ["192.0.2.64"]);
+        assert!(plan["second"].1.short);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl AddressRange {
         self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
     }
 
+    /// Whether they are of IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.first.is_ipv6()
+    }
+
     /// All of them.
     pub fn addresses(&self) -> Box<dyn Iterator<Item = IpAddr>> {
         match (self.first, self.last) {

@@ -106,6 +106,8 @@ pub(crate) fn file(paths: &Paths, machine: Machine, credentials: &str) -> String
     // As upstream's own installers and newer versions of containerd have it: ports below 1024 and ping need no root.
     line(format!("enable_unprivileged_ports = {}", machine.initial_user_namespace));
     line(format!("enable_unprivileged_icmp = {}", machine.initial_user_namespace));
+    // From 2.0 on that is so anyway, and 1.6 does not know it.
+    line("enable_cdi = true".to_owned());
     // Network namespaces are ours, not the machine's: `ip netns` shall not list them.
     line("netns_mounts_under_state_dir = true".to_owned());
     line("stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"".to_owned());
@@ -154,6 +156,7 @@ mod tests {
         let poor = Machine { overlay: false, lower_oom_score: false, initial_user_namespace: false };
         let file = file(&paths, poor, "");
         for expected in [
+            "enable_cdi = true",
             "root = \"/d \\\"x\\\"/root\"",
             "snapshotter = \"native\"",
             "restrict_oom_score_adj = true",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
 use serde_json::json;
-use skiff_api::resources;
+use skiff_api::{resources, volumes};
 
 use super::terms::{Constraint, Labels, Terms};
 use crate::amounts::{Amounts, unasked};
@@ -144,12 +144,5 @@ fn node_affinity(spec: &PodSpec) -> Option<Arc<str>> {
 
 fn claims(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    volumes
-        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(claim), _) => Some(claim.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
-            (None, None) => None,
-        })
-        .collect()
+    volumes.filter_map(|volume| volumes::claim(pod, volume)).collect()
 }

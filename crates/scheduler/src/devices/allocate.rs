@@ -4,14 +4,15 @@
 //! tried is noted in the search itself and taken back on the way out.
 
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
+use skiff_api::claims::tolerates;
 
 use super::capacity::{is_enough, taken_by};
 use super::pools::{Candidate, Counters, Site, draw};
 use super::taken::{Capacity, Use, add};
 use super::want::{Request, Want};
-use super::{Fault, MOST_ALTERNATIVES, MOST_DEVICES, tolerates};
+use super::{Fault, MOST_ALTERNATIVES, MOST_DEVICES};
 
-/// After so many steps on one node the search is given up.
+/// After so many devices looked at on one node the search is given up.
 const PATIENCE: u32 = 500_000;
 
 /// A solution: what each claim gets.
@@ -87,7 +88,9 @@ pub fn allocate<'a>(site: &'a Site<'a>, wants: &'a [&'a Want]) -> Result<Option<
         steps: 0,
     };
     search.count()?;
-    match search.claim(0)? {
+    // Selectors that fail are left for the search to find, if it comes there.
+    let step = if search.is_hopeless().unwrap_or(false) { Step::None } else { search.claim(0)? };
+    match step {
         Step::Found => Ok(Some(search.found)),
         Step::None | Step::TooMany if site.pools.iter().any(|pool| pool.is_invalid) => Err(Fault::InvalidPools),
         Step::None | Step::TooMany => Ok(None),
@@ -98,14 +101,15 @@ impl<'a> Search<'a> {
     /// Finds out what "all" is, and that no claim asks for too much.
     fn count(&mut self) -> Result<(), Fault> {
         for want in self.wants.iter().copied() {
-            let (mut fewest, mut all) = (0, Vec::new());
+            let (mut fewest, mut all) = (0_usize, Vec::new());
             for alternatives in &want.requests {
                 let mut devices = Vec::new();
                 for request in alternatives {
                     devices.push(if request.count.is_none() { self.all_for(want, request)? } else { Vec::new() });
                 }
                 let counts = alternatives.iter().zip(&devices);
-                fewest += counts.map(|(request, all)| request.count.unwrap_or(all.len())).min().unwrap_or(0);
+                let least = counts.map(|(request, all)| request.count.unwrap_or(all.len())).min();
+                fewest = least.unwrap_or(0).saturating_add(fewest);
                 all.push(devices);
             }
             if fewest > MOST_DEVICES {
@@ -114,6 +118,46 @@ impl<'a> Search<'a> {
             self.all.push(all);
         }
         Ok(())
+    }
+
+    /// Whether some request has too few devices even on its own: then no choice for the others helps.
+    fn is_hopeless(&self) -> Result<bool, Fault> {
+        for want in self.wants {
+            for alternatives in &want.requests {
+                let mut any = false;
+                for request in alternatives {
+                    any = any || self.is_enough_alone(want, request)?;
+                }
+                if !any {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_enough_alone(&self, want: &Want, request: &Request) -> Result<bool, Fault> {
+        let mut missing = request.count.unwrap_or(0);
+        for (place, candidate) in self.site.candidates.iter().enumerate() {
+            if missing == 0 {
+                break;
+            }
+            let is_usable = !self.is_held(0, request, place)
+                && self.is_selected(want, request, candidate)?
+                && !is_tainted(candidate.device, request)
+                && self.share(request, candidate, place).is_some();
+            missing -= usize::from(is_usable);
+        }
+        Ok(missing == 0)
+    }
+
+    /// Counts a look at a device.
+    fn step(&mut self) -> Result<(), Fault> {
+        self.steps += 1;
+        match self.steps > PATIENCE {
+            true => Err(Fault::TooLong { node: self.site.node.name.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     fn all_for(&self, want: &Want, request: &Request) -> Result<Vec<usize>, Fault> {
@@ -169,10 +213,7 @@ impl<'a> Search<'a> {
 
     /// Every device of a request that it has not got yet, from a candidate on.
     fn devices(&mut self, claim: usize, request: usize, got: usize, from: usize) -> Result<Step, Fault> {
-        self.steps += 1;
-        if self.steps > PATIENCE {
-            return Err(Fault::TooLong { node: self.site.node.name.to_owned() });
-        }
+        self.step()?;
         let (wants, site) = (self.wants, self.site);
         let (want, chosen) = (wants[claim], self.found.chosen[claim][request]);
         let asked = &want.requests[request][chosen];
@@ -183,7 +224,7 @@ impl<'a> Search<'a> {
         if got >= count {
             return self.request(claim, request + 1);
         }
-        if self.found.picks[claim].len() + count - got > MOST_DEVICES {
+        if self.found.picks[claim].len().saturating_add(count - got) > MOST_DEVICES {
             return Ok(Step::TooMany);
         }
         if asked.count.is_none() {
@@ -198,6 +239,7 @@ impl<'a> Search<'a> {
             return Ok(step);
         }
         for (place, candidate) in site.candidates.iter().enumerate().skip(from) {
+            self.step()?;
             // What is cheap to see goes first.
             if self.is_held(claim, asked, place)
                 || !self.is_selected(want, asked, candidate)?

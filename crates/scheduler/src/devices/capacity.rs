@@ -45,9 +45,10 @@ fn rounded(asked: Option<Quantity>, capacity: &DeviceCapacity) -> Quantity {
         let Some(step) = range.step.as_ref().map(|step| quantity(step).value()).filter(|step| *step > 0) else {
             return asked;
         };
-        let steps = (asked.value() - least.value()).div_euclid(step);
-        let exact = (asked.value() - least.value()).rem_euclid(step) == 0;
-        return Quantity::new(least.value() + step * (steps + i64::from(!exact)), Format::BinarySi);
+        // What does not fit into a number is more than any device has.
+        let beyond = asked.value().saturating_sub(least.value());
+        let steps = beyond.div_euclid(step).saturating_add(i64::from(beyond.rem_euclid(step) != 0));
+        return Quantity::new(least.value().saturating_add(step.saturating_mul(steps)), Format::BinarySi);
     }
     let values = policy.valid_values.iter().flatten().map(quantity);
     values.into_iter().find(|value| asked <= *value).unwrap_or(asked)
@@ -60,8 +61,8 @@ fn is_allowed(amount: Quantity, policy: Option<&CapacityRequestPolicy>) -> bool 
     }
     match (&policy.valid_range, policy.valid_values.as_deref()) {
         (Some(range), _) => {
-            let on_step =
-                |step: i64| step <= 0 || (amount.value() - quantity(&range.min).value()).rem_euclid(step) == 0;
+            let beyond = amount.value().saturating_sub(quantity(&range.min).value());
+            let on_step = |step: i64| step <= 0 || beyond.rem_euclid(step) == 0;
             range.max.as_ref().is_none_or(|most| amount <= quantity(most))
                 && range.step.as_ref().is_none_or(|step| on_step(quantity(step).value()))
         }

@@ -24,10 +24,9 @@ pub use stock::Stock;
 pub use taken::PoolId;
 pub use want::Want;
 
-use k8s_openapi::api::resource::v1::{
-    AllocatedDeviceStatus, DeviceRequestAllocationResult, DeviceTaint, DeviceToleration, ResourceClaim,
-};
+use k8s_openapi::api::resource::v1::{AllocatedDeviceStatus, DeviceRequestAllocationResult, ResourceClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use skiff_api::claims::allocated;
 
 #[cfg(test)]
 mod tests;
@@ -79,20 +78,6 @@ impl Fault {
     /// Whether it says nothing about other nodes.
     pub fn is_of_node(&self) -> bool {
         *self == Self::InvalidPools
-    }
-}
-
-/// Whether a toleration is for a taint of a device; which effects count is the caller's to know.
-pub fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    if set(&toleration.effect).is_some_and(|effect| effect != taint.effect)
-        || set(&toleration.key).is_some_and(|key| key != taint.key)
-    {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-        operator => operator == "Exists",
     }
 }
 
@@ -151,12 +136,6 @@ pub fn score_of(claim: &ResourceClaim) -> i64 {
         each.map(move |(number, sub)| (number, format!("{}/{}", request.name, sub.name)))
     });
     alternatives.filter(|(_, name)| got.contains(name.as_str())).map(|(n, _)| MOST_ALTERNATIVES - n as i64).sum()
-}
-
-/// The devices of an allocated claim.
-pub fn allocated(claim: &ResourceClaim) -> &[DeviceRequestAllocationResult] {
-    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
-    allocation.and_then(|all| all.devices.as_ref()?.results.as_deref()).unwrap_or_default()
 }
 
 fn is_about(device: &AllocatedDeviceStatus, result: &DeviceRequestAllocationResult) -> bool {

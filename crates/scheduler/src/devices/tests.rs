@@ -157,6 +157,20 @@ fn what_claims_get() {
         ("two", one(two(), &[r(2)]), "r=a r=b"),
         ("three of two", one(two(), &[r(3)]), "none"),
         ("no slices", one(vec![], &[r(1)]), "none"),
+        // What cannot be had is seen before all ways to choose the others are tried.
+        (
+            "eight of many, and one that is not there",
+            one(vec![named(&many)], &[r(8), request("s", 1, cel("false"))]),
+            "none",
+        ),
+        (
+            "eight of many, and as many as nobody can have",
+            one(
+                vec![named(&many)],
+                &[r(8), first("s", &[request("t", i64::MAX, json!({})), request("u", 1, cel("false"))])],
+            ),
+            "none",
+        ),
         (
             "another node's",
             one(vec![slice("s", json!({"nodeName": "m", "devices": [{"name": "a"}]}))], &[r(1)]),
@@ -573,6 +587,13 @@ fn capacities_are_consumed() {
         ("at least", json!([device("a", true, range.clone())]), None, vec![asks("1Mi")], "r=a[memory 1Gi]"),
         ("in steps", json!([device("a", true, range.clone())]), None, vec![asks("1500Mi")], "r=a[memory 2Gi]"),
         ("at most", json!([device("a", true, range.clone())]), None, vec![asks("9Gi")], "none"),
+        (
+            "more than a number holds",
+            json!([device("a", true, range.clone())]),
+            None,
+            vec![asks(&i64::MAX.to_string())],
+            "none",
+        ),
         ("the next value", json!([device("a", true, values.clone())]), None, vec![asks("3Gi")], "r=a[memory 4Gi]"),
         ("no such value", json!([device("a", true, values)]), None, vec![asks("5Gi")], "none"),
         (

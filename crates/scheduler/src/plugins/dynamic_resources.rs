@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerExtendedResourceRequest, PodResourceClaim};
+use k8s_openapi::api::core::v1::ContainerExtendedResourceRequest;
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 use skiff_api::affinity;
+use skiff_api::claims::{self, is_allocated, is_reserved_for};
 
 use crate::cluster::objects::Key;
 use crate::cluster::{Cluster, NodeInfo, NodeIx, Objects, PodInfo};
@@ -93,16 +94,6 @@ fn uid(claim: &ResourceClaim) -> &str {
     claim.metadata.uid.as_deref().unwrap_or_default()
 }
 
-fn is_allocated(claim: &ResourceClaim) -> bool {
-    claim.status.as_ref().is_some_and(|status| status.allocation.is_some())
-}
-
-/// Whether a claim counts the pod among its users.
-pub fn is_reserved_for(claim: &ResourceClaim, pod: &PodInfo) -> bool {
-    let users = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-    users.into_iter().any(|user| user.uid == pod.uid)
-}
-
 /// A claim that cannot be used.
 struct Unusable {
     why: String,
@@ -116,25 +107,16 @@ impl From<String> for Unusable {
     }
 }
 
-/// The name of a pod's claim; `None`: it needs none.
-fn name_of(pod: &PodInfo, claim: &PodResourceClaim) -> Result<Option<String>, Unusable> {
-    if let Some(name) = &claim.resource_claim_name {
-        return Ok(Some(name.clone()));
-    }
-    let made = pod.pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
-    match made.into_iter().find(|status| status.name == claim.name) {
-        // A template may ask for nothing.
-        Some(status) => Ok(status.resource_claim_name.clone()),
-        None => Err(Unusable { why: format!("pod {:?}: ResourceClaim not created yet", pod.key), coming: true }),
-    }
-}
-
 /// The claims that a pod names. The error says what is missing.
 fn named(pod: &PodInfo, objects: &Objects) -> Result<Vec<Arc<ResourceClaim>>, Unusable> {
     let mut found = Vec::new();
     for reference in pod.pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten()) {
-        let Some(name) = name_of(pod, reference)? else { continue };
-        let Some(claim) = objects.resource_claims.get(&(pod.namespace().to_owned(), name.clone())) else {
+        let Some(name) = claims::name(&pod.pod, reference) else {
+            let why = format!("pod {:?}: ResourceClaim not created yet", pod.key);
+            return Err(Unusable { why, coming: true });
+        };
+        let Some(name) = name else { continue };
+        let Some(claim) = objects.resource_claims.get(&(pod.namespace().to_owned(), name.to_owned())) else {
             return Err(format!("resourceclaim.resource.k8s.io \"{name}\" not found").into());
         };
         if claim.metadata.deletion_timestamp.is_some() {
@@ -254,7 +236,7 @@ pub fn plan(
     let claims = Claims::of(pod, claims, objects)?;
     let mut plan = Plan::default();
     for Allocated { claim, .. } in &claims.allocated {
-        match is_reserved_for(claim, pod) {
+        match is_reserved_for(claim, &pod.uid) {
             true => plan.reserved.push(claim.clone()),
             false => plan.reservations.push(Reservation {
                 key: uid(claim).to_owned(),
@@ -308,17 +290,18 @@ impl Plugin for DynamicResources {
         &[ResourceClaim, DeviceClass, ResourceSlice, Own, NodeAdded, NodeChanged]
     }
     fn hint(&self, pod: &PodInfo, event: &Event<'_>, cluster: &Cluster) -> bool {
-        let claims = || named(pod, &cluster.objects);
+        let own = || named(pod, &cluster.objects);
         match event {
             Event::ResourceClaim(Change { old, new }) => {
-                let Ok(own) = claims() else { return false };
+                let Ok(own) = own() else { return false };
                 let frees = old.is_some_and(is_allocated) && !new.is_some_and(is_allocated);
                 let status =
                     |claim: &Option<&ResourceClaim>| claim.and_then(|claim| claim.status.clone()).unwrap_or_default();
                 let is_own = |new: &ResourceClaim| own.iter().any(|claim| claim.metadata.uid == new.metadata.uid);
-                frees || (new.is_some_and(is_own) && (old.is_none() || status(old) != status(new)))
+                let left_over = new.is_none() && old.is_some_and(|old| extended::is_for(old, pod));
+                frees || left_over || (new.is_some_and(is_own) && (old.is_none() || status(old) != status(new)))
             }
-            Event::Own(_) => claims().is_ok(),
+            Event::Own(_) => own().is_ok(),
             Event::DeviceClass(change) => change.new.is_some(),
             Event::ResourceSlice(change) => change.new.is_some(),
             Event::Node(_) => true,
@@ -375,10 +358,7 @@ impl Cycle for Claims {
     }
     fn give_up(&self) -> Option<GiveUp> {
         let pod = self.pod.as_deref()?;
-        let free = |claim: &&Arc<ResourceClaim>| {
-            let users = claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
-            users.iter().all(|user| user.uid == pod.uid)
-        };
+        let free = |claim: &&Arc<ResourceClaim>| claims::users(claim).iter().all(|user| user.uid == pod.uid);
         let out_of_reach = self.out_of_reach.borrow();
         let claim = out_of_reach.iter().map(|number| &self.allocated[*number].claim).find(free).cloned();
         Some(match (claim, &self.left_over) {

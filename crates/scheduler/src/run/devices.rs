@@ -8,6 +8,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
+use skiff_api::claims::{FINALIZER, is_allocated, is_reserved_for};
 use skiff_client::{Api, Client, ClientError, DeleteOptions, Event as Told, Kind, Patch};
 use skiff_meta::WorldRef;
 
@@ -19,10 +20,8 @@ use crate::cluster::{Objects, PodInfo};
 use crate::devices::{self, Readiness};
 use crate::events::{Change, Event};
 use crate::framework::GiveUp;
-use crate::plugins::dynamic_resources::{Plan, Reservation, is_reserved_for};
+use crate::plugins::dynamic_resources::{Plan, Reservation};
 
-/// Keeps claims until their devices are given back.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// How often a claim that others write at the same time is tried.
 const TRIES: usize = 5;
 
@@ -225,17 +224,16 @@ async fn reserve_one(
     if claim.metadata.deletion_timestamp.is_some() {
         return Err(changed("deleted"));
     }
-    let is_allocated = claim.status.as_ref().is_some_and(|status| status.allocation.is_some());
     match allocation {
-        Some(_) if is_allocated => return Err(changed("allocated elsewhere")),
-        None if !is_allocated => return Err(changed("deallocated elsewhere")),
+        Some(_) if is_allocated(&claim) => return Err(changed("allocated elsewhere")),
+        None if !is_allocated(&claim) => return Err(changed("deallocated elsewhere")),
         _ => {}
     }
     if allocation.is_some() && !claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER) {
         claim.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
         claim = api.update(&claim).await?;
     }
-    let reserved = is_reserved_for(&claim, pod);
+    let reserved = is_reserved_for(&claim, &pod.uid);
     let status = claim.status.get_or_insert_default();
     if let Some(allocation) = allocation {
         status.allocation = Some(allocation.clone());

@@ -224,6 +224,9 @@ fn what_helps_a_pod_that_waits_for_devices() {
     let labelled = claim("c", one(), json!({"metadata": {"labels": {"a": "b"}}}));
     let held = other.clone();
     other.status = None;
+    let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p", "controller": true}]);
+    let annotations = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    let left = claim("l", one(), json!({"metadata": {"ownerReferences": owner, "annotations": annotations}}));
     let (class, slice) = (DeviceClass::default(), ResourceSlice::default());
     let pod = info(user());
     for (what, event, helps) in [
@@ -233,6 +236,8 @@ fn what_helps_a_pod_that_waits_for_devices() {
         ("another is made", Event::ResourceClaim(Change { old: None, new: Some(&other) }), false),
         ("another is allocated", Event::ResourceClaim(Change { old: Some(&other), new: Some(&held) }), false),
         ("another is given back", Event::ResourceClaim(Change { old: Some(&held), new: Some(&other) }), true),
+        ("another goes", Event::ResourceClaim(Change { old: Some(&other), new: None }), false),
+        ("what was left of an attempt goes", Event::ResourceClaim(Change { old: Some(&left), new: None }), true),
         ("a class", Event::DeviceClass(Change { old: None, new: Some(&class) }), true),
         ("a class is gone", Event::DeviceClass(Change { old: Some(&class), new: None }), false),
         ("a slice", Event::ResourceSlice(Change { old: None, new: Some(&slice) }), true),

@@ -87,6 +87,10 @@ pub(crate) fn claims_of_devices(cluster: &mut Cluster) -> Result<(), String> {
     if version.contains("://1.6") {
         let reason = ".status.containerStatuses[0].state.waiting.reason";
         cluster.reads("pod/named", reason, "CreateContainerConfigError")?;
+    } else {
+        // Nobody has told the runtime of the device by this name.
+        let reason = ".status.containerStatuses[0].state.waiting.reason";
+        cluster.reads("pod/named", reason, "CreateContainerError")?;
     }
     cluster.kubectl(&["delete", "pod", "plain", "named", "--wait=false"])?;
     cluster.server.kill();
