@@ -5,6 +5,7 @@
 //!
 //! - `stay`: it runs until it is stopped; so do all containers that are restarted always.
 //! - `unready`: it runs, and is never ready.
+//! - `refused`: the node does not take the pod.
 //! - `exit CODE`: it ends with this code; with an index as a third word, only in the pod of that index of a Job.
 //!
 //! All others end after a while with code 0.
@@ -123,6 +124,11 @@ impl Hollow {
             hollow.world.sleep(Duration::from_micros(hollow.world.random() % (slowest + 1))).await;
             if pod.deleting() {
                 hollow.insist("end pod", || hollow.end(&pod)).await;
+                return;
+            }
+            if has_command(&pod, "refused") {
+                let status = json!({"phase": "Failed", "reason": "NodeAffinity", "message": "Pod was rejected"});
+                hollow.insist("refuse pod", || hollow.tell(&pod, &status)).await;
                 return;
             }
             hollow.insist("start pod", || hollow.start(&pod, &address)).await;

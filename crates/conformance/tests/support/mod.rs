@@ -144,14 +144,15 @@ impl Api {
         }
     }
 
-    /// Asks until the answer is as it shall be: servers hear of definitions, policies and webhooks a moment later.
+    /// Asks until the answer is as it shall be: servers hear of definitions, policies and webhooks a moment later, and
+    /// upstream's goes on for ten seconds to trust a token that it has just accepted.
     pub(crate) fn until(
         &self,
         ask: impl Fn() -> Result<Answer, String>,
         holds: impl Fn(&Answer) -> bool,
     ) -> Result<Answer, String> {
         let mut last = ask()?;
-        for _ in 0..3_000 {
+        for _ in 0..30_000 {
             if holds(&last) {
                 return Ok(last);
             }

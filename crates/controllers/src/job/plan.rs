@@ -116,7 +116,9 @@ pub(crate) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     draft.finish(verdict.as_ref(), &mut plan, left);
     let deadline = draft.deadline().filter(|left| !left.is_zero());
     plan.look_again = [plan.look_again, deadline].into_iter().flatten().min();
-    plan.at_rest = !plan.events.is_empty() || left == 0;
+    // Pods that are going come back one by one.
+    let moving = left > 0 || draft.status.terminating.is_some_and(|going| going > 0);
+    plan.at_rest = !plan.events.is_empty() || !moving;
     plan.status = (snapshot.job.status.as_ref() != Some(&draft.status)).then_some(draft.status);
     plan
 }

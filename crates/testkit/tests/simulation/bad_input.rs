@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use skiff_api::pods::is_ready;
-use skiff_client::{Kind, Selection};
+use skiff_client::{DeleteOptions, Kind, Selection};
 use skiff_testkit::cluster::Seen;
 use skiff_testkit::writes::Writes;
 use skiff_testkit::{Cluster, Options, Sim};
@@ -99,6 +99,66 @@ fn pods_that_nobody_takes_cost_nothing() {
     // The Deployment says once that it does not get on.
     sim.run_for(Duration::from_secs(700));
     assert_eq!(writes(&sim, &cluster), 0);
+    assert_eq!(cluster.refused(), Vec::<String>::new());
+}
+
+fn failing(pods: usize, limit: i32) -> Value {
+    let ends = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i", "command": ["exit", "1"]}]});
+    json!({"parallelism": pods, "completions": pods, "backoffLimit": limit, "template": template(ends)})
+}
+
+/// A pod is created, bound, told to run, perhaps stopped, told to have failed, let go, and perhaps deleted.
+const WRITES_OF_A_FAILURE: usize = 7;
+
+#[test]
+fn a_job_whose_pods_all_fail_costs_what_they_cost() {
+    for pods in [100, 400] {
+        let (sim, cluster) = cluster(44, &Options { pods_per_node: 200, ..Options::default() });
+        sim.run_for(Duration::from_secs(10));
+        let before = run(&sim, 44, "revision", cluster.store().revision()).unwrap();
+        let job = run(&sim, 44, "the job's end", async {
+            apply_in::<Job>(&cluster, "default", "a", failing(pods, 6)).await;
+            let is_over = |job: &Job| {
+                let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.into_iter().any(|condition| condition.type_ == "Failed")
+            };
+            cluster.until::<Job>("default", |seen| seen.values().any(|job| is_over(job))).await;
+            cluster.admin().namespaced::<Job>("default").get("a").await.unwrap()
+        });
+        let written = run(&sim, 44, "writes", Writes::since(&**cluster.store(), before)).unwrap();
+        let status = job.status.unwrap_or_default();
+        let reasons: Vec<_> =
+            status.conditions.into_iter().flatten().filter_map(|condition| condition.reason).collect();
+        assert_eq!(reasons, ["BackoffLimitExceeded", "BackoffLimitExceeded"]);
+        assert_eq!((status.failed, status.active.unwrap_or(0)), (Some(pods as i32), 0));
+        assert_eq!(written.of("pods", "create"), pods, "none is made after the limit was passed");
+        let of_job = written.of("jobs", "update");
+        assert!(of_job <= 30, "{of_job} writes of the Job, whose status names all that is not counted yet");
+        assert!(written.total() <= WRITES_OF_A_FAILURE * pods + 30, "{} writes:\n{written}", written.total());
+        assert_eq!(cluster.refused(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_fails_for_ever_is_tried_ever_less_often() {
+    let (sim, cluster) = cluster(45, &Options::default());
+    let hour_of = |sim: &Sim, cluster: &Cluster| {
+        sim.run_for(Duration::from_secs(60));
+        writes(sim, cluster)
+    };
+    // After so many failures in a row a Job waits ten minutes.
+    run(&sim, 45, "declare", apply_in::<Job>(&cluster, "default", "a", failing(100, i32::MAX)));
+    let written = hour_of(&sim, &cluster);
+    assert!((100..=7 * 100 * WRITES_OF_A_FAILURE).contains(&written), "{written} writes for a Job");
+    run(&sim, 45, "delete", cluster.admin().namespaced::<Job>("default").delete("a", &DeleteOptions::default()))
+        .unwrap();
+    // A pod of each of three nodes is replaced after one second, two, four, and at last fifteen minutes.
+    let containers = json!([{"name": "c", "image": "i", "command": ["refused"]}]);
+    let daemon =
+        json!({"selector": {"matchLabels": {"app": "a"}}, "template": template(json!({"containers": containers}))});
+    run(&sim, 45, "declare", apply_in::<DaemonSet>(&cluster, "default", "a", daemon));
+    let written = hour_of(&sim, &cluster);
+    assert!((3..=3 * 12 * WRITES_OF_A_FAILURE).contains(&written), "{written} writes for a DaemonSet");
     assert_eq!(cluster.refused(), Vec::<String>::new());
 }
 
