@@ -3,6 +3,7 @@
 //! Rooms have their own typed errors; at the server's door each becomes one of these, once. Clients read them back
 //! into the same type. Messages and reasons are upstream's, since clients match on them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -150,12 +151,9 @@ impl Status {
     }
     /// 422: well-formed, but against the rules.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
-        let mut said: Vec<String> = Vec::with_capacity(errors.len());
-        for error in errors.iter().map(ToString::to_string) {
-            if !said.contains(&error) {
-                said.push(error);
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let said: Vec<String> =
+            errors.iter().map(ToString::to_string).filter(|error| seen.insert(error.clone())).collect();
         let all = match said.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

@@ -29,7 +29,7 @@ use skiff_meta::Object;
 use skiff_meta::world::RealWorld;
 use skiff_net::Family;
 use skiff_net::dns::{self, DnsConfig};
-use skiff_net::netlink::{self, Namespace, Netlink, Route, Tunnel, Via};
+use skiff_net::netlink::{self, Namespace, Netlink, Tunnel};
 use skiff_net::nft;
 use skiff_net::peers::{self, Kernel, Mac, Paths, Peer, RealKernel, Way};
 use skiff_net::proxy::{NodeFacts, State};

@@ -23,8 +23,9 @@ pub(crate) struct Row {
     pub(crate) default: fn(&mut Value),
     /// What the status of a new object is, where there is a status that only its own subresource writes.
     pub(crate) status: Option<fn() -> Value>,
-    /// Whether a status may come with the object although there is none to begin with; it belongs to nobody then.
-    pub(crate) status_may_come: bool,
+    /// What a write to the object itself makes nobody the owner of; empty: the status, where there is one that only its own
+    /// subresource writes.
+    pub(crate) resets: &'static [&'static [&'static str]],
     /// Metadata that writes to the status do not change.
     pub(crate) status_keeps: &'static [&'static str],
     /// Dotted paths whose change counts as a new generation; none: generations are not counted.
@@ -68,7 +69,7 @@ impl Row {
             name: NameForm::Subdomain,
             default: |_| {},
             status: None,
-            status_may_come: false,
+            resets: &[],
             status_keeps: &[],
             generation: &[],
             prepare_create: |_| {},
@@ -171,9 +172,8 @@ impl Rules for Row {
 
     fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
         match part {
-            // Requests for certificates never change what they ask for.
-            Part::Main if self.kind == "CertificateSigningRequest" => &[&["spec"], &["status"]],
-            Part::Main if self.status.is_some() || self.status_may_come => &[&["status"]],
+            Part::Main if !self.resets.is_empty() => self.resets,
+            Part::Main if self.status.is_some() => &[&["status"]],
             Part::Status if self.status_keeps == METADATA => &[&["metadata"], &["spec"]],
             Part::Status => &[&["spec"]],
             Part::Main | Part::Other(_) => &[],

@@ -18,7 +18,7 @@ use skiff_client::Body;
 use skiff_meta::schema::KindSchema;
 use skiff_meta::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
 use skiff_store::{Compare, Revision, Write};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::proxy::aggregate::Aggregator;
 
@@ -436,7 +436,7 @@ pub struct Chain {
     /// `serviceaccounts/token`.
     pub tokens: Arc<dyn TokenIssuer>,
     /// Uses of tokens from Secrets that are still to be noted; taken by whoever notes them.
-    pub(crate) legacy_uses: Arc<Mutex<Option<UnboundedReceiver<crate::auth::LegacyUse>>>>,
+    pub(crate) legacy_uses: Arc<Mutex<Option<Receiver<crate::auth::LegacyUse>>>>,
     /// Reviews.
     pub questions: Arc<dyn Questions>,
     /// Logs, exec, proxies.

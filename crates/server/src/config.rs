@@ -87,9 +87,14 @@ impl Default for ServerConfig {
 impl ServerConfig {
     /// The address of the `kubernetes` Service.
     pub(crate) fn kubernetes_address(&self) -> Option<IpAddr> {
-        Some(match self.service_cidrs.first()?.network() {
-            IpAddr::V4(network) => IpAddr::V4((u32::from(network).wrapping_add(1)).into()),
-            IpAddr::V6(network) => IpAddr::V6((u128::from(network).wrapping_add(1)).into()),
-        })
+        Some(nth(*self.service_cidrs.first()?, 1))
+    }
+}
+
+/// The address at a place of a range.
+pub(crate) fn nth(range: IpNet, offset: u128) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(first) => IpAddr::V4((u32::from(first).wrapping_add(offset as u32)).into()),
+        IpAddr::V6(first) => IpAddr::V6((u128::from(first).wrapping_add(offset)).into()),
     }
 }

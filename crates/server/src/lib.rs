@@ -13,6 +13,7 @@ mod cache;
 mod call;
 pub mod chain;
 pub mod config;
+mod config_file;
 mod conversion;
 mod deadline;
 mod definitions;

@@ -1,5 +1,6 @@
 //! What the server counts, in Prometheus' text form at `/metrics`, under upstream's names.
 
+pub(crate) mod histogram;
 mod process;
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 use skiff_meta::GroupResource;
 use skiff_meta::world::Task;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::api::Api;
 use crate::auth::{LegacyUse, legacy};
@@ -37,7 +37,7 @@ pub(crate) fn start(api: &Arc<Api>) -> Option<Task> {
     Some(api.world.spawn("token-uses", Box::pin(note(Arc::downgrade(api), uses))))
 }
 
-async fn note(api: Weak<Api>, mut uses: UnboundedReceiver<LegacyUse>) {
+async fn note(api: Weak<Api>, mut uses: Receiver<LegacyUse>) {
     while let Some((namespace, name)) = uses.recv().await {
         let Some(api) = api.upgrade() else { return };
         let secret = api.view.get(&GroupResource::new("", "secrets"), &namespace, &name);

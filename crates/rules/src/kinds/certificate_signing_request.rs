@@ -46,6 +46,8 @@ const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 pub(crate) const CERTIFICATE_SIGNING_REQUEST: Row = Row {
     name: NameForm::PathSegment,
     status: EMPTY,
+    // It never changes what it asks for.
+    resets: &[&["spec"], &["status"]],
     default: |request| {
         for condition in request.child("status").items_mut("conditions") {
             condition.default_text("status", "True");

@@ -17,7 +17,7 @@ use crate::{Part, age};
 pub(crate) const NODE: Row = Row {
     // A node may be registered together with its first status.
     status: None,
-    status_may_come: true,
+    resets: &[&["status"]],
     default: |node| {
         // The older form of the same.
         if let Some(spec) = node.existing("spec")

@@ -21,7 +21,6 @@ pub(crate) const SERVICE: Row = Row {
     name: NameForm::Label,
     status: Some(|| json!({"loadBalancer": {}})),
     default,
-    prepare_create: |service| addresses::sync(service, &Value::Null),
     prepare_update,
     validate,
     validate_update,
@@ -418,7 +417,7 @@ mod tests {
     fn updates_keep_what_was_handed_out() {
         let mut old =
             service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30001}]}));
-        SERVICE.prepare_create(&mut old);
+        addresses::sync(&mut old, &Value::Null);
         assert_eq!(old["spec"]["clusterIPs"], json!(["10.0.0.1"]));
         let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "name": "x"}]}));
         SERVICE.prepare_update(&mut new, &old, Part::Main);

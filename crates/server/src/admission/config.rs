@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ScopedResourceSelectorRequirement;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skiff_meta::codec::yaml;
 use skiff_rules::pod_security::Policy;
+
+use crate::config_file::{self, of_kind};
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +22,8 @@ pub struct AdmissionConfig {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     plugins: Vec<Plugin>,
 }
@@ -55,10 +53,8 @@ pub(super) struct Exemptions {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct PodSecurityFile {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     defaults: BTreeMap<String, String>,
     #[serde(default)]
@@ -79,21 +75,8 @@ pub(super) struct LimitedResource {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct QuotaFile {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     limited_resources: Vec<LimitedResource>,
-}
-
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_json::from_value(value).map_err(|error| error.to_string())
-}
-
-fn fits(found: (&str, &str), kind: &str, versions: &[&str]) -> Result<(), String> {
-    if found.1 == kind && versions.contains(&found.0) {
-        return Ok(());
-    }
-    Err(format!("kind {:?} of {:?} is not {kind} of {versions:?}", found.1, found.0))
 }
 
 impl AdmissionConfig {
@@ -106,16 +89,14 @@ impl AdmissionConfig {
     }
 
     fn parse(text: &str, other: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
-        let tree = |text: &str| yaml::decode(text.as_bytes()).map(|found| found.value).map_err(|e| e.to_string());
-        let file: File = decode(tree(text)?)?;
         let versions = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
-        fits((&file.api_version, &file.kind), "AdmissionConfiguration", &versions)?;
+        let file: File = config_file::read(text, "AdmissionConfiguration", &versions)?;
         let mut config = Self::default();
         for Plugin { name, path, configuration } in file.plugins {
             let told = match configuration {
                 Some(told) => told,
                 None if path.is_empty() => continue,
-                None => tree(&other(&path)?)?,
+                None => config_file::tree(&other(&path)?)?,
             };
             let wrong = |why: String| format!("{name}: {why}");
             match &*name {
@@ -130,23 +111,23 @@ impl AdmissionConfig {
 
 impl PodSecurityConfig {
     fn parse(told: Value) -> Result<Self, String> {
-        let file: PodSecurityFile = decode(told)?;
-        let group = "pod-security.admission.config.k8s.io";
-        let versions = [format!("{group}/v1"), format!("{group}/v1beta1"), format!("{group}/v1alpha1")];
-        let versions = versions.each_ref().map(String::as_str);
-        fits((&file.api_version, &file.kind), "PodSecurityConfiguration", &versions)?;
+        let versions = [
+            "pod-security.admission.config.k8s.io/v1",
+            "pod-security.admission.config.k8s.io/v1beta1",
+            "pod-security.admission.config.k8s.io/v1alpha1",
+        ];
+        let file: PodSecurityFile = of_kind(told, "PodSecurityConfiguration", &versions)?;
         let defaults = Policy::by_default(&file.defaults).map_err(|why| format!("defaults.{why}"))?;
         Ok(Self { defaults, exempt: file.exemptions })
     }
 }
 
 fn limited(told: Value) -> Result<Vec<LimitedResource>, String> {
-    let file: QuotaFile = decode(told)?;
-    let group = "resourcequota.admission.k8s.io";
-    let versions = ["apiserver.config.k8s.io/v1".to_owned(), format!("{group}/v1beta1"), format!("{group}/v1alpha1")];
-    let versions = versions.each_ref().map(String::as_str);
-    let kind = if file.api_version.starts_with(group) { "Configuration" } else { "ResourceQuotaConfiguration" };
-    fits((&file.api_version, &file.kind), kind, &versions)?;
+    let older = ["resourcequota.admission.k8s.io/v1beta1", "resourcequota.admission.k8s.io/v1alpha1"];
+    let file: QuotaFile = match older.iter().any(|version| told["apiVersion"] == **version) {
+        true => of_kind(told, "Configuration", &older)?,
+        false => of_kind(told, "ResourceQuotaConfiguration", &["apiserver.config.k8s.io/v1"])?,
+    };
     let nameless = file.limited_resources.iter().position(|limited| limited.resource.is_empty());
     match nameless {
         Some(place) => Err(format!("limitedResources[{place}].resource: Required value")),

@@ -54,11 +54,6 @@ pub enum AuditError {
     Webhook(#[from] skiff_client::ClientError),
 }
 
-fn read_yaml(text: &str) -> Result<Value, AuditError> {
-    let decoded = skiff_meta::codec::yaml::decode(text.as_bytes()).map_err(|e| AuditError::Policy(e.to_string()))?;
-    Ok(decoded.value)
-}
-
 /// The audit log.
 pub(crate) struct Audit {
     policy: Policy,

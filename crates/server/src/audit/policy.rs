@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::AuditError;
+use crate::config_file;
 use crate::flow::Digest;
 
 /// How much is written down.
@@ -58,8 +59,6 @@ impl Stage {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
-    api_version: String,
-    kind: String,
     #[serde(default, rename = "metadata")]
     _metadata: serde_json::Value,
     #[serde(default)]
@@ -107,12 +106,7 @@ impl Policy {
     /// # Errors
     /// When it is no policy, or one of its rules can never mean anything.
     pub fn read(text: &str) -> Result<Self, AuditError> {
-        let value = super::read_yaml(text)?;
-        let policy: Self = serde_json::from_value(value).map_err(|e| AuditError::Policy(e.to_string()))?;
-        if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
-            let why = format!("kind {:?} of {:?} is not Policy of audit.k8s.io/v1", policy.kind, policy.api_version);
-            return Err(AuditError::Policy(why));
-        }
+        let policy: Self = config_file::read(text, "Policy", &["audit.k8s.io/v1"]).map_err(AuditError::Policy)?;
         if policy.rules.is_empty() {
             return Err(AuditError::Policy("it has no rules, so that nothing would ever be written".to_owned()));
         }

@@ -35,7 +35,12 @@ pub(super) async fn declare(api: &Arc<Api>) -> Result<(), ServerError> {
     let before: Vec<String> = tree::texts(&found, &["spec", "cidrs"]).into_iter().map(str::to_owned).collect();
     if before.len() < ranges.len() && before.first() == ranges.first() {
         found["spec"]["cidrs"] = json!(ranges);
-        found = send(api, Method::PUT, &own, &found).await.map_err(fail)?;
+        let written = match send(api, Method::PUT, &own, &found).await {
+            // Another server was faster.
+            Err(status) if status.is("Conflict") => send(api, Method::GET, &own, &Value::Null).await,
+            written => written,
+        };
+        found = written.map_err(fail)?;
     }
     if tree::texts(&found, &["spec", "cidrs"]) != ranges {
         tracing::warn!("ServiceCIDR {NAME} has {before:?}, this server's flags say {ranges:?}");

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use skiff_meta::GroupResource;
 
 use super::EncryptionError;
+use crate::config_file;
 use crate::request::go_words;
 
 /// The file.
@@ -81,10 +82,8 @@ impl Kind {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     resources: Vec<FileEntry>,
 }
 
@@ -142,14 +141,8 @@ impl EncryptionConfig {
     /// When it is none, or keys are not what they must be.
     pub fn read(text: &str) -> Result<Self, EncryptionError> {
         let bad = |why: String| EncryptionError::Config(why);
-        let decoded = skiff_meta::codec::yaml::decode(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
-        let file: File = serde_json::from_value(decoded.value).map_err(|e| bad(e.to_string()))?;
-        if file.api_version != "apiserver.config.k8s.io/v1" || file.kind != "EncryptionConfiguration" {
-            let (kind, version) = (&file.kind, &file.api_version);
-            return Err(bad(format!(
-                "kind {kind:?} of {version:?} is not EncryptionConfiguration of apiserver.config.k8s.io/v1"
-            )));
-        }
+        let versions = ["apiserver.config.k8s.io/v1"];
+        let file: File = config_file::read(text, "EncryptionConfiguration", &versions).map_err(bad)?;
         let mut entries = Vec::new();
         for (place, entry) in file.resources.into_iter().enumerate() {
             let at = |why: String| bad(format!("resources[{place}]: {why}"));

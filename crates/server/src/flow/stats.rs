@@ -3,49 +3,13 @@
 
 use std::fmt::Write as _;
 
+use crate::metrics::histogram::Histogram;
+
 /// Seconds.
 pub(super) const DURATIONS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
 const WATCHES: [f64; 6] = [0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0];
-
-/// A histogram.
-#[derive(Clone, Debug)]
-pub(super) struct Histogram<const N: usize> {
-    bounds: &'static [f64; N],
-    counts: [u64; N],
-    count: u64,
-    sum: f64,
-}
-
-impl<const N: usize> Histogram<N> {
-    const fn new(bounds: &'static [f64; N]) -> Self {
-        Self { bounds, counts: [0; N], count: 0, sum: 0.0 }
-    }
-
-    /// Counts an observation.
-    pub(super) fn observe(&mut self, value: f64) {
-        if let Some(place) = self.bounds.iter().position(|bound| value <= *bound) {
-            self.counts[place] += 1;
-        }
-        self.count += 1;
-        self.sum += value;
-    }
-
-    fn write(&self, out: &mut String, name: &str, labels: &str) {
-        if self.count == 0 {
-            return;
-        }
-        let mut below = 0;
-        for (bound, count) in self.bounds.iter().zip(&self.counts) {
-            below += count;
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
-        }
-        let (count, sum) = (self.count, self.sum);
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
-    }
-}
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

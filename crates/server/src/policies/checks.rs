@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::metrics::histogram::Histogram;
+
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 
@@ -39,18 +41,11 @@ impl Ended {
     }
 }
 
-#[derive(Default)]
-struct Histogram {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    sum: f64,
-}
-
 /// The counters of one sort of policies. Names are those of policies, so that only those who may write these can add any.
 pub(super) struct Checks {
     /// `validating` or `mutating`.
     sort: &'static str,
-    all: Mutex<BTreeMap<String, Histogram>>,
+    all: Mutex<BTreeMap<String, Histogram<5>>>,
 }
 
 impl Checks {
@@ -63,13 +58,7 @@ impl Checks {
         let error = ended.name();
         let labels = format!("{action}error_type=\"{error}\",policy=\"{policy}\",policy_binding=\"{binding}\"");
         let mut all = self.all.lock();
-        let histogram = all.entry(labels).or_default();
-        let seconds = took.as_secs_f64();
-        for (bound, bucket) in BUCKETS.iter().zip(&mut histogram.buckets) {
-            *bucket += u64::from(seconds <= *bound);
-        }
-        histogram.count += 1;
-        histogram.sum += seconds;
+        all.entry(labels).or_insert_with(|| Histogram::new(&BUCKETS)).observe(took.as_secs_f64());
     }
 
     /// The text form.
@@ -77,16 +66,9 @@ impl Checks {
         let all = self.all.lock();
         let name = format!("apiserver_{}_admission_policy_check", self.sort);
         for (labels, histogram) in &*all {
-            let _ = writeln!(out, "{name}_total{{{labels}}} {}", histogram.count);
+            let _ = writeln!(out, "{name}_total{{{labels}}} {}", histogram.count());
         }
         let name = format!("{name}_duration_seconds");
-        for (labels, Histogram { buckets, count, sum }) in &*all {
-            for (bound, below) in BUCKETS.iter().zip(buckets) {
-                let bound = if *bound < 0.000_1 { "5e-07".to_owned() } else { bound.to_string() };
-                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
-            }
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-            let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
-        }
+        all.iter().for_each(|(labels, histogram)| histogram.write(out, &name, labels));
     }
 }

@@ -236,7 +236,12 @@ fn resource_of(view: &dyn View, api_version: &str, kind: &str) -> Option<ParamKi
         return found(known.gvr().group_resource());
     }
     let definitions = view.list(&GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions"), "");
-    let mut definitions = definitions.into_iter().filter_map(|definition| definition.to_value().ok());
+    // Their names end with their groups.
+    let of_group = |name: &str| name.split_once('.').is_some_and(|(_, of)| of == group);
+    let mut definitions = definitions
+        .into_iter()
+        .filter(|definition| of_group(&definition.meta().name))
+        .filter_map(|definition| definition.to_value().ok());
     let defined = definitions.find(|d| d["spec"]["group"] == group && d["spec"]["names"]["kind"] == kind)?;
     let mut versions = defined["spec"]["versions"].as_array()?.iter();
     versions.find(|served| served["name"] == version && served["served"] == true)?;

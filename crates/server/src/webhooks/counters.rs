@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::metrics::histogram::Histogram;
+
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0];
 
@@ -15,16 +17,9 @@ const REJECTIONS: &str = "apiserver_admission_webhook_rejection_count";
 const OPEN: &str = "apiserver_admission_webhook_fail_open_count";
 
 #[derive(Default)]
-struct Histogram {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    sum: f64,
-}
-
-#[derive(Default)]
 struct All {
     counts: BTreeMap<(&'static str, String), u64>,
-    durations: BTreeMap<String, Histogram>,
+    durations: BTreeMap<String, Histogram<7>>,
 }
 
 /// The counters of one plug-in. Names come from configurations, so that only those who may write these can add any.
@@ -58,13 +53,8 @@ impl Counters {
         if ended.failed_open {
             *all.counts.entry((OPEN, format!("name=\"{name}\",type=\"{ty}\""))).or_default() += 1;
         }
-        let histogram = all.durations.entry(format!("{of},rejected=\"{rejected}\"")).or_default();
-        let seconds = ended.took.as_secs_f64();
-        for (bound, bucket) in BUCKETS.iter().zip(&mut histogram.buckets) {
-            *bucket += u64::from(seconds <= *bound);
-        }
-        histogram.count += 1;
-        histogram.sum += seconds;
+        let durations = all.durations.entry(format!("{of},rejected=\"{rejected}\""));
+        durations.or_insert_with(|| Histogram::new(&BUCKETS)).observe(ended.took.as_secs_f64());
     }
 
     /// The text form.
@@ -73,12 +63,6 @@ impl Counters {
         for ((metric, labels), count) in &all.counts {
             let _ = writeln!(out, "{metric}{{{labels}}} {count}");
         }
-        for (labels, Histogram { buckets, count, sum }) in &all.durations {
-            for (bound, below) in BUCKETS.iter().zip(buckets) {
-                let _ = writeln!(out, "{DURATION}_bucket{{{labels},le=\"{bound}\"}} {below}");
-            }
-            let _ = writeln!(out, "{DURATION}_bucket{{{labels},le=\"+Inf\"}} {count}");
-            let _ = writeln!(out, "{DURATION}_sum{{{labels}}} {sum}\n{DURATION}_count{{{labels}}} {count}");
-        }
+        all.durations.iter().for_each(|(labels, histogram)| histogram.write(out, DURATION, labels));
     }
 }

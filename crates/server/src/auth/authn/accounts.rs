@@ -24,6 +24,8 @@ use crate::pki::AccountKey;
 const LEEWAY: i64 = 60;
 /// Tokens whose signature is remembered.
 const REMEMBERED: usize = 10_000;
+/// Uses of old tokens that wait to be noted.
+const UNNOTED: usize = 64;
 
 /// Service account tokens of this cluster.
 pub(crate) struct Accounts {
@@ -32,7 +34,7 @@ pub(crate) struct Accounts {
     pub(super) world: WorldRef,
     view: Arc<dyn View>,
     known: RwLock<HashMap<String, Arc<Known>>>,
-    uses: (mpsc::UnboundedSender<LegacyUse>, Mutex<Option<mpsc::UnboundedReceiver<LegacyUse>>>),
+    uses: (mpsc::Sender<LegacyUse>, Mutex<Option<mpsc::Receiver<LegacyUse>>>),
 }
 
 /// A Secret, by namespace and name, whose token was used for the first time this day.
@@ -70,12 +72,12 @@ pub(crate) enum TokenError {
 
 impl Accounts {
     pub(crate) fn new(key: Arc<AccountKey>, issuer: String, view: Arc<dyn View>, world: WorldRef) -> Self {
-        let (use_, uses) = mpsc::unbounded_channel();
+        let (use_, uses) = mpsc::channel(UNNOTED);
         Self { key, issuer, world, view, known: RwLock::default(), uses: (use_, Mutex::new(Some(uses))) }
     }
 
     /// Uses of tokens from Secrets, for whoever asks first.
-    pub(crate) fn legacy_uses(&self) -> Option<mpsc::UnboundedReceiver<LegacyUse>> {
+    pub(crate) fn legacy_uses(&self) -> Option<mpsc::Receiver<LegacyUse>> {
         self.uses.1.lock().take()
     }
 
@@ -159,14 +161,18 @@ impl Accounts {
 
     fn check_legacy(&self, claims: &LegacyClaims, token: &str, now: Timestamp) -> Result<(), TokenError> {
         let Some(secret) = self.find("secrets", &claims.namespace, &claims.secret) else {
-            return refused("Token has been invalidated".to_owned());
+            return refused(legacy::GONE.to_owned());
         };
+        if let Some(why) = legacy::mismatch(token, &secret) {
+            return refused(why.to_owned());
+        }
         let account = Named { name: claims.account.clone(), uid: claims.uid.clone() };
         self.check_account(&claims.namespace, &account, now)?;
         if legacy::is_news(&secret, now) {
-            let _ = self.uses.0.send((claims.namespace.clone(), claims.secret.clone()));
+            // Where there are too many, the next request tells it again.
+            let _ = self.uses.0.try_send((claims.namespace.clone(), claims.secret.clone()));
         }
-        claims.fault(token, &secret).map_or(Ok(()), refused)
+        claims.invalid(&secret).map_or(Ok(()), refused)
     }
 
     fn check_alive(&self, bound: &Bindings, now: Timestamp) -> Result<(), TokenError> {

@@ -16,6 +16,9 @@ pub(crate) const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 /// Since when a token is good no more.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
+/// What is told of a token whose Secret is not there, or goes.
+pub(super) const GONE: &str = "Token has been invalidated";
+
 /// What such a token says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(super) struct LegacyClaims {
@@ -37,16 +40,8 @@ impl LegacyClaims {
         all.iter().all(|claim| !claim.is_empty()) && self.sub == account_user(&self.namespace, &self.account)
     }
 
-    /// Why the token is good no more, as its Secret says.
-    pub(super) fn fault(&self, token: &str, secret: &Object) -> Option<String> {
-        if secret.meta().deletion_timestamp.is_some() {
-            return Some("Token has been invalidated".to_owned());
-        }
-        let typed = secret.typed::<Secret>().ok();
-        let copy = typed.as_ref().and_then(|secret| secret.data.as_ref()?.get("token"));
-        if copy.is_none_or(|copy| copy.0 != token.as_bytes()) {
-            return Some("Token does not match server's copy".to_owned());
-        }
+    /// Why the token is good no more, as a label of its Secret says.
+    pub(super) fn invalid(&self, secret: &Object) -> Option<String> {
         let invalid = secret.meta().labels.get(INVALID_SINCE).is_some_and(|since| !since.is_empty());
         let (namespace, name, account) = (&self.namespace, &self.secret, &self.account);
         invalid.then(|| {
@@ -57,6 +52,16 @@ impl LegacyClaims {
             )
         })
     }
+}
+
+/// Why a token is not that of its Secret.
+pub(super) fn mismatch(token: &str, secret: &Object) -> Option<&'static str> {
+    if secret.meta().deletion_timestamp.is_some() {
+        return Some(GONE);
+    }
+    let typed = secret.typed::<Secret>().ok();
+    let copy = typed.as_ref().and_then(|secret| secret.data.as_ref()?.get("token"));
+    copy.is_none_or(|copy| copy.0 != token.as_bytes()).then_some("Token does not match server's copy")
 }
 
 /// The day, as labels and the tracking ConfigMap name it.

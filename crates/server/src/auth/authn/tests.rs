@@ -227,3 +227,31 @@ fn a_good_token_makes_up_for_a_bad_certificate() {
     let user = block_on(setup.authenticators.authenticate("/api", &headers, &peer)).unwrap();
     assert!(user.is_in("system:masters"));
 }
+
+#[test]
+fn tokens_of_old_are_those_of_their_secrets_and_only_these_are_in_use() {
+    use base64::Engine as _;
+    let setup = Setup::new();
+    let claims = json!({"iss": legacy::ISSUER, "sub": "system:serviceaccount:a:robot",
+        "kubernetes.io/serviceaccount/namespace": "a", "kubernetes.io/serviceaccount/secret.name": "old",
+        "kubernetes.io/serviceaccount/service-account.name": "robot",
+        "kubernetes.io/serviceaccount/service-account.uid": "robot-1"});
+    let token = setup.pki.account_key().sign(&claims).unwrap();
+    let put = |token: &str, labels: Value| {
+        let data = json!({"token": base64::engine::general_purpose::STANDARD.encode(token)});
+        let metadata = json!({"name": "old", "namespace": "a", "uid": "old-1", "labels": labels});
+        setup.view.put("secrets", json!({"metadata": metadata, "data": data}));
+    };
+    let mut uses = setup.accounts.legacy_uses().unwrap();
+    assert_eq!(setup.who(&token).map(|_| ()), Err(401), "without its Secret");
+    put("another", json!({}));
+    assert_eq!(setup.who(&token).map(|_| ()), Err(401), "with another one's");
+    assert!(uses.try_recv().is_err(), "what is refused is not in use");
+    put(&token, json!({}));
+    assert_eq!(setup.who(&token).unwrap().name, "system:serviceaccount:a:robot");
+    assert_eq!(uses.try_recv().unwrap(), ("a".to_owned(), "old".to_owned()));
+    put(&token, json!({"kubernetes.io/legacy-token-last-used": legacy::day(setup.world.now())}));
+    assert!(setup.who(&token).is_ok() && uses.try_recv().is_err(), "once a day is enough");
+    put(&token, json!({"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}));
+    assert_eq!(setup.who(&token).map(|_| ()), Err(401), "marked as good no more");
+}

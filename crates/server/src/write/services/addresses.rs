@@ -10,6 +10,7 @@ use skiff_meta::{GroupResource, Object, Status};
 use super::{Claims, addresses_id, families, invalid, is_headless, kind};
 use crate::api::Api;
 use crate::call::Call;
+use crate::config::nth;
 use crate::tree;
 
 /// Random tries before all candidates are walked through.
@@ -107,13 +108,6 @@ fn unusable<'a>(
 /// Neither the address of the network itself nor, with IPv4, the one for broadcasts is given out.
 fn contains(range: IpNet, address: IpAddr) -> bool {
     range.contains(&address) && address != range.network() && (address.is_ipv6() || address != range.broadcast())
-}
-
-fn nth(range: IpNet, offset: u128) -> IpAddr {
-    match range.network() {
-        IpAddr::V4(first) => IpAddr::V4((u32::from(first).wrapping_add(offset as u32)).into()),
-        IpAddr::V6(first) => IpAddr::V6((u128::from(first).wrapping_add(offset)).into()),
-    }
 }
 
 /// A free address: by chance from the upper part of the range, since people pick from the lower one by hand.

@@ -40,6 +40,8 @@ pub(crate) fn start(api: &Arc<Api>) -> Option<Task> {
 async fn follow(weak: Weak<Api>, cache: Arc<ResourceCache>) {
     while let Some(api) = weak.upgrade() {
         let Ok(mut watch) = cache.watch(Start::State, Lane::All) else { return };
+        // The cache is looked at instead; a snapshot would keep what goes.
+        watch.state = None;
         for service in api.view.list(&GroupResource::new("", "services"), "") {
             whole(&api, &service).await;
         }

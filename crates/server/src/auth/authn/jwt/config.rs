@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::mapping::Mapper;
+use crate::config_file;
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +22,8 @@ pub struct AuthenticationConfig {
 
 /// The file.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     jwt: Vec<Written>,
     #[serde(default)]
@@ -147,15 +146,8 @@ impl AuthenticationConfig {
     /// When it is none, or says something that cannot be.
     pub fn read(text: &str) -> Result<Self, AuthenticationError> {
         let bad = |why: String| AuthenticationError(why);
-        let decoded = skiff_meta::codec::yaml::decode(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
-        let File { api_version, kind, jwt, anonymous } =
-            serde_json::from_value(decoded.value).map_err(|e| bad(e.to_string()))?;
         let versions = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
-        if !versions.contains(&&*api_version) || kind != "AuthenticationConfiguration" {
-            return Err(bad(format!(
-                "kind {kind:?} of {api_version:?} is not AuthenticationConfiguration of {versions:?}"
-            )));
-        }
+        let File { jwt, anonymous } = config_file::read(text, "AuthenticationConfiguration", &versions).map_err(bad)?;
         let mut config = Self { jwt: Vec::new(), anonymous };
         for (place, written) in jwt.into_iter().enumerate() {
             let jwt = Jwt::new(written).map_err(|why| bad(format!("jwt[{place}].{why}")))?;
