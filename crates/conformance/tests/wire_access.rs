@@ -21,6 +21,7 @@ const CASES: &[Case<Run>] = &[
     ("nobody_grants_what_he_does_not_hold", escalation),
     ("nobody_is_somebody_else_by_a_header", headers),
     ("no_path_leads_around_authorization", paths),
+    ("tokens_end_with_what_they_are_bound_to", tokens),
 ];
 
 fn main() {
@@ -383,4 +384,50 @@ fn paths(run: &mut Run) -> Outcome {
         expect(answer.code == code, &answer).map_err(|got| format!("{path}: wanted {code}, got {got}"))?;
     }
     Ok(())
+}
+
+fn tokens(run: &mut Run) -> Outcome {
+    let namespace = run.namespace(json!({}))?;
+    let place = |resource: &str| format!("{namespace}/{resource}");
+    let object = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+    let account = run.make(&place("serviceaccounts"), &object("ServiceAccount", "robot"))?;
+    let secret = run.make(&place("secrets"), &object("Secret", "bound"))?;
+    let token = |spec: Value| -> Result<String, String> {
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let answer = run.post(&format!("{account}/token"), &request)?;
+        accepted(&answer)?;
+        Ok(answer.tree()["status"]["token"].as_str().unwrap_or_default().to_owned())
+    };
+    let question = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let shown = |token: &str| {
+        let header = format!("Bearer {token}");
+        run.by(Credentials::None, &[("authorization", &header)], Method::POST, REVIEWS, &question)
+    };
+    let refused = |token: &str| -> Outcome {
+        let answer = shown(token)?;
+        expect(answer.code == 401, &answer)
+    };
+    let bound_to = json!({"apiVersion": "v1", "kind": "Secret", "name": "bound"});
+    let (free, bound) = (token(json!({}))?, token(json!({"boundObjectRef": bound_to}))?);
+    for good in [&free, &bound] {
+        accepted(&shown(good)?)?;
+    }
+    // What is not as it was made, or for somebody else, is nobody's.
+    let parts: Vec<&str> = free.split('.').collect();
+    let [head, claims, signature] = parts[..] else { return Err(format!("{free} is no token")) };
+    let other = bound.split('.').nth(1).unwrap_or_default();
+    refused(&format!("{head}.{other}.{signature}"))?;
+    // {"alg":"none"}
+    refused(&format!("eyJhbGciOiJub25lIn0.{claims}."))?;
+    refused(&token(json!({"audiences": ["https://elsewhere.example.com"]}))?)?;
+    // Servers may remember a token for some seconds.
+    let ends = |token: &str| run.until(|| shown(token), |answer| answer.code == 401);
+    accepted(&run.json(Method::DELETE, &secret, &Value::Null)?)?;
+    ends(&bound)?;
+    accepted(&shown(&free)?)?;
+    accepted(&run.json(Method::DELETE, &account, &Value::Null)?)?;
+    ends(&free)?;
+    // Another one of the same name is not the same.
+    accepted(&run.post(&place("serviceaccounts"), &object("ServiceAccount", "robot"))?)?;
+    refused(&free)
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::admission::config::AdmissionConfig;
 use crate::audit::AuditConfig;
-use crate::auth::AuthenticationConfig;
+use crate::auth::{AuthenticationConfig, AuthorizationConfig};
 use crate::chain::Explainer;
 use crate::encryption::Keyring;
 
@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub audit: Option<AuditConfig>,
     /// Whose tokens are believed beside the cluster's own.
     pub authentication: Option<AuthenticationConfig>,
+    /// Who decides what they may.
+    pub authorization: AuthorizationConfig,
     /// What admission plug-ins are told.
     pub admission: AdmissionConfig,
     /// Keys for what is encrypted in the store.
@@ -74,6 +76,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(60),
             audit: None,
             authentication: None,
+            authorization: AuthorizationConfig::default(),
             admission: AdmissionConfig::default(),
             encryption: None,
             event_ttl: 3_600,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
+use skiff_client::Backend;
 use skiff_client::config::Kubeconfig;
+use skiff_client::http::HttpBackend;
 use skiff_meta::WorldRef;
 use skiff_server::ServerConfig;
 use skiff_server::admission::config::AdmissionConfig;
 use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
-use skiff_server::auth::{AuthenticationConfig, Oidc};
+use skiff_server::auth::{AuthenticationConfig, AuthorizationConfig, Oidc};
 use skiff_server::encryption::{EncryptionConfig, Keyring};
 
 use crate::error::StartError;
@@ -43,6 +45,9 @@ pub(crate) struct ApiFlags {
     /// An AuthenticationConfiguration (apiserver.config.k8s.io/v1): whose tokens are believed
     #[arg(long, value_name = "FILE", conflicts_with = "oidc_issuer_url")]
     authentication_config: Option<PathBuf>,
+    /// An AuthorizationConfiguration (apiserver.config.k8s.io/v1): who decides what they may [default: Node, RBAC]
+    #[arg(long, value_name = "FILE")]
+    authorization_config: Option<PathBuf>,
     /// An OpenID Connect issuer whose tokens are believed
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]
     oidc_issuer_url: Option<String>,
@@ -99,6 +104,21 @@ impl ApiFlags {
         };
         let shown = oidc.issuer.clone();
         AuthenticationConfig::of_flags(oidc).map(Some).map_err(|e| wrong("oidc-issuer-url", &shown, e.to_string()))
+    }
+
+    /// Who decides what they may.
+    fn authorization(&self, world: &WorldRef) -> Result<AuthorizationConfig, StartError> {
+        let Some(file) = &self.authorization_config else { return Ok(AuthorizationConfig::default()) };
+        let connect = |path: &str| {
+            let remote = Kubeconfig::load(Path::new(path)).and_then(|config| config.remote(None));
+            let backend = remote.and_then(|remote| HttpBackend::new(remote, world.clone(), "kube-apiserver"));
+            backend.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(|error| error.to_string())
+        };
+        AuthorizationConfig::read(&read(file)?, &connect).map_err(|error| StartError::Flag {
+            flag: "authorization-config",
+            value: file.display().to_string(),
+            why: error.to_string(),
+        })
     }
 
     /// What admission plug-ins are told.
@@ -249,12 +269,13 @@ fn read(file: &Path) -> Result<String, StartError> {
 
 impl ApiFlags {
     /// Puts what was said into the server's configuration.
-    pub(crate) fn apply(&self, config: &mut ServerConfig) -> Result<(), StartError> {
+    pub(crate) fn apply(&self, config: &mut ServerConfig, world: &WorldRef) -> Result<(), StartError> {
         config.max_in_flight = (self.max_requests_inflight, self.max_mutating_requests_inflight);
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = time("request-timeout", &self.request_timeout)?;
         config.audit = self.audit.config()?;
         config.authentication = self.authentication()?;
+        config.authorization = self.authorization(world)?;
         config.admission = self.admission()?;
         if config.max_in_flight.0.checked_add(config.max_in_flight.1).is_none_or(|sum| sum == 0) {
             let value = format!("{} and {}", config.max_in_flight.0, config.max_in_flight.1);

@@ -30,7 +30,7 @@ use crate::ranges;
 
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
-    let config = ServerConfig { encryption: flags.api.keyring(&world)?, ..config(flags)? };
+    let config = ServerConfig { encryption: flags.api.keyring(&world)?, ..config(flags, &world)? };
     let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
     if flags.node.runs(Part::Agent) {
         node::fit(&flags.node)?;
@@ -150,7 +150,7 @@ impl Place {
     }
 }
 
-fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
+fn config(flags: &flags::Server, world: &WorldRef) -> Result<ServerConfig, StartError> {
     let wrong = |flag, value: &str, why: &str| StartError::Flag { flag, value: value.to_owned(), why: why.to_owned() };
     let service_cidrs = ranges::services(&flags.service_cidr)?;
     let range = &flags.service_node_port_range;
@@ -182,7 +182,7 @@ fn config(flags: &flags::Server) -> Result<ServerConfig, StartError> {
         admin_token: flags.token.clone(),
         ..ServerConfig::default()
     };
-    flags.api.apply(&mut config)?;
+    flags.api.apply(&mut config, world)?;
     Ok(config)
 }
 

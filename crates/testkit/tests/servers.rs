@@ -253,3 +253,32 @@ async fn commit(etcd: &Cluster, writes: Vec<Write>) {
     let transaction = Transaction { writes, ..Transaction::default() };
     etcd.store().await.commit(transaction).await.expect("etcd answers");
 }
+
+#[test]
+fn no_secret_is_in_the_log() {
+    const PLAIN: &str = "a-value-that-nobody-may-read";
+    const ENCODED: &str = "YS12YWx1ZS10aGF0LW5vYm9keS1tYXktcmVhZA==";
+    let flags = ["--log-level", "trace", "--disable", "agent,scheduler,controller-manager,proxy,dns"];
+    let setup = Setup { number: 84, flags: flags.map(str::to_owned).to_vec(), images: Vec::new() };
+    let server = Process::start(&setup).expect("the server starts");
+    let file = server.data_dir().join("secret.yaml");
+    let write = |more: &str| {
+        let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{k: {PLAIN}}}\n{more}");
+        std::fs::write(&file, text).expect("a file");
+        server.kubectl(&["apply", "--server-side", "-f", file.to_str().expect("a path")])
+    };
+    write("").expect("a good Secret");
+    // Refusals must not tell it either.
+    write("immutable: 7\n").expect_err("a bad Secret");
+    write("data: {k: nonsense!}\n").expect_err("another one");
+    assert_eq!(kubectl(&server, "get secret s -o jsonpath={.data.k}"), ENCODED);
+    kubectl(&server, "create serviceaccount robot");
+    let token = kubectl(&server, "create token robot");
+    kubectl(&server, &format!("auth whoami --token {}", token.trim()));
+    let log = std::fs::read_to_string(server.data_dir().join("server.log")).expect("a log");
+    assert!(log.contains("DEBUG"), "it logs all there is");
+    for secret in [PLAIN, ENCODED, token.trim().rsplit('.').next().expect("a signature")] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
+}

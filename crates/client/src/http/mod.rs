@@ -163,6 +163,8 @@ impl Endpoint {
     /// The request with the whole address in its URI.
     fn absolute(&self, mut request: Request<Bytes>) -> Result<Request<Bytes>, ClientError> {
         let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        // The root is what the address names, without a slash behind it.
+        let target = if target == "/" { "" } else { target };
         let uri = format!("{}{target}", self.base());
         *request.uri_mut() =
             Uri::try_from(&uri).map_err(|e| ClientError::Config(format!("{uri:?} is no address: {e}")))?;

@@ -21,9 +21,9 @@ use authn::{Accounts, Authenticators, Certificates, FrontProxy};
 pub use authn::{AuthenticationConfig, AuthenticationError, Oidc, impersonate};
 pub(crate) use authn::{LegacyUse, legacy};
 use authz::Authorizers;
-pub use authz::forbidden;
 pub(crate) use authz::rbac::reconciled;
 use authz::rbac::{Escalation, default_objects};
+pub use authz::{AuthorizationConfig, AuthorizationError, forbidden};
 use questions::Reviews;
 
 use crate::chain::{Admission, Chain, View};
@@ -39,7 +39,7 @@ use crate::proxy::aggregate::Aggregator;
 pub fn chain(config: &ServerConfig, pki: &Pki, view: Arc<dyn View>, world: WorldRef) -> Result<Chain, PkiError> {
     let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
     let documents = discovery::documents(&issuer, &pki.account_key());
-    let authorizers = Arc::new(Authorizers::new(view.clone()));
+    let authorizers = Arc::new(Authorizers::new(config.authorization.clone(), view.clone(), &world));
     let accounts = Arc::new(Accounts::new(pki.account_key(), issuer, view.clone(), world.clone()));
     let certificates = Certificates::new(pki.client_verifier()?);
     let token = config.admin_token.as_deref();

@@ -1,30 +1,56 @@
 //! May they: the chain of authorizers, and the words of a refusal.
 
+mod config;
 mod follow;
 mod forbidden;
 mod node;
 pub(crate) mod rbac;
+mod webhook;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use config::Asked;
+pub use config::{AuthorizationConfig, AuthorizationError};
 pub use forbidden::forbidden;
 use node::NodeAuthorizer;
 use rbac::Rbac;
+use skiff_meta::WorldRef;
+use webhook::Webhook;
 
 use super::names::MASTERS;
 use crate::chain::{Attributes, Authorizer, Decision, View};
 
-/// `system:masters`, then nodes, then roles; the first that has an opinion decides.
+/// `system:masters`, then whom the configuration names; the first that has an opinion decides.
 pub(crate) struct Authorizers {
-    node: NodeAuthorizer,
+    order: Vec<Arc<dyn Authorizer>>,
     rbac: Arc<Rbac>,
 }
 
+/// Says always the same.
+struct Always(bool);
+
+#[async_trait]
+impl Authorizer for Always {
+    async fn authorize(&self, _attributes: &Attributes<'_>) -> Decision {
+        match self.0 {
+            true => Decision::Allow(String::new()),
+            false => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+        }
+    }
+}
+
 impl Authorizers {
-    pub(crate) fn new(view: Arc<dyn View>) -> Self {
-        Self { node: NodeAuthorizer::new(view.clone()), rbac: Arc::new(Rbac::new(view)) }
+    pub(crate) fn new(config: AuthorizationConfig, view: Arc<dyn View>, world: &WorldRef) -> Self {
+        let rbac = Arc::new(Rbac::new(view.clone()));
+        let of = |asked| match asked {
+            Asked::Node => Arc::new(NodeAuthorizer::new(view.clone())) as Arc<dyn Authorizer>,
+            Asked::Roles => rbac.clone(),
+            Asked::Always(yes) => Arc::new(Always(yes)),
+            Asked::Webhook(hook) => Arc::new(Webhook::new(hook, world.clone())),
+        };
+        Self { order: config.0.into_iter().map(of).collect(), rbac }
     }
 
     /// The role-based one, for those who ask for rules rather than for a decision.
@@ -39,16 +65,16 @@ impl Authorizer for Authorizers {
         if attributes.user.is_in(MASTERS) {
             return Decision::Allow(String::new());
         }
-        let node = match self.node.authorize(attributes).await {
-            Decision::NoOpinion(why) => why,
-            decided => return decided,
-        };
-        match self.rbac.authorize(attributes).await {
-            Decision::NoOpinion(why) if node.is_empty() => Decision::NoOpinion(why),
-            Decision::NoOpinion(why) if why.is_empty() => Decision::NoOpinion(node),
-            // As upstream joins what several authorizers say.
-            Decision::NoOpinion(why) => Decision::NoOpinion(format!("{node}\n{why}")),
-            decided => decided,
+        let mut reasons = String::new();
+        for authorizer in &self.order {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion(why) if why.is_empty() => {}
+                Decision::NoOpinion(why) if reasons.is_empty() => reasons = why,
+                // As upstream joins what several authorizers say.
+                Decision::NoOpinion(why) => reasons = format!("{reasons}\n{why}"),
+                decided => return decided,
+            }
         }
+        Decision::NoOpinion(reasons)
     }
 }

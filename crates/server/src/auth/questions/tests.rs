@@ -25,7 +25,7 @@ fn setup() -> Setup {
     let accounts = Arc::new(Accounts::new(pki.account_key(), "me".to_owned(), view.clone(), world.clone()));
     let certificates = Certificates::new(pki.client_verifier().unwrap());
     let authenticators = Arc::new(Authenticators::new(certificates, accounts.clone(), None));
-    let authorizers = Arc::new(Authorizers::new(view.clone()));
+    let authorizers = Arc::new(Authorizers::new(Default::default(), view.clone(), &(world.clone() as WorldRef)));
     Setup { view, accounts, reviews: Reviews { authenticators, authorizers, world } }
 }
 
