@@ -4,7 +4,7 @@ mod kubeconfig;
 
 use std::path::{Path, PathBuf};
 
-pub use kubeconfig::{Kubeconfig, Named, NamedContext};
+pub use kubeconfig::{Kubeconfig, Named, NamedContext, User};
 
 use crate::backend::ClientError;
 

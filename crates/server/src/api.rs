@@ -111,7 +111,7 @@ impl Api {
         let (reads, writes) = config.max_in_flight;
         let flow = config.priority_and_fairness.then(|| FlowControl::new(world.clone(), reads + writes));
         let api = Arc::new(Self {
-            hooks: HookClient::new(world.clone(), "kube-apiserver"),
+            hooks: HookClient::new(world.clone(), "kube-apiserver", Default::default()),
             config,
             store,
             world,

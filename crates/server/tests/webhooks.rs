@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 
 use hook::{Hook, allow, at_once, patch};
 use serde_json::{Value, json};
-use support::{CONFIG_MAPS, Server, config_map, start};
+use skiff_server::ServerConfig;
+use skiff_server::admission::config::AdmissionConfig;
+use support::{CONFIG_MAPS, Server, config_map, start, start_with};
 use tokio::sync::Notify;
 
 const MUTATING: &str = "MutatingWebhookConfiguration";
@@ -228,4 +230,34 @@ async fn hooks_choose_what_they_are_asked_about() {
     assert_eq!(asked.len(), 1, "by whoever means all versions");
     assert_eq!((&asked[0]["kind"]["version"], &asked[0]["requestKind"]["version"]), (&json!("v2"), &json!("v1")));
     assert_eq!(asked[0]["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+}
+
+#[tokio::test]
+async fn hooks_are_shown_who_asks() {
+    let made = rcgen::generate_simple_self_signed(vec!["server".to_owned()]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    for (name, text) in [("crt", made.cert.pem()), ("key", made.signing_key.serialize_pem())] {
+        std::fs::write(files.path().join(name), text).unwrap();
+    }
+    let kubeconfig = files.path().join("hooks");
+    let users = json!([
+        {"name": "127.0.0.1:*", "user": {"token": "not this one"}},
+        {"name": "*", "user": {"token": "t0ken", "client-certificate": "crt", "client-key": "key"}},
+    ]);
+    std::fs::write(&kubeconfig, json!({"apiVersion": "v1", "kind": "Config", "users": users}).to_string()).unwrap();
+    let told = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration",
+        "kubeConfigFile": kubeconfig});
+    let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "ValidatingAdmissionWebhook", "configuration": told}]});
+    let admission = AdmissionConfig::read(&config.to_string(), &|_| Err("no other".to_owned())).unwrap();
+    let server = start_with(ServerConfig { admission, ..ServerConfig::default() }).await;
+    let hook = Hook::start_for(at_once(|_| allow()), Some(&made.cert)).await;
+    configure(&server, VALIDATING, "v", json!([hook.entry("v.example.com", json!({}))])).await;
+    server.post(CONFIG_MAPS, &config_map("a", "x")).await.ok();
+    assert_eq!(*hook.shown.lock(), ["Bearer t0ken"]);
+    // The other plug-in was told nothing, and a stranger is not let in.
+    forget(&server, "v").await;
+    configure(&server, MUTATING, "m", json!([hook.entry("m.example.com", json!({}))])).await;
+    assert_eq!(server.post(CONFIG_MAPS, &config_map("b", "x")).await.code, 500);
+    assert_eq!(hook.seen.lock().len(), 1);
 }

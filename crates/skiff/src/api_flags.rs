@@ -39,7 +39,7 @@ pub(crate) struct ApiFlags {
     /// Go on with that file when it changes
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     encryption_provider_config_automatic_reload: bool,
-    /// An AdmissionConfiguration (apiserver.config.k8s.io/v1): what PodSecurity and ResourceQuota are told
+    /// An AdmissionConfiguration (apiserver.config.k8s.io/v1): what PodSecurity, ResourceQuota and webhooks are told
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
     /// An AuthenticationConfiguration (apiserver.config.k8s.io/v1): whose tokens are believed

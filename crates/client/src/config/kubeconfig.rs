@@ -200,13 +200,14 @@ impl Kubeconfig {
             None if context.user.is_empty() => User::default(),
             None => return Err(missing("user", &context.user)),
         };
+        let (client_certificate, client_key) = user.pair()?;
         let remote = Remote {
             server: cluster.server.clone(),
             certificate_authority: data(&cluster.certificate_authority_data, &cluster.certificate_authority)?,
             insecure: cluster.insecure_skip_tls_verify,
             tls_server_name: cluster.tls_server_name.clone().filter(|name| !name.is_empty()),
-            client_certificate: data(&user.client_certificate_data, &user.client_certificate)?,
-            client_key: data(&user.client_key_data, &user.client_key)?,
+            client_certificate,
+            client_key,
             token_file: user.token_file.filter(|_| user.token.is_none()),
             token: user.token.filter(|token| !token.is_empty()),
             namespace: context.namespace,
@@ -218,6 +219,17 @@ impl Kubeconfig {
             )));
         }
         Ok(remote)
+    }
+}
+
+impl User {
+    /// The client certificate and its key, PEM; empty where there is none.
+    ///
+    /// # Errors
+    /// When a file or inline data cannot be read.
+    pub fn pair(&self) -> Result<(Vec<u8>, Vec<u8>), ClientError> {
+        let certificate = data(&self.client_certificate_data, &self.client_certificate)?;
+        Ok((certificate, data(&self.client_key_data, &self.client_key)?))
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use skiff_rules::pod_security::Policy;
 
 use crate::config_file::{self, of_kind};
+use crate::webhooks::Identities;
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ pub struct AdmissionError(String);
 pub struct AdmissionConfig {
     pub(super) pod_security: PodSecurityConfig,
     pub(super) limited: Vec<LimitedResource>,
+    /// As whom the server shows itself to mutating and to validating webhooks.
+    pub(super) webhooks: [Identities; 2],
 }
 
 #[derive(Deserialize)]
@@ -35,6 +38,13 @@ struct Plugin {
     #[serde(default)]
     path: String,
     configuration: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WebhookFile {
+    #[serde(default)]
+    kube_config_file: String,
 }
 
 /// What namespaces without labels are held to, and who is held to nothing.
@@ -102,6 +112,8 @@ impl AdmissionConfig {
             match &*name {
                 "PodSecurity" => config.pod_security = PodSecurityConfig::parse(told).map_err(wrong)?,
                 "ResourceQuota" => config.limited = limited(told).map_err(wrong)?,
+                "MutatingAdmissionWebhook" => config.webhooks[0] = identities(told).map_err(wrong)?,
+                "ValidatingAdmissionWebhook" => config.webhooks[1] = identities(told).map_err(wrong)?,
                 _ => return Err(wrong("nothing can be told to this plug-in".to_owned())),
             }
         }
@@ -120,6 +132,15 @@ impl PodSecurityConfig {
         let defaults = Policy::by_default(&file.defaults).map_err(|why| format!("defaults.{why}"))?;
         Ok(Self { defaults, exempt: file.exemptions })
     }
+}
+
+fn identities(told: Value) -> Result<Identities, String> {
+    let older = ["apiserver.config.k8s.io/v1alpha1"];
+    let file: WebhookFile = match told["apiVersion"] == older[0] {
+        true => of_kind(told, "WebhookAdmission", &older)?,
+        false => of_kind(told, "WebhookAdmissionConfiguration", &["apiserver.config.k8s.io/v1"])?,
+    };
+    if file.kube_config_file.is_empty() { Ok(Identities::default()) } else { Identities::load(&file.kube_config_file) }
 }
 
 fn limited(told: Value) -> Result<Vec<LimitedResource>, String> {
@@ -170,6 +191,12 @@ mod tests {
             (security("exemptions: {users: [a]}"), "unknown field `users`"),
             ("{name: ResourceQuota, path: elsewhere}".to_owned(), "no file"),
             ("{name: Other, configuration: {}}".to_owned(), "Other: nothing can be told"),
+            (
+                "{name: ValidatingAdmissionWebhook, configuration: {apiVersion: apiserver.config.k8s.io/v1, \
+                kind: WebhookAdmissionConfiguration, kubeConfigFile: hooks}}"
+                    .to_owned(),
+                "ValidatingAdmissionWebhook: kubeConfigFile must be an absolute path",
+            ),
         ] {
             let error = read(&bad).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");

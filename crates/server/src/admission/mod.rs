@@ -40,7 +40,7 @@ pub(crate) fn plugins(
     world: WorldRef,
     config: AdmissionConfig,
 ) -> Vec<Arc<dyn Admission>> {
-    let (mutating, validating) = webhooks::plugins(&authorizer, &world);
+    let (mutating, validating) = webhooks::plugins(&authorizer, &world, config.webhooks);
     let (mutating_policies, validating_policies) = policies::plugins(&authorizer, &world);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),

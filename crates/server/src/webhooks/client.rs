@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::hooks::ClientConfig as HookConfig;
+use super::identity::{Identities, Identity};
 use super::verify;
 use crate::chain::View;
 use crate::proxy::endpoint;
@@ -76,13 +77,14 @@ pub(crate) struct HookClient {
     world: WorldRef,
     /// What it calls itself.
     agent: &'static str,
+    identities: Identities,
     trust: Mutex<HashMap<[u8; 32], Arc<ClientConfig>>>,
     idle: Mutex<HashMap<String, Vec<Sender>>>,
 }
 
 impl HookClient {
-    pub(crate) fn new(world: WorldRef, agent: &'static str) -> Self {
-        Self { world, agent, trust: Mutex::default(), idle: Mutex::default() }
+    pub(crate) fn new(world: WorldRef, agent: &'static str, identities: Identities) -> Self {
+        Self { world, agent, identities, trust: Mutex::default(), idle: Mutex::default() }
     }
 
     /// Posts `body`, JSON, and gives the answer's body.
@@ -107,11 +109,14 @@ impl HookClient {
     async fn ask(&self, config: &HookConfig, place: &Place, body: Bytes) -> Result<(u16, Bytes), Trouble> {
         let bundle = STANDARD.decode(config.ca_bundle.as_deref().unwrap_or_default());
         let bundle = bundle.map_err(|error| Trouble::Config(format!("caBundle: {error}")))?;
-        let print: [u8; 32] = Sha256::digest(&bundle).into();
+        let (shown, identity) = self.identities.of(&place.name, place.url.port_u16().unwrap_or(443)).unzip();
+        let print = Sha256::new().chain_update(shown.unwrap_or_default()).chain_update([0]).chain_update(&bundle);
+        let print: [u8; 32] = print.finalize().into();
+        let token = identity.and_then(|identity| identity.token.as_deref());
         let key = format!("{} {}:{} {print:x?}", place.name, place.host, place.port);
         while let Some(mut sender) = self.kept(&key) {
             // A server may have closed it just now: then nothing was heard.
-            match exchange(&mut sender, place, self.agent, body.clone()).await {
+            match exchange(&mut sender, place, (self.agent, token), body.clone()).await {
                 Ok(answer) => {
                     self.keep(key, sender);
                     return Ok(answer);
@@ -120,9 +125,9 @@ impl HookClient {
                 Err(error) => return Err(Trouble::Broken(error.to_string())),
             }
         }
-        let mut sender = self.dial(&bundle, print, place).await?;
-        let answer =
-            exchange(&mut sender, place, self.agent, body).await.map_err(|error| Trouble::Broken(error.to_string()))?;
+        let mut sender = self.dial(self.trust(&bundle, print, identity)?, place).await?;
+        let answer = exchange(&mut sender, place, (self.agent, token), body).await;
+        let answer = answer.map_err(|error| Trouble::Broken(error.to_string()))?;
         self.keep(key, sender);
         Ok(answer)
     }
@@ -143,11 +148,12 @@ impl HookClient {
         }
     }
 
-    fn trust(&self, bundle: &[u8], print: [u8; 32]) -> Result<Arc<ClientConfig>, Trouble> {
+    fn trust(&self, bundle: &[u8], print: [u8; 32], identity: Option<&Identity>) -> Result<Arc<ClientConfig>, Trouble> {
         if let Some(found) = self.trust.lock().get(&print) {
             return Ok(found.clone());
         }
-        let made = verify::config(bundle)
+        let own = identity.filter(|identity| !identity.certificate.is_empty());
+        let made = verify::config(bundle, own.map(|own| (&*own.certificate, &*own.key)))
             .map_err(|error| Trouble::Config(format!("unable to load root certificates: {error}")))?;
         let mut trust = self.trust.lock();
         if trust.len() >= KNOWN {
@@ -157,8 +163,7 @@ impl HookClient {
         Ok(made)
     }
 
-    async fn dial(&self, bundle: &[u8], print: [u8; 32], place: &Place) -> Result<Sender, Trouble> {
-        let trust = self.trust(bundle, print)?;
+    async fn dial(&self, trust: Arc<ClientConfig>, place: &Place) -> Result<Sender, Trouble> {
         let (host, port) = (place.host.as_str(), place.port);
         let dialed = |error: io::Error| {
             let why = match error.kind() {
@@ -192,11 +197,20 @@ enum Trouble {
     Broken(String),
 }
 
-async fn exchange(sender: &mut Sender, place: &Place, agent: &'static str, body: Bytes) -> hyper::Result<(u16, Bytes)> {
+async fn exchange(
+    sender: &mut Sender,
+    place: &Place,
+    (agent, token): (&'static str, Option<&str>),
+    body: Bytes,
+) -> hyper::Result<(u16, Bytes)> {
     sender.ready().await?;
     let path = place.url.path_and_query().map_or("/", |path| path.as_str());
     let authority = place.url.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let request = Request::builder()
+    let mut request = Request::builder();
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request
         .method(Method::POST)
         .uri(path)
         .header(header::HOST, authority)

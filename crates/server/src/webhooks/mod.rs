@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod counters;
 mod dispatch;
 mod hooks;
+mod identity;
 mod mutating;
 mod review;
 mod validating;
@@ -23,14 +24,22 @@ use crate::chain::{Admission, Authorizer};
 use client::HookClient;
 use dispatch::Dispatcher;
 pub(crate) use hooks::ClientConfig;
+pub(crate) use identity::Identities;
 
 /// MutatingAdmissionWebhook and ValidatingAdmissionWebhook.
-pub(crate) fn plugins(authorizer: &Arc<dyn Authorizer>, world: &WorldRef) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
-    let client = Arc::new(HookClient::new(world.clone(), "kube-apiserver-admission"));
-    let dispatcher = |resource, ty| Dispatcher::new(resource, ty, client.clone(), authorizer.clone(), world.clone());
-    let mutating = mutating::MutatingAdmissionWebhook(dispatcher("mutatingwebhookconfigurations", "admit"));
-    let validating =
-        validating::ValidatingAdmissionWebhook(dispatcher("validatingwebhookconfigurations", "validating"));
+pub(crate) fn plugins(
+    authorizer: &Arc<dyn Authorizer>,
+    world: &WorldRef,
+    [mutating, validating]: [Identities; 2],
+) -> (Arc<dyn Admission>, Arc<dyn Admission>) {
+    let dispatcher = |resource, ty, identities| {
+        let client = Arc::new(HookClient::new(world.clone(), "kube-apiserver-admission", identities));
+        Dispatcher::new(resource, ty, client, authorizer.clone(), world.clone())
+    };
+    let mutating = dispatcher("mutatingwebhookconfigurations", "admit", mutating);
+    let validating = dispatcher("validatingwebhookconfigurations", "validating", validating);
+    let (mutating, validating) =
+        (mutating::MutatingAdmissionWebhook(mutating), validating::ValidatingAdmissionWebhook(validating));
     (Arc::new(mutating), Arc::new(validating))
 }
 

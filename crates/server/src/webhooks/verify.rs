@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
@@ -25,8 +25,9 @@ fn system() -> &'static [CertificateDer<'static>] {
     })
 }
 
-/// TLS towards servers for which the certificates in `bundle` (PEM) vouch, or, when it is empty, the system's.
-pub(crate) fn config(bundle: &[u8]) -> Result<Arc<ClientConfig>, Error> {
+/// TLS towards servers for which the certificates in `bundle` (PEM) vouch, or, when it is empty, the system's; `own`, a
+/// certificate and its key (PEM), is shown to those who ask for one.
+pub(crate) fn config(bundle: &[u8], own: Option<(&[u8], &[u8])>) -> Result<Arc<ClientConfig>, Error> {
     let trusted = if bundle.is_empty() { system().to_vec() } else { certificates(bundle) };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
@@ -37,9 +38,14 @@ pub(crate) fn config(bundle: &[u8]) -> Result<Arc<ClientConfig>, Error> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trust { by_chain, trusted }))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_custom_certificate_verifier(Arc::new(Trust { by_chain, trusted }));
+    Ok(Arc::new(match own {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::General(error.to_string()))?;
+            config.with_client_auth_cert(certificates(chain), key)?
+        }
+    }))
 }
 
 /// Checks the chain; where that fails since a server shows an authority's own certificate, as many a self-signed one is,

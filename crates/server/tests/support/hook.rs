@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use skiff_meta::world::RealWorld;
@@ -31,6 +32,8 @@ pub struct Hook {
     pub connections: Arc<AtomicUsize>,
     /// Requests of reviews, in order.
     pub seen: Arc<Mutex<Vec<Value>>>,
+    /// The `Authorization` headers that came with them.
+    pub shown: Arc<Mutex<Vec<String>>>,
 }
 
 /// A judge that needs no time.
@@ -51,14 +54,27 @@ pub fn patch(operations: &Value) -> Value {
 
 impl Hook {
     pub async fn start(judge: Judge) -> Self {
+        Self::start_for(judge, None).await
+    }
+
+    /// One that talks only to the holder of this certificate.
+    pub async fn start_for(judge: Judge, client: Option<&rcgen::Certificate>) -> Self {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = match client {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(client) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(client.der().clone()).unwrap();
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap()
+            }
+        };
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -66,14 +82,21 @@ impl Hook {
         let url = format!("https://{}/judge", listener.local_addr().unwrap());
         let (connections, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (count, notes, world) = (connections.clone(), seen.clone(), RealWorld::shared());
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let headers = shown.clone();
         let serving = world.clone();
         let accepting = async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, judge, notes, count) = (acceptor.clone(), judge.clone(), notes.clone(), count.clone());
+                let headers = headers.clone();
                 let one = async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     count.fetch_add(1, Ordering::Relaxed);
-                    let service = service_fn(|request| answer(request, judge.clone(), notes.clone()));
+                    let service = service_fn(|request: Request<Incoming>| {
+                        let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+                        headers.lock().extend(header.map(str::to_owned));
+                        answer(request, judge.clone(), notes.clone())
+                    });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -82,7 +105,7 @@ impl Hook {
             }
         };
         world.spawn("hook", Box::pin(accepting));
-        Self { url, bundle: STANDARD.encode(made.cert.pem()), connections, seen }
+        Self { url, bundle: STANDARD.encode(made.cert.pem()), connections, seen, shown }
     }
 
     /// A hook of a configuration that asks this server about config maps, with some things otherwise.

@@ -53,10 +53,14 @@ impl Answer {
 }
 
 pub async fn start() -> Server {
+    start_with(ServerConfig::default()).await
+}
+
+pub async fn start_with(config: ServerConfig) -> Server {
     let world = RealWorld::shared();
     let store = Arc::new(MemoryStore::new(world.clone()));
     let pki = Pki::in_memory(world.now()).unwrap();
-    let api = Api::new(ServerConfig::default(), &pki, store.clone(), world).await.unwrap();
+    let api = Api::new(config, &pki, store.clone(), world).await.unwrap();
     Server::of(api, store)
 }
 
