@@ -45,13 +45,40 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use skiff_meta::world::RealWorld;
+    use futures::future::BoxFuture;
+    use jiff::Timestamp;
+    use skiff_meta::World;
+    use skiff_meta::world::{RealWorld, Task};
+    use tokio::sync::Notify;
 
     use super::*;
 
+    /// The real world, but for its clock, which the test moves on.
+    struct Waiting(WorldRef, Arc<Notify>);
+
+    impl World for Waiting {
+        fn now(&self) -> Timestamp {
+            self.0.now()
+        }
+        fn elapsed(&self) -> Duration {
+            self.0.elapsed()
+        }
+        fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
+            let end = self.1.clone();
+            async move { end.notified().await }.boxed()
+        }
+        fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+            self.0.spawn(name, task)
+        }
+        fn random(&self) -> u64 {
+            self.0.random()
+        }
+    }
+
     #[test]
     fn a_document_is_written_once_and_none_that_is_not_there() {
-        let (kept, world) = (Kept::default(), RealWorld::shared());
+        let (kept, end) = (Kept::default(), Arc::new(Notify::new()));
+        let world: WorldRef = Arc::new(Waiting(RealWorld::shared(), end.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut writes = 0;
@@ -63,6 +90,10 @@ mod tests {
                 assert_eq!(kept.get(&world, "a".to_owned(), &mut write).await.as_deref(), Some(&b"a"[..]));
             }
             assert_eq!(writes, 1);
+            end.notify_one();
+            while !kept.0.lock().await.is_empty() {
+                tokio::task::yield_now().await;
+            }
             assert_eq!(kept.get(&world, "b".to_owned(), || None).await, None);
         });
     }
