@@ -25,6 +25,8 @@ pub enum Misfit {
         place: String,
         /// Go's name of the type.
         expected: String,
+        /// What kind of type that is.
+        shape: Shape,
         /// Whether it is a number that is not whole.
         fraction: bool,
     },
@@ -89,6 +91,35 @@ pub fn json_kind(value: &Value) -> Option<&'static str> {
     })
 }
 
+/// A kind of Go's types, as far as it matters to how they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Strings, numbers and booleans, by the name of the type that a named one is made of.
+    Plain(&'static str),
+    /// Reads JSON itself: quantities, times, ports.
+    Own,
+    /// A list, or bytes.
+    Slice,
+    /// A map.
+    Map,
+    /// A struct, or what is told by its value.
+    Struct,
+}
+
+impl Shape {
+    fn of(ty: TypeRef<'_>) -> Self {
+        match ty.get() {
+            Type::Scalar(Scalar::Bytes) | Type::List { .. } => Self::Slice,
+            Type::Scalar(
+                Scalar::Quantity | Scalar::IntOrString | Scalar::Time | Scalar::MicroTime | Scalar::Duration,
+            ) => Self::Own,
+            Type::Scalar(plain) => Self::Plain(plain.go_type()),
+            Type::Map { .. } => Self::Map,
+            Type::Struct(_) | Type::Any => Self::Struct,
+        }
+    }
+}
+
 struct Checker<'a> {
     unknown: Vec<String>,
     /// Names of the fields on the way; indices and keys of maps do not count.
@@ -99,8 +130,7 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn misfit(&self, found: &Value, ty: TypeRef<'_>, named: &str) -> Misfit {
-        let fraction = found.as_number().is_some_and(|n| n.is_f64());
-        let number = matches!(ty.get(), Type::Scalar(Scalar::IntOrString)) && found.is_number();
+        let fraction = found.as_f64().is_some_and(|n| n.fract() != 0.0);
         let found = match (found, ty.get()) {
             (Value::Number(n), Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString)) => {
                 format!("number {n}")
@@ -111,7 +141,13 @@ impl<'a> Checker<'a> {
             true => "value ".to_owned(),
             false => format!("struct field {}.{} ", self.within, self.fields.join(".")),
         };
-        Misfit::Type { found, place, expected: if number { "int32".to_owned() } else { ty.go_type(named) }, fraction }
+        // Types with a form of their own read a simpler one first.
+        let expected = match ty.get() {
+            Type::Scalar(Scalar::IntOrString) => "int32".to_owned(),
+            Type::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Duration) => "string".to_owned(),
+            _ => ty.go_type(named),
+        };
+        Misfit::Type { found, place, expected, shape: Shape::of(ty), fraction }
     }
 
     fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &FieldPath) -> Result<(), Misfit> {
@@ -121,16 +157,18 @@ impl<'a> Checker<'a> {
             (Type::Struct(s), Value::Object(members)) => self.members(members, s, ty, path),
             (Type::Struct(s), _) if s.name.is_empty() => Ok(()),
             (Type::Map { value: of, .. }, Value::Object(members)) => {
+                let named = named.strip_prefix("map[string]").unwrap_or_default();
                 for (key, member) in members {
                     self.fill_null(member, ty.to(*of));
-                    self.value(member, ty.to(*of), "", &path.child(key))?;
+                    self.value(member, ty.to(*of), named, &path.child(key))?;
                 }
                 Ok(())
             }
             (Type::List { item, .. }, Value::Array(items)) => {
+                let named = named.strip_prefix("[]").unwrap_or_default();
                 for (i, item_value) in items.iter_mut().enumerate() {
                     self.fill_null(item_value, ty.to(*item));
-                    self.value(item_value, ty.to(*item), "", &path.index(i))?;
+                    self.value(item_value, ty.to(*item), named, &path.index(i))?;
                 }
                 Ok(())
             }
@@ -146,7 +184,7 @@ impl<'a> Checker<'a> {
             return;
         }
         *value = match ty.get() {
-            Type::Scalar(Scalar::String) => "".into(),
+            Type::Scalar(Scalar::String | Scalar::Bytes) => "".into(),
             Type::Scalar(Scalar::Bool) => false.into(),
             Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Float64 | Scalar::IntOrString) => 0.into(),
             Type::Scalar(Scalar::Quantity) => "0".into(),
@@ -191,8 +229,10 @@ impl<'a> Checker<'a> {
         }
         // An empty list of managed fields asks to forget them.
         let asks = |name: &str, member: &Value| name == "managedFields" && member.is_array();
-        members
-            .retain(|name, member| s.field(name).is_none_or(|field| is_written(member, field)) || asks(name, member));
+        members.retain(|name, member| {
+            let written = |field: &Field| is_written(member, field) || is_free(member, ty.to(field.ty));
+            s.field(name).is_none_or(written) || asks(name, member)
+        });
         for (_, member) in members.iter_mut().filter(|(name, member)| is_hollow(member) && !asks(name, member)) {
             // Protobuf, in which upstream keeps objects, cannot tell none from nothing.
             *member = Value::Null;
@@ -296,6 +336,11 @@ fn no_time(text: &str, layout: &str, rest: &str, part: &str) -> Misfit {
     Misfit::Form(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {part:?}"))
 }
 
+/// Whether this may be anything: of that, only nothing is nothing.
+fn is_free(value: &Value, ty: TypeRef<'_>) -> bool {
+    matches!(ty.get(), Type::Any) && !value.is_null()
+}
+
 /// Whether Go writes the field with this value.
 fn is_written(value: &Value, field: &Field) -> bool {
     let omits = field.go.omit_empty && !field.go.pointer;
@@ -365,6 +410,37 @@ pub fn plus_v(value: &Value) -> String {
             format!("map[{}]", members.join(" "))
         }
         other => other.to_string(),
+    }
+}
+
+/// The same as `%#v` prints it: `map[string]interface {}{"replicas":2}`.
+pub fn sharp_v(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(sharp_v).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(members) => {
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            let members: Vec<String> =
+                members.into_iter().map(|(name, value)| format!("{name:?}:{}", sharp_v(value))).collect();
+            format!("map[string]interface {{}}{{{}}}", members.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The type of a decoded value, as `%T` prints it.
+pub fn go_type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -105,6 +105,17 @@ pub(crate) fn labels(holder: &Value, name: &str, path: &FieldPath, faults: &mut 
     }
 }
 
+/// Faults in the metadata of what objects are made of, which has labels and annotations and nothing else.
+pub(crate) fn of_template(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
+    annotations(metadata, &path.child("annotations"), faults);
+    labels(metadata, "labels", path, faults);
+    for (name, _) in metadata.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        if !matches!(name.as_str(), "annotations" | "labels") {
+            faults.push(FieldError::forbidden(&path.child(name), "cannot be set"));
+        }
+    }
+}
+
 /// Faults of annotations.
 pub(crate) fn annotations(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
     let mut size = 0;

@@ -174,6 +174,7 @@ impl Rules for Row {
         match part {
             Part::Main if !self.resets.is_empty() => self.resets,
             Part::Main if self.status.is_some() => &[&["status"]],
+            Part::Other("approval") => &[&["spec"]],
             Part::Status if self.status_keeps == METADATA => &[&["metadata"], &["spec"]],
             Part::Status => &[&["spec"]],
             Part::Main | Part::Other(_) => &[],

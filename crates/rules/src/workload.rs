@@ -45,8 +45,8 @@ pub(crate) fn template(spec: &At<'_>, kind: &str, out: &mut FieldErrors) {
 pub(crate) fn matches_template(selector: &LabelSelector, template: &At<'_>, out: &mut FieldErrors) {
     let labels = template.value.at("metadata.labels");
     let matches = selector.matches_with(|key| labels.get(key).and_then(Value::as_str));
-    if !matches && !selector.is_everything() && !selector.is_nothing() {
-        let labels = if labels.is_null() { Value::Object(serde_json::Map::new()) } else { labels.clone() };
+    if !matches && !selector.is_everything() {
+        let labels = labels.clone();
         let path = template.path("metadata").child("labels");
         out.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
     }

@@ -33,7 +33,7 @@ use crate::metrics::{Metrics, Told};
 use crate::openapi::kept::Kept;
 use crate::pki::Pki;
 use crate::request::media::{Offer, for_faults};
-use crate::request::{Accept, Encoding, Query, Target, target};
+use crate::request::{Accept, Encoding, ListOptions, Query, Target, target};
 use crate::resource::Served;
 use crate::resource::catalog::Catalog;
 use crate::respond::body::full;
@@ -506,5 +506,12 @@ fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query:
     let tables = target.verb != "create" || target.subresource.is_empty() && served.resource.cache.is_some();
     let offer = Offer { protobuf: served.version.protobuf, stream, streams, list, shapes: true, tables, routed };
     let pretty = query.get("pretty").map(|_| query.flag("pretty"));
-    Accept::negotiate(headers, pretty, offer)
+    Accept::negotiate(headers, pretty, offer).or_else(|status| {
+        // What is wrong with the options of a watch is told before its form.
+        let unroutable = status.message.starts_with("406");
+        if stream && !unroutable && query.get("watch").is_some() {
+            ListOptions::parse(query)?;
+        }
+        Err(status)
+    })
 }

@@ -123,6 +123,14 @@ impl Call {
         self.cached(name)
     }
 
+    /// 400: what shall be stored has no name.
+    pub(crate) fn nameless(&self) -> Status {
+        let name = &self.target.name;
+        Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))
+    }
+
     /// 404 for `name`.
     pub(crate) fn not_found(&self, name: &str) -> Status {
         Status::not_found(self.served.id(), name)

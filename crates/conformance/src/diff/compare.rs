@@ -136,6 +136,9 @@ fn apart(a: &Value, b: &Value, path: &str, out: &mut Vec<Parting>) {
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
             x.iter().zip(y).for_each(|(a, b)| apart(a, b, &format!("{path}/*"), out));
         }
+        (Value::String(x), Value::String(y)) if path.ends_with("/causes/*/message") && sorted(x) == sorted(y) => {
+            out.push(Parting::new("order of messages".to_owned(), x, y));
+        }
         _ => out.push(Parting::new(format!("body at {path}"), a.to_string(), b.to_string())),
     }
 }

@@ -16,11 +16,21 @@ pub(super) struct Asked<'a> {
 /// How a difference begins, what else must hold, and why it is none to mend.
 type Explained = (&'static str, fn(&Parting, &Asked<'_>) -> bool, &'static str);
 
+const TOO_LARGE: [&str; 2] = [" does not fit into int32", " does not fit into int64"];
 const GENERATION: &str = "body at /metadata/generation";
 const REPLICAS: &str = "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
-const SELECTORS_LATER: &str = "what is wrong with the options is told before what is wrong with the selectors";
 
 const EXPLAINED: &[Explained] = &[
+    (
+        "body at /rows/*/cells",
+        |parting, _| parting.theirs.starts_with(parting.ours.trim_end_matches(']')) && parting.ours.contains('/'),
+        "an IPAddress tells its age there, without a column for it",
+    ),
+    (
+        "code 20",
+        |parting, asked| parting.theirs.contains("must specify at least one Policy") && has_empty_list(asked.body),
+        "an empty list of policies is none, and gets the default ones",
+    ),
     ("order of messages", |_, _| true, "several faults in one refusal have no order that counts"),
     (
         GENERATION,
@@ -36,11 +46,42 @@ const EXPLAINED: &[Explained] = &[
     (REPLICAS, |_, asked| asked.scaled, "there, a scaling that changes nothing takes the replicas from their owner"),
     ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
     (
-        "code 422 for 400: DeleteOptions",
-        |parting, _| ["elector", "unable to parse", "field label"].iter().any(|word| parting.theirs.contains(word)),
-        SELECTORS_LATER,
+        "body at ",
+        |parting, _| parting.theirs.contains("the required storage feature RequestWatchProgress is disabled"),
+        "their store is too old for a watch that asks for its end",
     ),
-    ("message: ListOptions", |parting, _| parting.ours.starts_with("DeleteOptions"), SELECTORS_LATER),
+    (
+        "",
+        |parting, _| TOO_LARGE.iter().any(|text| parting.ours.contains(text)),
+        "a number too large for its field is refused here; Go takes its lower bits",
+    ),
+    (
+        "message: ",
+        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| text.contains("compilation failed: ERROR")),
+        "what is wrong with the grammar of an expression is told in the words of a generated parser there",
+    ),
+    (
+        "body at /",
+        |parting, _| {
+            parting.what.ends_with("/annotations (ours only)") && parting.ours.contains("daemonset.template.generation")
+        },
+        "an annotation that belongs to one version only is left out of metadata alone there",
+    ),
+    (
+        "code 20",
+        |parting, _| parting.theirs.contains("is invalid: metadata.generateName: "),
+        "a generateName is looked at when it makes a name",
+    ),
+    (
+        "body at /metadata/selfLink",
+        |parting, _| parting.ours.is_empty(),
+        "nothing has a selfLink any more, tried or not",
+    ),
+    (
+        "body at /metadata/managedFields",
+        |parting, asked| parting.ours.is_empty() && has_empty_list(asked.body),
+        "an empty list that is stored as none belongs to nobody here",
+    ),
 ];
 
 /// Why a difference is none to mend.
@@ -56,6 +97,14 @@ pub(super) fn stays(parting: &Parting) -> bool {
 
 fn number(text: &str) -> Option<i64> {
     text.parse().ok()
+}
+
+fn has_empty_list(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(has_empty_list),
+        Value::Object(members) => members.values().any(has_empty_list),
+        _ => false,
+    }
 }
 
 fn has_empty(value: &Value) -> bool {
@@ -105,6 +154,10 @@ mod tests {
             (GENERATION, "1", "2", json!({"spec": {"tolerations": []}}), false, true),
             (GENERATION, "1", "2", json!({"spec": {"replicas": 3}}), false, false),
             (GENERATION, "2", "1", json!({"spec": {"tolerations": []}}), false, false),
+            ("body at /metadata/managedFields (theirs only)", "", "[]", json!({"rules": []}), false, true),
+            ("body at /metadata/managedFields (theirs only)", "", "[]", json!({"rules": {}}), false, false),
+            ("body at ", "", "RequestWatchProgress is disabled", json!({}), false, false),
+            ("code 500 for 200", "number 2147483648 does not fit into int32", "", json!({}), false, true),
             (REPLICAS, "", "{}", json!({}), true, true),
             (REPLICAS, "", "{}", json!({}), false, false),
             (

@@ -122,26 +122,42 @@ impl Differ {
         Ok(())
     }
 
+    /// What a step changes, as our server has it, and what becomes of it; each has its own identity.
+    async fn changed(&self, step: &Step) -> Result<Option<(Value, Value)>, String> {
+        let before = self.ours.json(Method::GET, &step.source, &Value::Null).await?.tree();
+        let Some(changes) = step.changes.clone().filter(|_| before["kind"] != "Status") else { return Ok(None) };
+        let mut after = before.clone();
+        step.change(&mut after, changes);
+        Ok(Some((before, after)))
+    }
+
     /// Whether the objects are the same from here on.
     async fn step(&mut self, kind: &'static Kind, step: &Step, scaled: bool) -> Result<bool, String> {
-        let (our_body, their_body) = match &step.changes {
+        let (mut our_body, their_body) = match &step.changes {
             None => (step.body.clone(), step.body.clone()),
-            Some(changes) => {
-                // The same change of the same object, each under its own identity.
-                let mut ours = self.ours.json(Method::GET, &step.source, &Value::Null).await?.tree();
+            Some(_) => {
                 let live = self.theirs.json(Method::GET, &step.source, &Value::Null).await?.tree();
-                if ours["kind"] == "Status" || live["kind"] == "Status" {
+                let Some((before, ours)) = self.changed(step).await?.filter(|_| live["kind"] != "Status") else {
                     return Ok(true);
-                }
-                let before = ours.clone();
-                step.change(&mut ours, changes.clone());
+                };
                 let mut theirs = ours.clone();
                 normal::translate(&mut theirs, &before, &live);
                 (ours, theirs)
             }
         };
-        let (ours, theirs) =
-            futures::try_join!(send(&self.ours, step, &our_body), send(&self.theirs, step, &their_body))?;
+        let (ours, theirs) = futures::join!(send(&self.ours, step, &our_body), send(&self.theirs, step, &their_body));
+        let (mut ours, theirs) = match (ours?, theirs) {
+            // A panic of theirs tells nothing about ours.
+            (ours, Err(error)) if error.contains("unexpected internal error") => return Ok(ours.code >= 400),
+            (ours, theirs) => (ours, theirs?),
+        };
+        // Our server may have written a status itself meanwhile.
+        for _ in 0..3 {
+            let stale = ours.code == 409 && theirs.code != 409 && step.changes.is_some();
+            let Some((_, again)) = (if stale { self.changed(step).await? } else { None }) else { break };
+            our_body = again;
+            ours = send(&self.ours, step, &our_body).await?;
+        }
         self.requests += 1;
         let mut same = true;
         for parting in compare::compare(&ours, &theirs) {

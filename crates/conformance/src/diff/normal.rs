@@ -15,16 +15,21 @@ fn sort(map: &mut serde_json::Map<String, Value>) {
     }
 }
 
-/// Statuses that parts of the servers themselves write, each in its own time.
-fn without_followers(map: &mut serde_json::Map<String, Value>) {
-    let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
+/// Statuses that parts of the servers themselves write, each in its own time. Types of policies are checked by our
+/// server and by their controllers.
+fn without_followers(map: &mut serde_json::Map<String, Value>, kind: &str) {
     if matches!(kind, "CustomResourceDefinition" | "APIService" | "FlowSchema" | "PriorityLevelConfiguration") {
         map.remove("status");
     }
+    if kind == "ValidatingAdmissionPolicy"
+        && let Some(status) = map.get_mut("status").and_then(Value::as_object_mut)
+    {
+        status.retain(|key, _| !matches!(key.as_str(), "typeChecking" | "observedGeneration"));
+    }
     let own = |entry: &Value| {
         let manager = entry["manager"].as_str().unwrap_or_default();
-        entry["subresource"] == "status"
-            && (manager == "kube-apiserver" || manager.starts_with("api-priority-and-fairness"))
+        let managers = ["kube-apiserver", "api-priority-and-fairness", "validatingadmissionpolicy-status"];
+        entry["subresource"] == "status" && managers.iter().any(|own| manager.starts_with(own))
     };
     if let Some(fields) = map.get_mut("managedFields").and_then(Value::as_array_mut) {
         fields.retain(|entry| !own(entry));
@@ -48,7 +53,12 @@ pub(super) fn normalise(value: &mut Value) {
                 sources.retain(|source| name(source).is_none_or(|name| !name.ends_with("-service-ca.crt")));
             }
             sort(map);
-            without_followers(map);
+            let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            without_followers(map, &kind);
+            if let (Some(kind), Some(items)) = (kind.strip_suffix("List"), map.get_mut("items")) {
+                let items = items.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+                items.for_each(|item| without_followers(item, kind));
+            }
             for (key, value) in map {
                 let hidden = match key.as_str() {
                     "uid"
@@ -76,15 +86,26 @@ pub(super) fn normalise(value: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(normalise),
-        Value::String(text) => *text = words(&without_record(&without_tree(text)).replace("Key: /registry/", "Key: /")),
+        Value::String(text) => {
+            let plain = embedded(&without_record(&without_tree(text)));
+            // The issuer is an administrator's choice, and so is where in the store things lie.
+            let plain = plain.replace("kubernetes.default.svc.cluster.local", "kubernetes.default.svc");
+            *text = words(&plain.replace("Key: /registry/", "Key: /"));
+        }
         _ => {}
     }
 }
 
 /// Puts in the place of our identities, in a tree made of what we have, those that the other has at the same place.
 pub(super) fn translate(tree: &mut Value, ours: &Value, theirs: &Value) {
+    if tree == ours {
+        *tree = theirs.clone();
+        return;
+    }
     match (tree, ours, theirs) {
         (Value::Object(tree), Value::Object(ours), Value::Object(theirs)) => {
+            // What only we have, and nobody has changed, was told when it came to be.
+            tree.retain(|key, value| theirs.contains_key(key) || ours.get(key) != Some(value));
             for (key, value) in tree {
                 if let (Some(ours), Some(theirs)) = (ours.get(key), theirs.get(key)) {
                     translate(value, ours, theirs);
@@ -96,7 +117,6 @@ pub(super) fn translate(tree: &mut Value, ours: &Value, theirs: &Value) {
                 translate(value, ours, theirs);
             });
         }
-        (tree, ours, theirs) if tree == ours && !theirs.is_object() && !theirs.is_array() => *tree = theirs.clone(),
         _ => {}
     }
 }
@@ -109,15 +129,31 @@ fn normalise_all(addresses: &mut Value) {
 /// A refusal quotes whole objects as Go holds them inside, and patches without the directives it has taken out.
 fn without_tree(text: &str) -> String {
     // Go prints how the two differ, in lines of their own.
-    let text = ["\n@@", "\nchanged: "].iter().fold(text, |text, start| text.split(start).next().unwrap_or(text));
+    let cut = ["\n@@", "\nchanged: "].iter().filter_map(|start| text.find(start)).min();
+    let text = cut.map_or(text.to_owned(), |at| {
+        let (text, several) = (&text[..at], text.contains(" is invalid: ["));
+        format!("{}{}", text.trim_end(), if several { "]" } else { "" })
+    });
     let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, quoted)) =
-        rest.split_once("Invalid value: ").or_else(|| rest.split_once("Unsupported value: "))
-    {
+    let mut rest = &*text;
+    let first = |rest: &'_ str| {
+        ["Invalid value: ", "Unsupported value: "].iter().filter_map(|w| Some((rest.find(w)?, w.len()))).min()
+    };
+    while let Some((at, words)) = first(rest) {
+        let (before, quoted) = (&rest[..at], &rest[at + words..]);
         out.push_str(before);
+        // What is empty is shown by its type there.
+        if let Some(after) = ["\"\"", "null", "[]", "{}"].iter().find_map(|none| quoted.strip_prefix(none))
+            && after.starts_with(": ")
+        {
+            out.push_str("value: <none>");
+            rest = after;
+            continue;
+        }
         let ends: &[&str] = if quoted.starts_with('{') {
             &["}: "]
+        } else if quoted.starts_with("[{") {
+            &["}]: "]
         } else if quoted.starts_with("\"{") {
             &["}\": ", "}\\n\": "]
         } else if quoted.starts_with("\"map[") {
@@ -131,14 +167,36 @@ fn without_tree(text: &str) -> String {
         rest = cut.map_or(quoted, |(_, after)| after);
     }
     out.push_str(rest);
-    out
+    // Fields of schemas are named as Go does.
+    match out.split_once(": only [").and_then(|(before, rest)| Some((before, rest.split_once("] fields are allowed")?)))
+    {
+        Some((before, (_, after))) => format!("{before}: only <fields> are allowed{after}"),
+        None => out,
+    }
 }
 
 /// The version that a refused precondition was compared with.
 fn without_record(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("ResourceVersion in record (") else { return text.to_owned() };
-    let after = rest.split_once(')').map_or("", |(_, after)| after);
-    format!("{before}ResourceVersion in record (<resourceVersion>){after}")
+    const VERSIONS: [&str; 2] = ["ResourceVersion in record (", "ResourceVersion in object meta: "];
+    let Some((before, words, rest)) =
+        VERSIONS.iter().find_map(|words| text.split_once(words).map(|(before, rest)| (before, words, rest)))
+    else {
+        return text.to_owned();
+    };
+    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}{words}<resourceVersion>{after}")
+}
+
+/// Go names embedded structs on the way to a field, of which only Go knows.
+fn embedded(text: &str) -> String {
+    const FIELD: &str = "Go struct field ";
+    let Some((before, rest)) = text.split_once(FIELD) else { return text.to_owned() };
+    let (path, after) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_embedded = |step: &&str| step.starts_with(|c: char| c.is_ascii_uppercase());
+    let mut steps = path.split('.');
+    let within = steps.next().unwrap_or_default();
+    let steps: Vec<&str> = steps.filter(|step| !is_embedded(step)).collect();
+    format!("{before}{FIELD}{within}.{} {after}", steps.join("."))
 }
 
 /// Identities, versions and generated names inside of texts.

@@ -299,11 +299,12 @@ fn joined(faults: &[String]) -> String {
 fn typed_error(applied: &Value, faults: &[String]) -> ApplyError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &applied["metadata"];
+    let version = text(&applied["apiVersion"]);
     let object = format!(
-        "{}/{}; {}, Kind={}",
+        "{}/{}; {}{version}, Kind={}",
         text(&metadata["namespace"]),
         text(&metadata["name"]),
-        text(&applied["apiVersion"]),
+        if version.contains('/') { "" } else { "/" },
         text(&applied["kind"])
     );
     ApplyError::Typed { object, faults: joined(faults) }

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::set::{FieldSet, ItemValue, PathElement, path_text};
+use crate::check::{go_type_of, plus_v, sharp_v};
 use crate::schema::{ListType, Scalar, Schema, StructType, Type, TypeId, TypeRef};
 
 type Members = Map<String, Value>;
@@ -513,8 +514,10 @@ fn find_faults(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, out:
             }
         }
         (Type::List { list, .. }, Value::Array(values)) => find_item_faults(values, list, ty.item(), path, out),
-        (Type::Struct(_) | Type::Map { .. }, other) => add_fault(out, path, &format!("expected map, got {other}")),
-        (Type::List { .. }, other) => add_fault(out, path, &format!("expected list, got {other}")),
+        (Type::Struct(_) | Type::Map { .. }, other) => {
+            add_fault(out, path, &format!("expected map, got {}", boxed(other)))
+        }
+        (Type::List { .. }, other) => add_fault(out, path, &format!("expected list, got {}", boxed(other))),
         (Type::Scalar(scalar), other) => {
             if let Some(expected) = scalar_fault(*scalar, other) {
                 add_fault(out, path, &expected);
@@ -553,16 +556,25 @@ fn add_fault(out: &mut Vec<String>, path: &[PathElement], what: &str) {
     out.push(format!("{}: {what}", path_text(path)));
 }
 
+/// A value as upstream shows it: held by what reads it.
+fn boxed(value: &Value) -> String {
+    format!("&{{{}}}", plus_v(value))
+}
+
 fn scalar_fault(scalar: Scalar, value: &Value) -> Option<String> {
-    let (fits, expected) = match scalar {
-        Scalar::Int32 | Scalar::Int64 | Scalar::Float64 => (value.is_number(), "numeric (int or float)"),
-        Scalar::Bool => (value.is_boolean(), "boolean"),
-        Scalar::Quantity | Scalar::IntOrString => {
-            (value.is_number() || value.is_string() || value.is_boolean(), "any scalar")
+    let (fits, expected, got): (bool, _, fn(&Value) -> String) = match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Float64 => {
+            (value.is_number(), "numeric (int or float)", |value| go_type_of(value).to_owned())
         }
-        Scalar::String | Scalar::Bytes | Scalar::Time | Scalar::MicroTime | Scalar::Duration => {
-            (value.is_string(), "string")
+        Scalar::Bool => (value.is_boolean(), "boolean", boxed),
+        // Its schema has no type.
+        Scalar::IntOrString => return None,
+        Scalar::Quantity | Scalar::Time | Scalar::MicroTime => {
+            (!value.is_object() && !value.is_array(), "any scalar", boxed)
+        }
+        Scalar::String | Scalar::Bytes | Scalar::Duration => {
+            (value.is_string(), "string", |value| format!("&value.valueUnstructured{{Value:{}}}", sharp_v(value)))
         }
     };
-    (!fits).then(|| format!("expected {expected}, got {value}"))
+    (!fits).then(|| format!("expected {expected}, got {}", got(value)))
 }

@@ -126,6 +126,10 @@ fn misfits_read_as_gos() {
             json!({"spec": {"items": [{"limit": "1x"}]}}),
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),
+        (
+            json!({"spec": {"when": 7}}),
+            "json: cannot unmarshal number into Go struct field ThingSpec.spec.when of type string",
+        ),
         (json!({"spec": {"data": "a$=="}}), "illegal base64 data at input byte 1"),
         (
             json!({"spec": {"when": "noon"}}),
@@ -174,4 +178,7 @@ fn refusals_of_bodies() {
 fn go_prints_maps_sorted() {
     let tree = json!({"b": [1, "x", null], "a": {"c": true}});
     assert_eq!(plus_v(&tree), "map[a:map[c:true] b:[1 x <nil>]]");
+    let sharp = "map[string]interface {}{\"a\":map[string]interface {}{\"c\":true}, \
+        \"b\":[]interface {}{1, \"x\", interface {}(nil)}}";
+    assert_eq!(sharp_v(&tree), sharp);
 }

@@ -156,6 +156,9 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, PatchError> {
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), PatchError> {
     if path.is_empty() {
+        if !value.is_object() && !value.is_array() {
+            return refuse("replace operation value must be object or array".to_owned());
+        }
         *document = value;
         return Ok(());
     }

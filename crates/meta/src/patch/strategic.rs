@@ -8,6 +8,7 @@
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use crate::check::{go_type_of, plus_v};
 use crate::schema::{PatchFacts, TypeRef};
 
 const DIRECTIVE: &str = "$patch";
@@ -66,10 +67,10 @@ fn merge_map(mut original: Members, mut patch: Members, ty: TypeRef<'_>) -> Resu
 fn unknown_directive(directive: &Value, map: &Members) -> PatchError {
     let shown = match directive {
         Value::String(text) => text.clone(),
-        Value::Number(_) | Value::Bool(_) => format!("%!s({}={directive})", go_type(directive)),
-        other => crate::check::plus_v(other),
+        Value::Number(_) | Value::Bool(_) => format!("%!s({}={directive})", go_type_of(directive)),
+        other => plus_v(other),
     };
-    PatchError::Directive { directive: shown, map: crate::check::plus_v(&Value::Object(map.clone())) }
+    PatchError::Directive { directive: shown, map: plus_v(&Value::Object(map.clone())) }
 }
 
 fn merge_member(original: &mut Members, key: String, change: Value, ty: TypeRef<'_>) -> Result<(), PatchError> {
@@ -161,20 +162,7 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
 }
 
 fn not_a_list(found: &Value) -> PatchError {
-    PatchError::Malformed(format!("expected a []interface {{}}, but received a {}", go_type(found)))
-}
-
-/// What Go's decoder makes of a value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    PatchError::Malformed(format!("expected a []interface {{}}, but received a {}", go_type_of(found)))
 }
 
 fn take_list(value: Option<&Value>) -> Result<Option<Vec<Value>>, PatchError> {
@@ -196,8 +184,8 @@ fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Patch
         if !places.any(|place| identity(place, key).is_ok_and(|p| p == id)) {
             return Err(PatchError::Malformed(format!(
                 "The order in patch list:\n{}\n doesn't match {SET_ORDER} list:\n{}\n",
-                Value::from(change.to_vec()),
-                Value::from(order.to_vec())
+                plus_v(&Value::from(change.to_vec())),
+                plus_v(&Value::from(order.to_vec()))
             )));
         }
     }

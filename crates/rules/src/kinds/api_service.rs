@@ -62,7 +62,7 @@ fn validate(object: &Value, out: &mut FieldErrors) {
     let (group, version) = (spec.text("group"), spec.text("version"));
     let meta = At::member(object, "metadata");
     let wanted = format!("{version}.{group}");
-    if meta.text("name") != wanted {
+    if !meta.text("name").is_empty() && meta.text("name") != wanted {
         meta.invalid("name", &format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
     }
     if group.is_empty() && version != "v1" {

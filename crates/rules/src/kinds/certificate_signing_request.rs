@@ -52,9 +52,6 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: Row = Row {
         for condition in request.child("status").items_mut("conditions") {
             condition.default_text("status", "True");
         }
-        if request.count("status") == 0 {
-            request.drop_member("status");
-        }
     },
     prepare_update,
     validate,
@@ -79,7 +76,9 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
 
 fn validate(request: &Value, out: &mut FieldErrors) {
     let spec = At::member(request, "spec");
-    spec.require("request", out);
+    if spec.text("request").is_empty() {
+        spec.invalid("request", "PEM block type must be CERTIFICATE REQUEST", out);
+    }
     if spec.value.count("usages") == 0 {
         spec.missing("usages", "", out);
     }

@@ -1,6 +1,6 @@
 //! What containers are told: config maps, secrets, service accounts.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
@@ -63,8 +63,21 @@ pub(crate) const SECRET: Row = Row {
     ..Row::new("", "Secret")
 };
 
-pub(crate) const SERVICE_ACCOUNT: Row =
-    Row { columns: "Name,Age", cells: name_and_age, ..Row::new("", "ServiceAccount") };
+pub(crate) const SERVICE_ACCOUNT: Row = Row {
+    prepare_create: bare_references,
+    prepare_update: |new, _, _| bare_references(new),
+    columns: "Name,Age",
+    cells: name_and_age,
+    ..Row::new("", "ServiceAccount")
+};
+
+/// Secrets are referred to by their names alone.
+fn bare_references(account: &mut Value) {
+    for secret in account.items_mut("secrets") {
+        let name = secret.text("name").to_owned();
+        *secret = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+    }
+}
 
 fn keys(key: &str, list: &str, out: &mut FieldErrors) -> FieldPath {
     let path = FieldPath::new(list).key(key);

@@ -10,6 +10,8 @@ use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 
 pub(crate) const LEASE: Row = Row {
+    prepare_create: |lease| without_election(lease, &Value::Null),
+    prepare_update: |new, old, _| without_election(new, old),
     validate: |lease, out| {
         let spec = At::member(lease, "spec");
         if spec.int("leaseDurationSeconds").is_some_and(|seconds| seconds <= 0) {
@@ -32,7 +34,7 @@ pub(crate) const PRIORITY_CLASS: Row = Row {
     // Counted once at creation and never again.
     prepare_create: |class| class.child("metadata").put("generation", 1.into()),
     default: |class| class.default_to("preemptionPolicy", "PreemptLowerPriority"),
-    validate: |class, out| {
+    validate_create: |class, out| {
         let policy = class.text("preemptionPolicy");
         let supported = &["PreemptLowerPriority", "Never"];
         if !supported.contains(&policy) {
@@ -44,9 +46,6 @@ pub(crate) const PRIORITY_CLASS: Row = Row {
             let why = format!("maximum allowed value of a user defined priority is {HIGHEST}");
             out.push(FieldError::forbidden(&FieldPath::new("value"), &why));
         }
-    },
-    validate_create: |class, out| {
-        let name = class.at("metadata").text("name");
         let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
         if name.starts_with("system-") && !known.contains(&(name, class.int("value").unwrap_or_default())) {
             let why = "priority class names with 'system-' prefix are reserved for system use only. error: only \
@@ -79,6 +78,17 @@ pub(crate) const PRIORITY_CLASS: Row = Row {
     },
     ..Row::new("scheduling.k8s.io", "PriorityClass")
 };
+
+/// Elections that the server coordinates are off by default: nobody begins with them.
+fn without_election(lease: &mut Value, old: &Value) {
+    for field in ["strategy", "preferredHolder"] {
+        if !old.at("spec").has(field)
+            && let Some(spec) = lease.existing("spec")
+        {
+            spec.drop_member(field);
+        }
+    }
+}
 
 const EVENT_COLUMNS: &str = "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name";
 

@@ -345,6 +345,9 @@ fn review_versions(versions: &Value, path: &FieldPath, faults: &mut FieldErrors)
 /// What was ever stored in a version must stay readable in it.
 fn stored_versions(at: &At<'_>, faults: &mut FieldErrors) {
     let stored = at.walk("status.storedVersions");
+    if stored.items().next().is_none() {
+        stored.invalid(faults, "must have at least one stored version");
+    }
     let known: Vec<&str> = items(at.walk("spec.versions").value).iter().map(|v| text(&v["name"])).collect();
     for version in stored.items() {
         if !known.contains(&version.text()) {

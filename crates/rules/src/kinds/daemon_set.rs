@@ -79,7 +79,7 @@ fn validate(object: &Value, out: &mut FieldErrors) {
     if let Ok(parsed) = LabelSelector::from_json(selector.value) {
         workload::matches_template(&parsed, &template, out);
     }
-    if is_empty_selector(selector.value) {
+    if selector.is_set() && is_empty_selector(selector.value) {
         selector.wrong("empty selector is invalid for daemonset", out);
     }
     podspec::validate_template(&template, out);

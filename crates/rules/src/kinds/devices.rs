@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use skiff_cel::device;
-use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
 use super::webhook;
 use crate::Part;
 use crate::age;
 use crate::at::At;
-use crate::podspec::node_selector;
+use crate::podspec::{self, node_selector};
 use crate::row::{EMPTY, METADATA, Row, name_and_age, name_cell};
 use crate::view::{Change, View};
 
@@ -25,6 +25,11 @@ const MOST_DEVICES: usize = 128;
 const MOST_USERS: usize = 256;
 const UNKNOWN_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+/// Most attributes and capacities of a device.
+const MOST_ABILITIES: usize = 32;
+/// Longest name, and longest text, of an attribute.
+const LONGEST_ID: usize = 32;
+const LONGEST_VALUE: usize = 64;
 const LONGEST_EXPRESSION: usize = 10 * 1024;
 
 pub(crate) const DEVICE_CLASS: Row = Row {
@@ -34,6 +39,9 @@ pub(crate) const DEVICE_CLASS: Row = Row {
         selectors(&spec, out);
         spec.at_most("config", MOST, out);
         spec.items("config").for_each(|config| opaque(&config, out));
+        if spec.has("extendedResourceName") && !podspec::is_extended(spec.text("extendedResourceName")) {
+            spec.invalid("extendedResourceName", "must be a valid extended resource name", out);
+        }
     },
     columns: "Name,Age",
     cells: name_and_age,
@@ -80,7 +88,11 @@ pub(crate) const RESOURCE_CLAIM_TEMPLATE: Row = Row {
             default_devices(spec.child("devices"));
         }
     },
-    validate_create: |template, out| devices(&At::member(template, "spec").get("spec").get("devices"), out),
+    validate: |template, out| {
+        let metadata = At::member(template, "spec").get("metadata");
+        crate::metadata::of_template(metadata.value, &metadata.path, out);
+        devices(&At::member(template, "spec").get("spec").get("devices"), out);
+    },
     validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
     columns: "Name,Age",
     cells: name_and_age,
@@ -216,7 +228,9 @@ fn devices(at: &At<'_>, out: &mut FieldErrors) {
     for constraint in at.items("constraints") {
         known_requests(&constraint, &known, out);
         if !constraint.has("matchAttribute") && !constraint.has("distinctAttribute") {
-            constraint.missing("matchAttribute", "", out);
+            let why =
+                "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
+            out.push(FieldError::required(&constraint.path, why));
         }
     }
     at.at_most("config", MOST, out);
@@ -239,7 +253,14 @@ fn request_names(devices: &Value) -> BTreeSet<String> {
 
 fn known_requests(at: &At<'_>, known: &BTreeSet<String>, out: &mut FieldErrors) {
     for request in at.items("requests") {
-        if !request.value.as_str().is_some_and(|name| known.contains(name)) {
+        let name = request.value.as_str().unwrap_or_default();
+        let parts: Vec<&str> = name.split('/').collect();
+        if parts.len() <= 2 {
+            for why in parts.iter().flat_map(|part| names::dns1123_label(part)) {
+                request.wrong(&why, out);
+            }
+        }
+        if !known.contains(name) {
             request.wrong(UNKNOWN_REQUEST, out);
         }
     }
@@ -303,10 +324,7 @@ fn selectors(at: &At<'_>, out: &mut FieldErrors) {
     at.at_most("selectors", MOST, out);
     for selector in at.items("selectors") {
         if selector.has("cel") {
-            let cel = selector.get("cel");
-            if cel.require("expression", out) {
-                expression(&cel, out);
-            }
+            expression(&selector.get("cel"), out);
         } else {
             selector.missing("cel", "", out);
         }
@@ -369,8 +387,104 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     spec.at_most("devices", MOST_DEVICES, out);
     for device in spec.items("devices") {
         device.faults("name", &names::dns1123_label(device.text("name")), out);
+        abilities(&device, out);
     }
     spec.unique("devices", "name", out);
+}
+
+/// What a device can, and how much of it (upstream: `validateDevice` of `pkg/apis/resource/validation`).
+fn abilities(device: &At<'_>, out: &mut FieldErrors) {
+    let count = device.value.count("attributes") + device.value.count("capacity");
+    if count > MOST_ABILITIES {
+        let why = format!("the total number of attributes and capacities must not exceed {MOST_ABILITIES}");
+        out.push(FieldError::invalid(&device.path, count, &why));
+    }
+    for (name, attribute) in device.entries("attributes") {
+        qualified(name, &device.path("attributes"), out);
+        self::attribute(&attribute, out);
+    }
+    for (name, capacity) in device.entries("capacity") {
+        qualified(name, &device.path("capacity"), out);
+        if capacity.has("requestPolicy") && !device.value.flag("allowMultipleAllocations") {
+            capacity.forbidden("requestPolicy", "allowMultipleAllocations must be true", out);
+        }
+    }
+}
+
+/// `model`, or `gpu.example.com/model`; that more parts pass is upstream's.
+fn qualified(name: &str, path: &FieldPath, out: &mut FieldErrors) {
+    let mut wrong = |value: &str, why: &str| out.push(FieldError::invalid(path, value, why));
+    let parts: Vec<&str> = name.split('/').collect();
+    let id = match parts[..] {
+        [id] => id,
+        [domain, id] => {
+            if domain.is_empty() {
+                wrong("", "the domain must not be empty");
+            } else {
+                names::dns1123_subdomain(domain).iter().for_each(|why| wrong(domain, why));
+            }
+            if id.is_empty() {
+                return wrong("", "the name must not be empty");
+            }
+            id
+        }
+        _ => return,
+    };
+    if id.len() > LONGEST_ID {
+        out.push(FieldError::too_long(path, LONGEST_ID));
+    }
+    out.extend(names::c_identifier(id).iter().map(|why| FieldError::invalid(path, id, why)));
+}
+
+fn attribute(at: &At<'_>, out: &mut FieldErrors) {
+    let short = |at: &At<'_>, out: &mut FieldErrors| {
+        if at.value.as_str().is_some_and(|text| text.len() > LONGEST_VALUE) {
+            out.push(FieldError::too_long(&at.path, LONGEST_VALUE));
+        }
+    };
+    let version = |at: &At<'_>, out: &mut FieldErrors| {
+        if !at.value.as_str().is_some_and(is_semver) {
+            at.wrong("must be a string compatible with semver.org spec 2.0.0", out);
+        }
+        short(at, out);
+    };
+    let mut given = ["bool", "int"].iter().filter(|field| at.has(field)).count();
+    for (one, many) in [("string", "strings"), ("version", "versions")] {
+        let check =
+            |at: &At<'_>, out: &mut FieldErrors| if one == "version" { version(at, out) } else { short(at, out) };
+        if at.has(one) {
+            given += 1;
+            check(&at.get(one), out);
+        }
+        at.items(many).for_each(|item| check(&item, out));
+    }
+    for list in ["bools", "ints", "strings", "versions"] {
+        if at.has(list) {
+            given += 1;
+            if at.value.count(list) == 0 {
+                at.invalid(list, "must not be empty if specified", out);
+            }
+        }
+    }
+    if given != 1 {
+        let shown = if given == 0 { "".into() } else { at.value.clone() };
+        out.push(FieldError::invalid(&at.path, shown, "exactly one value must be specified"));
+    }
+}
+
+/// `1.2.3-pre.4+build.5`, without leading zeros in numbers.
+fn is_semver(text: &str) -> bool {
+    let is_number = |part: &str| {
+        part.bytes().all(|b| b.is_ascii_digit()) && !part.is_empty() && (part == "0" || !part.starts_with('0'))
+    };
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let is_pre = |part: &str| is_word(part) && (is_number(part) || part.bytes().any(|b| !b.is_ascii_digit()));
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    core.split('.').count() == 3
+        && core.split('.').all(is_number)
+        && pre.is_none_or(|pre| pre.split('.').all(is_pre))
+        && build.is_none_or(|build| build.split('.').all(is_word))
 }
 
 fn pool_name(at: &At<'_>, field: &str, out: &mut FieldErrors) {
@@ -491,6 +605,26 @@ mod tests {
         assert_eq!(faults("device.nope"), [wanted]);
         let wanted = format!("{at} \"device.driver\": must evaluate to bool or the unknown type, not string");
         assert_eq!(faults("device.driver"), [wanted]);
+    }
+
+    #[test]
+    fn what_devices_can() {
+        for (attribute, expected) in [
+            (json!({"a": {"string": "b"}, "gpu.example.com/m": {"version": "1.0.0-rc.1+b"}, "n": {"ints": [1]}}), ""),
+            (json!({"-a": {"int": 1}}), "attributes"),
+            (json!({"/a": {"int": 1}}), "attributes"),
+            (json!({"a": {}}), "attributes[a]"),
+            (json!({"a": {"int": 1, "bool": true}}), "attributes[a]"),
+            (json!({"a": {"string": "x".repeat(65)}}), "attributes[a].string"),
+            (json!({"a": {"version": "01.0.0"}}), "attributes[a].version"),
+            (json!({"a": {"versions": ["1.0.0", "1"]}}), "attributes[a].versions[1]"),
+        ] {
+            let device = json!({"attributes": attribute});
+            let mut faults = FieldErrors::new();
+            abilities(&At::root(&device), &mut faults);
+            let paths: Vec<String> = faults.iter().map(|fault| fault.path.to_string()).collect();
+            assert_eq!(paths.join(" "), expected, "{device}");
+        }
     }
 
     #[test]

@@ -133,7 +133,9 @@ fn slice_ports(slice: &Value, out: &mut FieldErrors) {
         if !seen.insert(port.text("name")) {
             out.push(FieldError::duplicate(&port.path("name"), port.text("name")));
         }
-        port.one_of("protocol", &PROTOCOLS, out);
+        if !PROTOCOLS.contains(&port.text("protocol")) {
+            out.push(FieldError::not_supported(&port.path("protocol"), port.text("protocol"), &PROTOCOLS));
+        }
         port.form("appProtocol", names::qualified_name, out);
     }
 }
@@ -146,7 +148,12 @@ fn validate_endpoints(endpoints: &Value, out: &mut FieldErrors) {
             out.push(FieldError::required(&subset.path, "must specify `addresses` or `notReadyAddresses`"));
         }
         for address in subset.items("addresses").chain(subset.items("notReadyAddresses")) {
-            endpoint_ip(&address.get("ip"), out);
+            let ip = address.get("ip");
+            endpoint_ip(&ip, out);
+            // The older check says so as well.
+            if ip.value.as_str().is_none_or(|ip| ip.parse::<std::net::IpAddr>().is_err()) {
+                ip.wrong("must be a valid IP address", out);
+            }
             address.form("hostname", names::dns1123_label, out);
             address.form("nodeName", names::dns1123_subdomain, out);
         }

@@ -181,6 +181,9 @@ fn reference(at: &At<'_>, out: &mut FieldErrors) {
 }
 
 fn parameters(at: &At<'_>, out: &mut FieldErrors) {
+    if at.has("apiGroup") && at.text("apiGroup").is_empty() {
+        at.faults("apiGroup", &names::dns1123_subdomain(""), out);
+    }
     reference(at, out);
     if !at.has("scope") {
         return at.missing("scope", "", out);

@@ -64,13 +64,22 @@ pub(crate) const RUNTIME_CLASS: Row = Row {
         } else {
             out.extend(names::dns1123_label(handler).iter().map(|why| FieldError::invalid(&path, handler, why)));
         }
-        for (name, amount) in At::member(class, "overhead").entries("podFixed") {
+        for (name, mut amount) in At::member(class, "overhead").entries("podFixed") {
+            // Looked at as the limits of a container.
+            amount.path = FieldPath::new("overhead.limits").key(name);
             podspec::resource_name(name, &amount, true, out);
             quantity(name, &amount, out);
         }
         let scheduling = At::member(class, "scheduling");
         scheduling.labels("nodeSelector", out);
         tolerations(&scheduling, out);
+        let mut seen = Vec::new();
+        for toleration in scheduling.items("tolerations") {
+            if seen.contains(&toleration.value) {
+                out.push(FieldError::duplicate(&toleration.path, toleration.value.clone()));
+            }
+            seen.push(toleration.value);
+        }
     },
     validate_update: |new, old, out| {
         let path = FieldPath::new("handler");

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_meta::Quantity;
-use skiff_meta::field::{FieldError, FieldErrors};
+use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
 use crate::at::At;
@@ -118,6 +118,8 @@ fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
                    claims";
         out.push(FieldError::forbidden(&spec.path, why));
     }
+    let path = FieldPath::new("volumeMode");
+    crate::metadata::immutable(spec.value.get_or_null("volumeMode"), before.get_or_null("volumeMode"), &path, out);
 }
 
 /// `RWO,ROX` and the like.

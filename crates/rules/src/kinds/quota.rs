@@ -171,10 +171,8 @@ fn is_standard(name: &str) -> bool {
 }
 
 fn quota_resource(name: &str, at: &At<'_>, out: &mut FieldErrors) {
-    let before = out.len();
-    let faults = names::qualified_name(name);
-    out.extend(faults.iter().map(|why| FieldError::invalid(&at.path, name, why)));
-    if out.len() == before && !name.contains('/') && !is_standard(name) {
+    resource_name(name, at, false, out);
+    if !name.contains('/') && !is_standard(name) {
         out.push(FieldError::invalid(&at.path, name, "must be a standard resource for quota"));
     }
 }
@@ -301,6 +299,6 @@ mod tests {
         let found = texts(&RESOURCE_QUOTA.validate_update(&scoped, &quota, Part::Main));
         assert_eq!(found.len(), 3, "{found:?}");
         let odd = json!({"spec": {"hard": {"wishes": "3", "pods": "1.5"}}});
-        assert_eq!(RESOURCE_QUOTA.validate_create(&odd).len(), 2);
+        assert_eq!(RESOURCE_QUOTA.validate_create(&odd).len(), 3);
     }
 }

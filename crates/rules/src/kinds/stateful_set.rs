@@ -18,7 +18,18 @@ pub(crate) const STATEFUL_SET: Row = Row {
     status_keeps: &["labels"],
     generation: &["spec"],
     default,
+    prepare_create: |object| without_max_unavailable(object),
+    prepare_update: |new, old, _| {
+        if !old.at("spec").at("updateStrategy").at("rollingUpdate").has("maxUnavailable") {
+            without_max_unavailable(new);
+        }
+    },
     validate,
+    validate_create: |object, out| {
+        for template in At::member(object, "spec").items("volumeClaimTemplates") {
+            claim::validate_spec(&template.get("spec"), out);
+        }
+    },
     validate_update,
     validate_part: |new, old, _, out| {
         let status = At::member(new, "status");
@@ -68,6 +79,13 @@ pub(crate) const CONTROLLER_REVISION: Row = Row {
     ..Row::new("apps", "ControllerRevision")
 };
 
+/// Nobody may have more than one pod unavailable who has not done so before: upstream switched it off again in 1.36.
+fn without_max_unavailable(object: &mut Value) {
+    if let Some(rolling) = object.pointer_mut("/spec/updateStrategy/rollingUpdate").and_then(Value::as_object_mut) {
+        rolling.remove("maxUnavailable");
+    }
+}
+
 fn default(object: &mut Value) {
     workload::default_template(object);
     let spec = object.child("spec");
@@ -81,7 +99,6 @@ fn default(object: &mut Value) {
         && let Some(rolling) = strategy.existing("rollingUpdate")
     {
         rolling.default_to("partition", 0);
-        rolling.default_to("maxUnavailable", 1);
     }
     let retention = spec.child("persistentVolumeClaimRetentionPolicy");
     retention.default_text("whenDeleted", "Retain");
@@ -121,9 +138,6 @@ fn validate(object: &Value, out: &mut FieldErrors) {
         }
     }
     spec.form("serviceName", names::dns1123_label, out);
-    for template in spec.items("volumeClaimTemplates") {
-        claim::validate_spec(&template.get("spec"), out);
-    }
 }
 
 /// The template as pods will be made of it: with names left to the controller, and the claims' volumes.
@@ -132,7 +146,8 @@ fn finished_template(spec: &Value) -> Value {
     let pod = template.child("spec");
     pod.drop_member("subdomain");
     pod.drop_member("hostname");
-    let claims: Vec<&str> = spec.items("volumeClaimTemplates").iter().map(|c| c.at("metadata").text("name")).collect();
+    let names = spec.items("volumeClaimTemplates").iter().map(|claim| claim.at("metadata").text("name"));
+    let claims: std::collections::BTreeSet<&str> = names.collect();
     let made = claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
     let kept = pod.items("volumes").iter().filter(|v| !claims.contains(&v.text("name"))).cloned();
     let volumes: Vec<Value> = made.chain(kept).collect();
@@ -217,7 +232,7 @@ mod tests {
         assert_eq!(STATEFUL_SET.validate_create(&object), []);
         assert_eq!(
             object["spec"]["updateStrategy"],
-            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}})
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
         );
     }
 

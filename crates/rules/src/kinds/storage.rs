@@ -133,7 +133,10 @@ pub(crate) const CSI_DRIVER: Row = Row {
     validate: validate_driver,
     validate_update: |new, old, out| {
         let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
-        spec.immutable("attachRequired", before, out);
+        // Upstream tells it under another name.
+        let told = spec.path("attachedRequired");
+        let (now, was) = (spec.value.get_or_null("attachRequired"), before.get_or_null("attachRequired"));
+        crate::metadata::immutable(now, was, &told, out);
         spec.immutable("volumeLifecycleModes", before, out);
     },
     columns: "Name,?AttachRequired,?PodInfoOnMount,?StorageCapacity,TokenRequests,?RequiresRepublish,Modes,Age",

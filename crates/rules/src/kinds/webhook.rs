@@ -261,9 +261,10 @@ fn service(at: &At<'_>, out: &mut FieldErrors) {
     if path == "//" {
         return at.invalid("path", "segment[0] may not be empty", out);
     }
-    let Some(steps) = path.strip_prefix('/') else {
-        return at.invalid("path", "must start with a '/'", out);
-    };
+    let steps = path.strip_prefix('/').unwrap_or_else(|| {
+        at.invalid("path", "must start with a '/'", out);
+        path
+    });
     for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
         if step.is_empty() {
             at.invalid("path", &format!("segment[{i}] may not be empty"), out);

@@ -149,7 +149,11 @@ fn claims(spec: &At<'_>, container: &At<'_>, out: &mut FieldErrors) {
         if name.is_empty() {
             out.push(FieldError::required(&claim.path, ""));
         } else if spec.value.find("resourceClaims", "name", name).is_none() {
-            out.push(FieldError::not_found(&claim.path, name));
+            let mut fault = FieldError::not_found(&claim.path, name);
+            if spec.value.count("resourceClaims") == 0 {
+                fault.message.push_str(": must be one of the names in pod.spec.resourceClaims which is empty");
+            }
+            out.push(fault);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::view::View;
 
 pub(crate) use containers::untrimmed_image;
 pub(crate) use defaults::{default_pod, default_source, default_spec};
-pub(crate) use resources::{may_overcommit, quantity, resource_name};
+pub(crate) use resources::{is_extended, may_overcommit, quantity, resource_name};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use volumes::{no_backsteps, volume_source};
 

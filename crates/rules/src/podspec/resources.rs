@@ -21,7 +21,7 @@ pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
@@ -65,11 +65,9 @@ fn is_standard(name: &str) -> bool {
 pub(crate) fn resource_name(name: &str, at: &At<'_>, for_container: bool, out: &mut FieldErrors) {
     let fault = |why: &str| FieldError::invalid(&at.path, name, why);
     let faults = names::qualified_name(name);
-    if !faults.is_empty() {
-        return out.extend(faults.iter().map(|why| fault(why)));
-    }
+    out.extend(faults.iter().map(|why| fault(why)));
     if !name.contains('/') {
-        if !is_standard(name) {
+        if faults.is_empty() && !is_standard(name) {
             out.push(fault("must be a standard resource type or fully qualified"));
         }
         if for_container && !(matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge_page(name)) {

@@ -38,9 +38,31 @@ pub(crate) fn object(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let unreadable = |why: String| check::unrecognized(&expected.gvk.kind, &why, &payload.bytes);
+    if payload.bytes.is_empty() && encoding(payload, expected)? == Encoding::Protobuf {
+        return Err(unreadable("empty data".to_owned()));
+    }
     let decoded = any(payload, expected, skiff_api::facts::schema, unreadable)?;
+    if let Some(why) = no_type(&decoded.value) {
+        return Err(unreadable(why));
+    }
     let json = encoding(payload, expected)? == Encoding::Json;
     fit(decoded, expected, validation, warnings, if json { &payload.bytes } else { b"" })
+}
+
+/// Why a tree cannot even say what it is; null says nothing wrong.
+pub(crate) fn no_type(value: &Value) -> Option<String> {
+    const UNREAD: &str = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+    let Some(members) = value.as_object() else {
+        let found = check::json_kind(value)?;
+        return Some(format!(
+            "{UNREAD} {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+             Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        ));
+    };
+    ["apiVersion", "kind"].iter().find_map(|name| {
+        let found = members.get(*name).and_then(check::json_kind).filter(|found| *found != "string")?;
+        Some(format!("{UNREAD} {found} into Go struct field .{name} of type string"))
+    })
 }
 
 fn encoding(payload: &Payload, expected: Expected<'_>) -> Result<Encoding, Status> {
@@ -66,6 +88,10 @@ pub(crate) fn any(
         Encoding::Yaml => codec::yaml::decode(&payload.bytes).map_err(|e| unreadable(e.to_string())),
         Encoding::Protobuf => match codec::protobuf::decode(&payload.bytes, Some(expected.gvk), lookup) {
             Ok((_, value)) => Ok(Decoded { value, duplicates: Vec::new() }),
+            Err(error @ codec::protobuf::ProtobufError::Quantity(_)) => {
+                let (kind, version) = (&expected.gvk.kind, &expected.gvk.version);
+                Err(check::cannot_be_handled(kind, version, kind, &error.to_string()))
+            }
             Err(error) => Err(unreadable(error.to_string())),
         },
     }
@@ -132,12 +158,11 @@ pub(crate) fn fit_or(
 fn identify(value: &mut Value, expected: Expected<'_>) -> Result<(), Status> {
     let gvk = expected.gvk;
     let api_version = gvk.api_version();
+    if value.is_null() {
+        *value = Value::Object(serde_json::Map::new());
+    }
     let Some(map) = value.as_object_mut() else {
-        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct";
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {why}",
-            gvk.kind
-        )));
+        return Err(check::unrecognized(&gvk.kind, &no_type(value).unwrap_or_default(), b""));
     };
     let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (kind, version) = (text("kind"), text("apiVersion"));

@@ -4,10 +4,7 @@ use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 use skiff_meta::GroupVersionKind;
-use skiff_meta::check::Misfit;
-
-/// Types that read JSON themselves.
-const OWN_FORM: [&str; 5] = ["Quantity", "IntOrString", "Time", "Duration", "FieldsV1"];
+use skiff_meta::check::{Misfit, Shape};
 
 /// `apps/v1`, and `/v1` of the group without a name.
 pub(crate) fn group_version(gvk: &GroupVersionKind) -> String {
@@ -16,24 +13,27 @@ pub(crate) fn group_version(gvk: &GroupVersionKind) -> String {
 
 /// Why a tree does not go into Go's structs without a detour by JSON (upstream: `runtime/converter.go`).
 pub(crate) fn unconvertible(misfit: &Misfit) -> String {
-    let Misfit::Type { found, expected, fraction, .. } = misfit else {
+    let Misfit::Type { found, expected, shape, fraction, .. } = misfit else {
         let why = misfit.to_string();
         return if why.starts_with("illegal base64") { format!("error decoding from json: {why}") } else { why };
     };
     let from = match found.split(' ').next().unwrap_or_default() {
         "number" if *fraction => "float64",
         "number" => "int64",
-        "array" => "[]interface {}",
-        "object" => "map[string]interface {}",
+        "array" => "slice",
+        "object" => "map",
         word => word,
     };
-    match expected.as_str() {
-        "string" if from == "int64" => "cannot convert int64 to string".to_owned(),
-        "string" | "int32" | "int64" | "float64" | "bool" => format!("unrecognized type: {expected}"),
-        list if list.starts_with("[]") => format!("cannot restore slice from {}", kind_of(from)),
-        map if map.starts_with("map[") => format!("cannot restore map from {}", kind_of(from)),
-        custom if OWN_FORM.iter().any(|name| custom.ends_with(name)) => misfit.to_string(),
-        _ => format!("cannot restore struct from: {}", kind_of(from)),
+    match shape {
+        Shape::Plain("string") if from == "int64" => format!("cannot convert int64 to {expected}"),
+        Shape::Plain("int32" | "int64") if from == "float64" => format!("cannot convert float64 to {expected}"),
+        // Go takes the lower bits.
+        Shape::Plain("int32" | "int64") if from == "int64" => format!("{found} does not fit into {expected}"),
+        Shape::Plain(plain) => format!("unrecognized type: {plain}"),
+        Shape::Slice => format!("cannot restore slice from {from}"),
+        Shape::Map => format!("cannot restore map from {from}"),
+        Shape::Struct => format!("cannot restore struct from: {from}"),
+        Shape::Own => format!("json: cannot unmarshal {found} into Go value of type {expected}"),
     }
 }
 
@@ -44,14 +44,6 @@ pub(crate) fn no_number(function: &str, text: &str, why: &ParseIntError) -> Stri
         _ => "invalid syntax",
     };
     format!("strconv.{function}: parsing {text:?}: {why}")
-}
-
-fn kind_of(go_type: &str) -> &str {
-    match go_type {
-        "[]interface {}" => "slice",
-        "map[string]interface {}" => "map",
-        scalar => scalar,
-    }
 }
 
 /// A length of time as Go reads it (`1m30s`, `500ms`); `None` for an empty text.
@@ -104,22 +96,27 @@ mod tests {
 
     #[test]
     fn conversions_fail_in_go_s_words() {
-        let misfit = |found: &str, expected: &str| Misfit::Type {
+        let misfit = |found: &str, expected: &str, shape| Misfit::Type {
             found: found.to_owned(),
             place: String::new(),
             expected: expected.to_owned(),
+            shape,
             fraction: found == "number 1.5",
         };
-        for (found, expected, words) in [
-            ("string", "int32", "unrecognized type: int32"),
-            ("number", "string", "cannot convert int64 to string"),
-            ("number 1.5", "v1.PodSpec", "cannot restore struct from: float64"),
-            ("number 1.5", "string", "unrecognized type: string"),
-            ("string", "[]v1.Container", "cannot restore slice from string"),
-            ("array", "map[string]string", "cannot restore map from slice"),
-            ("string", "v1.PodSpec", "cannot restore struct from: string"),
+        for (found, expected, shape, words) in [
+            ("string", "int32", Shape::Plain("int32"), "unrecognized type: int32"),
+            ("number 1.5", "int32", Shape::Plain("int32"), "cannot convert float64 to int32"),
+            ("number 2147483648", "int32", Shape::Plain("int32"), "number 2147483648 does not fit into int32"),
+            ("number", "v1.PodPhase", Shape::Plain("string"), "cannot convert int64 to v1.PodPhase"),
+            ("number 1.5", "v1.PodSpec", Shape::Struct, "cannot restore struct from: float64"),
+            ("number 1.5", "v1.PodPhase", Shape::Plain("string"), "unrecognized type: string"),
+            ("string", "[]v1.Container", Shape::Slice, "cannot restore slice from string"),
+            ("array", "map[string]string", Shape::Map, "cannot restore map from slice"),
+            ("bool", "v1.ResourceList", Shape::Map, "cannot restore map from bool"),
+            ("string", "v1.PodSpec", Shape::Struct, "cannot restore struct from: string"),
+            ("array", "int32", Shape::Own, "json: cannot unmarshal array into Go value of type int32"),
         ] {
-            assert_eq!(unconvertible(&misfit(found, expected)), words);
+            assert_eq!(unconvertible(&misfit(found, expected, shape)), words);
         }
     }
 

@@ -97,25 +97,26 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
     version(text).map_err(|fault| Status::failure(500, "", fault))
 }
 
+/// The resourceVersion of a list, and of a GET of what upstream does not cache.
+pub(crate) fn parse_given_version(text: &str) -> Result<Option<u64>, Status> {
+    version(text).map_err(|fault| Status::bad_request(format!("invalid resource version: {fault}")))
+}
+
 impl ListOptions {
     /// From the query of a list or watch.
     pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
+        let timeout_seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let labels =
             LabelSelector::parse(query.text("labelSelector")).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields =
             FieldSelector::parse(query.text("fieldSelector")).map_err(|e| Status::bad_request(e.to_string()))?;
         let watch = query.flag("watch");
         let continue_token = query.text("continue").to_owned();
-        let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let initial_events = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
         let version_match = version_match(query, watch)?;
         let text = query.text("resourceVersion");
-        let version = if watch {
-            parse_version(text)?
-        } else {
-            version(text).map_err(|fault| Status::bad_request(format!("invalid resource version: {fault}")))?
-        };
-        let timeout_seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        let version = if watch { parse_version(text)? } else { parse_given_version(text)? };
         let bookmarks = query.flag("allowWatchBookmarks");
         Ok(Self {
             labels,

@@ -114,10 +114,6 @@ impl Version {
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
-    /// Group and kind, for errors.
-    pub(crate) fn group_kind(&self) -> GroupKind {
-        self.gvk.group_kind()
-    }
 }
 
 /// One subresource.

@@ -9,6 +9,7 @@ use super::list::{Found, find};
 use crate::call::{Answer, Call, Payload};
 use crate::request::ListOptions;
 use crate::respond::list::{Items, Page, page};
+use crate::select::Selection;
 use crate::write::remove::{DeleteOptions, remove};
 
 /// Deletes in flight at a time.
@@ -16,9 +17,11 @@ const TOGETHER: usize = 32;
 
 /// Deletes all that is selected and answers with what was found.
 pub(crate) async fn delete_collection(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
+    let list_options = ListOptions::parse(&call.query)?;
+    let cache = call.cache()?;
+    Selection::new(&call.served, &cache, call.namespace(), &list_options)?;
     let options = super::delete::options(call, &payload)?;
     super::delete::warn(call, &options);
-    let list_options = ListOptions::parse(&call.query)?;
     let Found::Page(found) = find(call, &list_options).await? else {
         return Err(Status::expired("The provided continue parameter is too old."));
     };

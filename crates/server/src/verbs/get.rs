@@ -6,7 +6,7 @@ use skiff_meta::Status;
 
 use crate::call::{Answer, Call};
 use crate::error;
-use crate::request::query::parse_version;
+use crate::request::query::{parse_given_version, parse_version};
 
 /// How long a reader waits for a version it has heard of elsewhere (upstream's figure).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -14,7 +14,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// The object: the newest, or with `resourceVersion` one not older than that.
 pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
     let name = call.target.name.clone();
-    match parse_version(call.query.text("resourceVersion"))? {
+    let parse = if call.served.resource.stored_kind().kind == "Event" { parse_given_version } else { parse_version };
+    match parse(call.query.text("resourceVersion"))? {
         None => {
             call.catch_up().await?;
         }

@@ -32,7 +32,7 @@ pub(crate) enum Patch {
 /// Changes an object.
 pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let (patch, repeated) = read(call, &payload)?;
+    let (patch, repeated) = read(call, &payload, options.validation)?;
     check_options(&patch, &options)?;
     if call.target.subresource == "scale" {
         return scale::patch(call, patch, &options).await;
@@ -45,7 +45,7 @@ pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, S
 }
 
 /// The patch, and what it says twice, where that is told.
-fn read(call: &Call, payload: &Payload) -> Result<(Patch, Vec<String>), Status> {
+fn read(call: &Call, payload: &Payload, validation: FieldValidation) -> Result<(Patch, Vec<String>), Status> {
     if payload.media == "application/apply-patch+yaml" {
         let decoded = codec::yaml::decode(&payload.bytes);
         let decoded = decoded.map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
@@ -57,10 +57,10 @@ fn read(call: &Call, payload: &Payload) -> Result<(Patch, Vec<String>), Status> 
         }
         return Ok((Patch::Apply(decoded.value), decoded.duplicates));
     }
-    read_plain(call, payload).map(|patch| (patch, Vec::new()))
+    read_plain(call, payload, validation).map(|patch| (patch, Vec::new()))
 }
 
-fn read_plain(call: &Call, payload: &Payload) -> Result<Patch, Status> {
+fn read_plain(call: &Call, payload: &Payload, validation: FieldValidation) -> Result<Patch, Status> {
     let json = || {
         codec::json::decode(&payload.bytes)
             .map(|d| d.value)
@@ -70,6 +70,9 @@ fn read_plain(call: &Call, payload: &Payload) -> Result<Patch, Status> {
         || codec::json::decode(&payload.bytes).map(|d| d.value).map_err(|e| Status::bad_request(e.to_string()));
     match payload.media.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(payload.bytes.to_vec())),
+        "application/merge-patch+json" if validation == FieldValidation::Ignore => {
+            json().map(Patch::Merge).map_err(|_| Status::bad_request("Invalid JSON Patch"))
+        }
         "application/merge-patch+json" => json().map(Patch::Merge),
         "application/strategic-merge-patch+json" if !call.served.resource.custom => strategic().map(Patch::Strategic),
         _ if call.served.resource.custom => Err(Status::unsupported_media_type(
@@ -140,7 +143,7 @@ pub(crate) fn changed(
         Patch::Strategic(patch) => strategic_merge(old, patch, root).map_err(|e| e.to_status())?,
     };
     if !matches!(patch, Patch::Strategic(_)) && !call.served.resource.custom {
-        still_itself(call, &value, gvk)?;
+        still_itself(call, &value, gvk, options.validation)?;
     }
     let patched = value.clone();
     let decoded = codec::Decoded { value, duplicates: Vec::new() };
@@ -150,37 +153,38 @@ pub(crate) fn changed(
 }
 
 /// A patched tree must still say what it is (upstream decodes it like a body, but with other words).
-fn still_itself(call: &Call, patched: &Value, gvk: &GroupVersionKind) -> Result<(), Status> {
-    const UNREAD: &str = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+fn still_itself(
+    call: &mut Call,
+    patched: &Value,
+    gvk: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<(), Status> {
     let refused = |why: String| {
         let fault = FieldError::invalid(&FieldPath::new("patch"), patched.to_string(), &why);
         Err(Status::invalid(&GroupKind::default(), "", &[fault]))
     };
-    let Some(members) = patched.as_object() else {
-        let Some(found) = check::json_kind(patched) else {
-            let message = "the server rejected our request due to an error in our request";
-            let mut status = Status::failure(422, "Invalid", message);
-            status.details = Some(Box::default());
-            return Err(status);
-        };
-        return refused(format!(
-            "{UNREAD} {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
-             Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        ));
-    };
-    for name in ["apiVersion", "kind"] {
-        if let Some(found) = members.get(name).and_then(check::json_kind).filter(|found| *found != "string") {
-            return refused(format!("{UNREAD} {found} into Go struct field .{name} of type string"));
-        }
+    if let Some(why) = decode::no_type(patched) {
+        return refused(why);
     }
+    let Some(members) = patched.as_object() else {
+        let message = "the server rejected our request due to an error in our request";
+        let mut status = Status::failure(422, "Invalid", message);
+        status.details = Some(Box::default());
+        return Err(status);
+    };
     let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
     if version.is_empty() {
-        // Without it Go reads the object as one of no version, which has no metadata there.
-        let name = &call.target.name;
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+        // Without it Go reads the object as one of no version, where nothing is called as here.
+        let unknown = members.keys().filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
+        let mut unknown: Vec<String> = unknown.map(|name| format!("unknown field {name:?}")).collect();
+        unknown.sort();
+        match validation {
+            FieldValidation::Strict if !unknown.is_empty() => return refused(check::strict_message(&unknown)),
+            FieldValidation::Warn => call.warnings.append(&mut unknown),
+            _ => {}
+        }
+        return Err(call.nameless());
     }
     let kind = if kind.is_empty() { &gvk.kind } else { kind };
     if version != gvk.api_version() || kind != gvk.kind {
@@ -235,8 +239,8 @@ impl Patched {
             )
         };
         let mut new = decode::fit_or(decoded, expected, FieldValidation::Ignore, &mut Vec::new(), b"", &unfit)?;
-        if new.pointer("/metadata/name").is_none() {
-            crate::tree::metadata(&mut new).insert("name".to_owned(), Value::from(call.target.name.as_str()));
+        if crate::tree::text(&new, &["metadata", "name"]).is_empty() {
+            return Err(call.nameless());
         }
         version.rules().default(&mut new);
         Ok(new)

@@ -47,9 +47,14 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
         // What is only tried is shown as it came.
-        if !intent.dry_run && !tree::text(&fresh, &["metadata", "resourceVersion"]).is_empty() {
-            let why = "resourceVersion should not be set on objects to be created";
-            return Err(Status::failure(500, "", why));
+        if !intent.dry_run
+            && let Some(given) = tree::metadata(&mut fresh).remove("resourceVersion")
+        {
+            // What is no version counts as none.
+            if given.as_str().and_then(|given| given.parse::<u64>().ok()).is_some_and(|given| given > 0) {
+                let why = "resourceVersion should not be set on objects to be created";
+                return Err(Status::failure(500, "", why));
+            }
         }
         let mut extra = Admitted { name: &name, ..admitted }.validate(call, Some(&fresh)).await?;
         extra.append(own);

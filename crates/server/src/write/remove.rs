@@ -108,7 +108,7 @@ async fn attempt(
 ) -> Result<Option<Removed>, Status> {
     let old = call.show(stored).await?;
     let id = call.served.id().clone();
-    check_preconditions(&call.served.version.group_kind(), name, stored, options)?;
+    check_preconditions(&call.served.resource.stored_kind(), name, stored, options)?;
     let kind = call.served.version.gvk.clone();
     let admitted = Admitted {
         operation: Operation::Delete,
@@ -227,8 +227,8 @@ fn plan_namespace(old: &Value, options: &DeleteOptions, dependents: Dependents, 
 fn plan_definition(old: &Value, options: &DeleteOptions, dependents: Dependents, now: Timestamp) -> Plan {
     let mut new = old.clone();
     let first = tree::at(old, &["metadata", "deletionTimestamp"]).is_none();
-    let held = set_finalizers(&mut new, options, dependents);
     if !first {
+        let held = set_finalizers(&mut new, options, dependents);
         return if held { Plan::Update(new) } else { Plan::Remove(new) };
     }
     let metadata = tree::metadata(&mut new);
@@ -239,7 +239,8 @@ fn plan_definition(old: &Value, options: &DeleteOptions, dependents: Dependents,
             metadata.insert("finalizers".to_owned(), json!([CLEANUP]));
         }
     }
-    system::mark_deleting(&mut new, now);
+    // No more than the time is noted.
+    metadata.insert("deletionTimestamp".to_owned(), json!(tree::timestamp(now)));
     Plan::Update(new)
 }
 

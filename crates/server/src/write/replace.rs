@@ -149,9 +149,7 @@ async fn change(
 fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
     let given = tree::text(new, &["metadata", "name"]);
     if given.is_empty() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+        return Err(call.nameless());
     }
     if given != name {
         let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");

@@ -76,7 +76,7 @@ pub(super) fn read_quantity(message: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     let text = if text.is_empty() { "0" } else { text };
-    text.parse::<Quantity>().map_err(|_| ProtobufError::Malformed("not a quantity"))?;
+    text.parse::<Quantity>()?;
     Ok(Value::String(text.to_owned()))
 }
 

@@ -33,6 +33,9 @@ pub enum ProtobufError {
     /// Not the wire format, or not the types expected.
     #[error("proto: {0}")]
     Malformed(&'static str),
+    /// A quantity that is none.
+    #[error(transparent)]
+    Quantity(#[from] crate::quantity::QuantityError),
     /// Messages in messages beyond all need.
     #[error("proto: messages nest deeper than {0}")]
     TooDeep(u32),

@@ -156,6 +156,9 @@ impl Edit for ScaleEdit {
     fn creates(&self, _call: &Call) -> bool {
         false
     }
+    fn is_put(&self) -> bool {
+        matches!(self.change, Change::Put(_))
+    }
 }
 
 impl ScaleEdit {

@@ -5,6 +5,7 @@ use skiff_meta::{GroupVersionKind, Status, apply};
 
 use crate::call::{Answer, Call, Payload};
 use crate::chain::Operation;
+use crate::metadata::system;
 use crate::request::WriteOptions;
 use crate::tree;
 use crate::verbs::create::options_tree;
@@ -19,6 +20,7 @@ pub(crate) async fn issue(call: &mut Call, payload: Payload) -> Result<Answer, S
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let mut request = super::body(call, &payload, &gvk, &options)?;
+    system::match_namespace(&mut request, call.namespace(), true)?;
     let name = call.target.name.clone();
     let account = call.current(&name).await?.ok_or_else(|| call.not_found(&name))?;
     let spec = tree::child(&mut request, "spec");
