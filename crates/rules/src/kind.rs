@@ -117,6 +117,15 @@ impl Rules for KindRules {
         faults
     }
 
+    fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
+        match part {
+            _ if self.first_status.is_none() => &[],
+            Part::Main => &[&["status"]],
+            Part::Status => &[&["spec"]],
+            Part::Other(_) => &[],
+        }
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         (self.warnings)(object)
     }
