@@ -22,6 +22,9 @@ pub enum CliError {
     /// A command in a container ended with this code.
     #[error("command terminated with exit code {0}")]
     Exit(i32),
+    /// A verb failed that ends with 1 to say something else.
+    #[error("{0}")]
+    Trouble(Box<CliError>),
     /// Several things failed; each was printed already.
     #[error("")]
     Reported,
@@ -44,6 +47,7 @@ impl CliError {
     pub fn code(&self) -> i32 {
         match self {
             Self::Exit(code) => *code,
+            Self::Trouble(error) => error.code() + 1,
             _ => 1,
         }
     }

@@ -152,7 +152,7 @@ fn follow_attachments(node: &Node, manager: &Arc<Manager>) {
         if change.old.and_then(volumes) != change.new.and_then(volumes)
             && let Some(manager) = manager.upgrade()
         {
-            manager.refresh_all();
+            manager.retry_all();
         }
     });
 }

@@ -544,6 +544,57 @@ async fn a_volume_follows_the_labels_of_its_pod() {
     cluster.api.eventually("the label is shown", || shown() == "a=\"b\"").await;
 }
 
+/// A pod with a ConfigMap and a token in its volume, and where they are seen.
+fn with_volume(cluster: &Cluster) -> std::path::PathBuf {
+    let map = |text: &str| json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": text}});
+    cluster.api.put("configmaps", map("old"));
+    let sources =
+        json!([{"configMap": {"name": "m"}}, {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}]);
+    let mut spec = one("i");
+    spec["volumes"] = json!([{"name": "v", "projected": {"sources": sources}}]);
+    cluster.pod("p", spec);
+    cluster.config.directory.join("memory/p-uid/v")
+}
+
+#[tokio::test]
+async fn a_successor_keeps_volumes_up_to_date() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = dir.path().to_owned();
+    let mut cluster = Cluster::with(move |config| {
+        config.directory = directory;
+        config.os.files = Arc::new(crate::os::RealFiles);
+    });
+    let volume = with_volume(&cluster);
+    let shown = || std::fs::read_to_string(volume.join("k")).unwrap_or_default();
+    cluster.until_ready("p").await;
+    assert_eq!(shown(), "old");
+    cluster.start();
+    cluster.api.change("configmaps", "m", json!({"data": {"k": "new"}}));
+    cluster.api.eventually("the new content", || shown() == "new").await;
+    let asked = cluster.api.tokens();
+    assert!(asked >= 2, "the successor asks for a token of its own");
+    cluster.api.within(Duration::from_secs(3000), || cluster.api.tokens() > asked).await;
+    assert_eq!(cluster.api.tokens(), asked + 1, "and renews it");
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_renewed_is_asked_for_now_and_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = dir.path().to_owned();
+    let cluster = Cluster::with(move |config| {
+        config.directory = directory;
+        config.os.files = Arc::new(crate::os::RealFiles);
+    });
+    with_volume(&cluster);
+    cluster.until_ready("p").await;
+    cluster.api.refuse_tokens();
+    let asked = cluster.api.tokens();
+    cluster.api.within(Duration::from_secs(2880 + 600), || false).await;
+    let asked = cluster.api.tokens() - asked;
+    assert!((8..=12).contains(&asked), "once a minute: {asked}");
+    assert!(is_ready(&cluster.status("p")));
+}
+
 #[tokio::test]
 async fn a_file_becomes_a_pod_that_a_mirror_shows() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -45,7 +45,7 @@ pub(crate) async fn follow(node: Arc<Node>, manager: Arc<Manager>) {
         if any {
             save(&node, &path, &record);
             node.images.arrived();
-            manager.refresh_all();
+            manager.retry_all();
         }
         if let Err(error) = watched.changed().await {
             return tracing::error!(directory = %directory.display(), "is not watched any longer: {error}");

@@ -315,13 +315,17 @@ impl Heartbeat {
         let statuses = async {
             let mut wait = LOOK.0;
             loop {
-                self.write(&health).await;
                 let well = health.faults.is_empty();
                 let pause = if well { LOOK_AGAIN } else { wait };
                 wait = if well { LOOK.0 } else { (wait * 11 / 10).min(LOOK.1) };
-                tokio::select! {
-                    () = self.node.world.sleep(pause) => {}
-                    () = self.node.heartbeat.notified() => continue,
+                let mut over = self.node.world.sleep(pause);
+                loop {
+                    self.write(&health).await;
+                    tokio::select! {
+                        biased;
+                        () = &mut over => break,
+                        () = self.node.heartbeat.notified() => {}
+                    }
                 }
                 health = crate::node_status::health(&self.node, Some(&health)).await;
             }

@@ -50,12 +50,13 @@ pub(crate) async fn run(node: Arc<Node>, manager: Arc<Manager>) {
     };
     let mut known: BTreeMap<PathBuf, (Identity, AbortOnDrop)> = BTreeMap::new();
     tell_drivers(&node, None).await;
+    node.claims.begin(&node).await;
     loop {
         let now = sockets(&directory);
         let gone = known.iter().filter(|(path, (identity, _))| now.get(*path) != Some(identity));
         for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             known.remove(&path);
-            node.claims.lost(&path);
+            node.claims.lost(&node, &path);
             if let Some(name) = node.drivers.lost(&path) {
                 tracing::info!(name, "a storage driver has gone");
                 tell_drivers(&node, Some(&name)).await;
@@ -119,7 +120,7 @@ async fn take_in(node: Arc<Node>, manager: Arc<Manager>, socket: PathBuf) {
             }
         };
         if told {
-            return manager.refresh_all();
+            return manager.retry_all();
         }
         node.world.sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);

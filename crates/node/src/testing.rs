@@ -77,6 +77,9 @@ struct State {
     watchers: Vec<(ListTarget, mpsc::UnboundedSender<Event>)>,
     written: Vec<String>,
     revision: u64,
+    /// How many tokens were asked for, and whether none is given any more.
+    tokens: usize,
+    no_tokens: bool,
 }
 
 /// The API server; clones share it.
@@ -169,6 +172,16 @@ impl Api {
         self.state.lock().written.clone()
     }
 
+    /// How many tokens were asked for.
+    pub(crate) fn tokens(&self) -> usize {
+        self.state.lock().tokens
+    }
+
+    /// Gives no tokens any more.
+    pub(crate) fn refuse_tokens(&self) {
+        self.state.lock().no_tokens = true;
+    }
+
     /// `REASON: MESSAGE` of all events.
     pub(crate) fn events(&self) -> Vec<String> {
         let line = |event: &Value| format!("{}: {}", text(event, "/reason"), text(event, "/message"));
@@ -242,7 +255,9 @@ impl State {
         if request.method() != Method::GET && resource == "pods" {
             self.written.push(format!("{} {resource}/{subresource} {name}", request.method()));
         }
+        self.tokens += usize::from(subresource == "token");
         match *request.method() {
+            Method::POST if subresource == "token" && self.no_tokens => Err(missing()),
             Method::POST if subresource == "token" => Ok(json!({
                 "metadata": {}, "spec": {"audiences": []},
                 "status": {"token": format!("token of {name}"), "expirationTimestamp": "2026-01-01T01:00:00Z"}})),

@@ -8,7 +8,7 @@ mod proto;
 mod socket;
 
 pub use proto::{csi, devices, dra, podresources, registration};
-pub use socket::{connect, is_final, limited, serve};
+pub use socket::{connect, limited, serve};
 /// What servers implement.
 pub use tonic::async_trait;
 /// What answers are made of.

@@ -12,9 +12,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use skiff_meta::WorldRef;
 use tokio::net::{UnixListener, UnixStream};
+use tonic::Request;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
 use tower::Service;
 
 /// A plugin that does not answer within this hangs: upstream's limit for storage drivers.
@@ -38,14 +38,6 @@ pub fn limited<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(LIMIT);
     request
-}
-
-/// Whether an error is the plugin's own answer: what was asked for has not been done, and is not being done any more.
-pub fn is_final(error: &Status) -> bool {
-    // A plugin that cannot be reached may have begun before it went.
-    let lost = error.code() == Code::Unknown && error.message() == "transport error";
-    let open = [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::ResourceExhausted, Code::Aborted];
-    !lost && !open.contains(&error.code())
 }
 
 /// Serves on a socket, for ever.
@@ -75,16 +67,5 @@ where
         let connection = http2.serve_connection(TokioIo::new(stream), answer);
         // Whoever breaks off knows it.
         connections.push(async move { drop(connection.await) }.boxed());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_that_settle_a_matter() {
-        assert!(is_final(&Status::internal("no")) && is_final(&Status::invalid_argument("no")));
-        assert!(!is_final(&Status::unavailable("later")) && !is_final(&Status::unknown("transport error")));
     }
 }

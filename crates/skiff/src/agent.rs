@@ -10,6 +10,7 @@ use crate::flags;
 use crate::join::Joining;
 use crate::node::{self, Identity, Node, NodeClients};
 use crate::place::{DataDir, host_name, own_address};
+use crate::ranges;
 use crate::server::stopped;
 
 /// Joins, and runs until told to stop.
@@ -18,10 +19,7 @@ pub(crate) async fn run(flags: &flags::Agent, world: WorldRef) -> Result<(), Sta
     let chosen = flags.node.data_dir != Path::new(flags::DATA_DIR);
     let data = DataDir::open(&flags.node.data_dir, false, chosen)?;
     let name = flags.node.node_name.clone().unwrap_or_else(host_name);
-    let addresses = match &*flags.node.node_ip {
-        [] => vec![own_address()],
-        given => given.to_vec(),
-    };
+    let addresses = ranges::node_ips(&flags.node.node_ip, own_address)?;
     let joining = Joining {
         server: &flags.server,
         token: &flags.token,

@@ -1,5 +1,7 @@
 //! Ranges of addresses, as flags give them: one, or one of each family.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::error::StartError;
@@ -56,6 +58,19 @@ pub(crate) fn pods(text: &str, v4: u8, v6: u8) -> Result<Vec<skiff_controllers::
     Ok(ranges)
 }
 
+/// `--node-ip`, the main one first; without it: `own`.
+pub(crate) fn node_ips(given: &[IpAddr], own: impl FnOnce() -> IpAddr) -> Result<Vec<IpAddr>, StartError> {
+    match *given {
+        [] => Ok(vec![own()]),
+        [_] => Ok(given.to_vec()),
+        [one, two] if one.is_ipv4() != two.is_ipv4() => Ok(given.to_vec()),
+        _ => {
+            let text = given.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            Err(wrong("node-ip", &text, "may be one address, or one of IPv4 and one of IPv6"))
+        }
+    }
+}
+
 /// `--load-balancer-pool`.
 pub(crate) fn pool(texts: &[String]) -> Result<Vec<skiff_controllers::AddressRange>, StartError> {
     let why = "is no range of addresses, such as 192.0.2.64/28 or 192.0.2.10-192.0.2.20";
@@ -83,6 +98,21 @@ mod tests {
             ("fd43::/63", None),
         ] {
             assert_eq!(services(text).ok().map(|ranges| ranges.len()), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_address_or_one_of_each_family() {
+        let own: IpAddr = "10.0.0.9".parse().expect("an address");
+        for (given, expected) in [
+            ("", Some("10.0.0.9")),
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("fd00::1,10.0.0.1", Some("fd00::1,10.0.0.1")),
+            ("10.0.0.1,10.0.0.2", None),
+            ("10.0.0.1,fd00::1,fd00::2", None),
+        ] {
+            let parse = |text: &str| -> Vec<IpAddr> { text.split(',').filter_map(|one| one.parse().ok()).collect() };
+            assert_eq!(node_ips(&parse(given), || own).ok(), expected.map(parse), "{given}");
         }
     }
 

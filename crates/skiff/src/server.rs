@@ -142,10 +142,7 @@ impl Place {
         let data = DataDir::open(&flags.node.data_dir, flags.ephemeral, chosen)?;
         let node = flags.node.node_name.clone().unwrap_or_else(host_name);
         let config = ServerConfig { data_dir: Some(data.path().to_path_buf()), ..config };
-        let addresses = match &*flags.node.node_ip {
-            [] => vec![config.advertise],
-            given => given.to_vec(),
-        };
+        let addresses = ranges::node_ips(&flags.node.node_ip, || config.advertise)?;
         Ok(Self { data, node, addresses, config })
     }
 }

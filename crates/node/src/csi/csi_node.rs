@@ -22,6 +22,8 @@ const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
 /// # Errors
 /// When the API does not do as it is asked; trying again is fine.
 pub(crate) async fn publish(node: &Node, gone: Option<&str>) -> Result<(), ClientError> {
+    // What is told is what was read, and what changed since: one after the other, each with the drivers there are by then.
+    let _turn = node.drivers.telling.lock().await;
     let drivers = node.drivers.all();
     let name = &node.config.name;
     let own = node.client.all::<ApiNode>().get(name).await?;

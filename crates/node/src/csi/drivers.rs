@@ -23,7 +23,6 @@ pub(crate) struct Abilities {
     pub(super) group: bool,
     /// It knows the access modes of one node.
     pub(super) single_node: bool,
-    pub(super) stats: bool,
 }
 
 impl Abilities {
@@ -36,7 +35,6 @@ impl Abilities {
             stage: has(rpc::Type::StageUnstageVolume),
             group: has(rpc::Type::VolumeMountGroup),
             single_node: has(rpc::Type::SingleNodeMultiWriter),
-            stats: has(rpc::Type::GetVolumeStats),
         }
     }
 }
@@ -95,6 +93,8 @@ struct Volume {
 #[derive(Default)]
 pub(crate) struct Drivers {
     known: Mutex<BTreeMap<String, Arc<Driver>>>,
+    /// Held by whoever tells the cluster of them.
+    pub(super) telling: tokio::sync::Mutex<()>,
     volumes: Mutex<BTreeMap<Key, Volume>>,
 }
 
@@ -153,8 +153,14 @@ impl Drivers {
 
     /// Waits for the right to take a step with a volume.
     pub(super) async fn turn(&self, key: &Key) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = self.volumes.lock().entry(key.clone()).or_default().turn.clone();
-        turn.lock_owned().await
+        loop {
+            let turn = self.volumes.lock().entry(key.clone()).or_default().turn.clone();
+            let held = turn.clone().lock_owned().await;
+            // Whoever held it may have forgotten the volume, and somebody else begun with it anew.
+            if self.volumes.lock().get(key).is_some_and(|volume| Arc::ptr_eq(&volume.turn, &turn)) {
+                return held;
+            }
+        }
     }
 
     pub(super) fn is_staged(&self, key: &Key) -> bool {
@@ -203,6 +209,8 @@ impl Drivers {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::os::RealFiles;
 
@@ -218,5 +226,19 @@ mod tests {
         assert!(drivers.parts(&record.key(), "u2", "w") && drivers.forget(&record.key(), "u2", "w"));
         assert!(drivers.in_use().is_empty());
         assert!(drivers.uses(&record, "u3", "x"), "news again");
+    }
+
+    #[test]
+    fn a_volume_that_was_forgotten_is_still_one_step_at_a_time() {
+        let (drivers, key) = (Drivers::default(), ("d".to_owned(), "h".to_owned()));
+        let first = drivers.turn(&key).now_or_never().expect("a free turn");
+        let mut second = std::pin::pin!(drivers.turn(&key));
+        assert!(second.as_mut().now_or_never().is_none());
+        drivers.forget(&key, "u", "v");
+        let third = drivers.turn(&key).now_or_never().expect("a free turn");
+        drop(first);
+        assert!(second.as_mut().now_or_never().is_none(), "two steps at once");
+        drop(third);
+        assert!(second.now_or_never().is_some());
     }
 }

@@ -31,7 +31,6 @@ pub(crate) struct Wish<'a> {
 /// Makes a volume appear, or brings it up to date where its driver asks for that. Where it lies.
 pub(crate) async fn mount(node: &Node, wish: &Wish<'_>, tokens: &mut Tokens) -> Result<PathBuf, CsiError> {
     let (source, uid) = (wish.source, facts::uid(wish.pod));
-    let driver = node.drivers.get(&source.driver)?;
     let object = node.client.all::<CSIDriver>().get_opt(&source.driver).await?;
     let spec = object.as_ref().map(|object| object.spec.clone()).unwrap_or_default();
     let lives_with_pods = spec.volume_lifecycle_modes.iter().flatten().any(|mode| mode == "Ephemeral");
@@ -57,6 +56,7 @@ pub(crate) async fn mount(node: &Node, wish: &Wish<'_>, tokens: &mut Tokens) -> 
     if shown && !again {
         return Ok(target);
     }
+    let driver = node.drivers.get(&source.driver)?;
     record.save(&*node.config.os.files, &directory)?;
     if node.drivers.uses(&record, uid, wish.name) {
         node.heartbeat.notify_one();

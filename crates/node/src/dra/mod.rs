@@ -6,14 +6,17 @@
 
 mod plan;
 mod record;
+mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use parking_lot::Mutex;
 use skiff_client::ClientError;
+use skiff_meta::world::AbortOnDrop;
 use skiff_plugins::dra::dra_plugin_client::DraPluginClient;
 use skiff_plugins::dra::{Claim, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use skiff_plugins::{Channel, Status, connect, limited};
@@ -58,6 +61,8 @@ pub(crate) struct Claims {
     drivers: Mutex<BTreeMap<String, Driver>>,
     record: Mutex<Record>,
     directory: PathBuf,
+    /// What drivers that have gone had on offer goes after a while, unless they come back.
+    wipes: Mutex<BTreeMap<String, AbortOnDrop>>,
     /// One pod's claims at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -69,6 +74,7 @@ impl Claims {
             drivers: Mutex::default(),
             record: Mutex::new(Record::load(files, directory)),
             directory: directory.to_owned(),
+            wipes: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -76,12 +82,28 @@ impl Claims {
     /// A driver serves on `endpoint`. Must be called inside a Tokio runtime.
     pub(crate) fn add(&self, name: &str, endpoint: &Path, registered_by: &Path) {
         let client = DraPluginClient::new(connect(endpoint));
+        self.wipes.lock().remove(name);
         self.drivers.lock().insert(name.to_owned(), Driver { client, registered_by: registered_by.to_owned() });
     }
 
     /// The driver that registered with this socket is gone.
-    pub(crate) fn lost(&self, socket: &Path) {
-        self.drivers.lock().retain(|_, driver| driver.registered_by != socket);
+    pub(crate) fn lost(&self, node: &Arc<Node>, socket: &Path) {
+        let mut drivers = self.drivers.lock();
+        let gone: Vec<String> =
+            drivers.extract_if(.., |_, driver| driver.registered_by == socket).map(|(name, _)| name).collect();
+        for name in gone {
+            let task = slices::wipe_later(node.clone(), name.clone());
+            self.wipes.lock().insert(name, AbortOnDrop(node.world.spawn("slices", Box::pin(task))));
+        }
+    }
+
+    /// An agent that begins knows no driver yet, and a pod that got devices of one would wait for it: those that are there
+    /// offer theirs again. Before any is taken in, if the API answers.
+    pub(crate) async fn begin(&self, node: &Arc<Node>) {
+        if slices::delete(node, None).await.is_err() {
+            let task = slices::wipe(node.clone(), None);
+            self.wipes.lock().insert(String::new(), AbortOnDrop(node.world.spawn("slices", Box::pin(task))));
+        }
     }
 
     fn driver(&self, name: &str) -> Result<DraPluginClient<Channel>, ClaimError> {
@@ -153,11 +175,13 @@ impl Claims {
     /// # Errors
     /// When a driver is not there or refuses; nothing of its claims is forgotten then.
     pub(crate) async fn release(&self, node: &Node, uid: &str) -> Result<(), ClaimError> {
-        let left: Vec<(String, Prepared)> = self.record.lock().left_by(uid);
-        if left.is_empty() && !self.record.lock().forget(uid) {
+        if !self.record.lock().uses_any(uid) {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
+        // Whatever comes of it, they have to be made ready for the next pod.
+        let left: Vec<(String, Prepared)> = self.record.lock().leave(uid);
+        self.save(node)?;
         for (claim, prepared) in left {
             for name in prepared.drivers.keys() {
                 let told =

@@ -97,10 +97,19 @@ impl Record {
         self.claims.values().find(is)
     }
 
-    /// The claims that nobody but this pod uses.
-    pub(super) fn left_by(&self, pod: &str) -> Vec<(String, Prepared)> {
-        let alone = |claim: &Prepared| claim.users.iter().eq([pod]);
-        self.claims.iter().filter(|(_, claim)| alone(claim)).map(|(uid, claim)| (uid.clone(), claim.clone())).collect()
+    /// Whether the pod uses any claim.
+    pub(super) fn uses_any(&self, pod: &str) -> bool {
+        self.claims.values().any(|claim| claim.users.contains(pod))
+    }
+
+    /// The claims that nobody but this pod uses; they are not ready any more.
+    pub(super) fn leave(&mut self, pod: &str) -> Vec<(String, Prepared)> {
+        let left = self.claims.iter_mut().filter(|(_, claim)| claim.users.iter().eq([pod]));
+        let unready = left.map(|(uid, claim)| {
+            claim.drivers.values_mut().for_each(|devices| *devices = None);
+            (uid.clone(), claim.clone())
+        });
+        unready.collect()
     }
 
     /// The UIDs of all pods that use claims.
@@ -112,13 +121,11 @@ impl Record {
         self.claims.remove(uid);
     }
 
-    /// The pod uses nothing any more. Whether it did.
-    pub(super) fn forget(&mut self, pod: &str) -> bool {
-        let users = self.users().len();
-        self.claims.values_mut().for_each(|claim| {
+    /// The pod uses nothing any more.
+    pub(super) fn forget(&mut self, pod: &str) {
+        for claim in self.claims.values_mut() {
             claim.users.remove(pod);
-        });
-        users != self.users().len()
+        }
     }
 }
 
@@ -145,9 +152,16 @@ mod tests {
             (names(None).len(), names(Some("r")), names(Some("s"))),
             (2, vec!["v/c=1".into()], vec!["v/c=2".into()])
         );
-        assert!(record.left_by("p1").is_empty() && record.forget("p1") && !record.forget("p1"));
-        assert_eq!(record.left_by("p2").len(), 1);
+        assert!(record.leave("p1").is_empty() && record.uses_any("p1"));
+        record.forget("p1");
+        assert!(!record.uses_any("p1"));
+        assert_eq!(record.leave("p2").len(), 1);
+        assert_eq!(
+            record.uses("n", "c", "cu", &drivers, "p3"),
+            ["d"],
+            "who comes while it goes has it made ready again"
+        );
         record.remove("cu");
-        assert!(!record.forget("p2"));
+        assert!(!record.uses_any("p2"));
     }
 }

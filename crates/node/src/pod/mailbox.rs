@@ -23,6 +23,7 @@ struct Inbox {
     gone: bool,
     cause: Option<TraceContext>,
     refresh: bool,
+    retry: bool,
     ended: Vec<String>,
     verdict: Option<Ending>,
 }
@@ -35,8 +36,10 @@ pub(crate) struct News {
     pub(crate) gone: bool,
     /// The cause of the pod's last change.
     pub(crate) cause: Option<TraceContext>,
-    /// What the pod refers to has changed, or an image has come.
+    /// What the pod refers to has changed.
     pub(crate) refresh: bool,
+    /// What failed may work now: an image has come, a driver, a volume.
+    pub(crate) retry: bool,
     /// The runtime says that these containers or sandboxes have ended.
     pub(crate) ended: Vec<String>,
     /// The node has decided that the pod must end.
@@ -45,7 +48,7 @@ pub(crate) struct News {
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>, gone: bool, cause: Option<TraceContext>) -> Arc<Self> {
-        let inbox = Inbox { pod, gone, cause, refresh: false, ended: Vec::new(), verdict: None };
+        let inbox = Inbox { pod, gone, cause, refresh: false, retry: false, ended: Vec::new(), verdict: None };
         Arc::new(Self { inbox: Mutex::new(inbox), news: Notify::new() })
     }
     fn change(&self, change: impl FnOnce(&mut Inbox)) {
@@ -64,6 +67,10 @@ impl Mailbox {
     pub(crate) fn refresh(&self) -> bool {
         self.change(|inbox| inbox.refresh = true);
         true
+    }
+    /// What failed may be tried again now.
+    pub(crate) fn retry(&self) {
+        self.change(|inbox| inbox.retry = true);
     }
     /// A container or sandbox of the pod has ended.
     pub(crate) fn ended(&self, id: &str) {
@@ -93,6 +100,7 @@ impl Mailbox {
             gone: inbox.gone,
             cause: inbox.cause,
             refresh: std::mem::take(&mut inbox.refresh),
+            retry: std::mem::take(&mut inbox.retry),
             ended: std::mem::take(&mut inbox.ended),
             verdict: inbox.verdict.clone(),
         }

@@ -225,11 +225,9 @@ impl Manager {
     }
 
     /// An image has come, or another thing that pods may be waiting for.
-    pub(crate) fn refresh_all(&self) {
+    pub(crate) fn retry_all(&self) {
         let mailboxes: Vec<_> = self.state.lock().workers.values().map(|entry| entry.mailbox.clone()).collect();
-        for mailbox in mailboxes {
-            mailbox.refresh();
-        }
+        mailboxes.iter().for_each(|mailbox| mailbox.retry());
     }
 
     /// Ends a pod that the node has no room for any more.

@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     pub(super) volumes: Option<Volumes>,
     /// The pod as its volumes show it.
     shown: Option<Arc<Pod>>,
+    /// Whether they may show what is not so any more. At first nobody knows: another agent may have set them up.
+    outdated: bool,
     /// What the pod has been granted of the node.
     pub(super) record: Record,
     pub(super) resizes: Resizes,
@@ -74,8 +76,10 @@ struct Pauses {
     failures: HashMap<String, u32>,
 }
 
-/// The pod as a whole: its sandbox, its volumes, the look at it.
+/// The pod as a whole: its sandbox, its first volumes, the look at it.
 pub(super) const POD: &str = "";
+/// Bringing volumes up to date that are there; no container has such a name.
+const VOLUMES: &str = " volumes";
 
 /// How a look at a pod ended.
 enum Turn {
@@ -105,6 +109,7 @@ impl Worker {
             probes: Probes::default(),
             volumes: None,
             shown: None,
+            outdated: true,
             record,
             resizes: Resizes::default(),
             limits: None,
@@ -213,7 +218,7 @@ impl Worker {
 
     /// One turn: steps until there is nothing more to do now, then the status.
     async fn turn(&mut self, news: &News) -> Turn {
-        if news.refresh {
+        if news.refresh || news.retry {
             self.pauses = Pauses::default();
         }
         match self.steps(news).await {
@@ -232,15 +237,19 @@ impl Worker {
         let now = self.node.world.now();
         self.pauses.until.retain(|_, until| *until > now);
         let times = self.pauses.until.values().chain(self.delays.values()).copied();
-        Turn::Wait(times.chain(self.tokens.renew_at()).min())
+        // What is outdated by now waits for the end of its pause.
+        let renewal = self.tokens.renew_at().filter(|_| !self.outdated);
+        Turn::Wait(times.chain(renewal).min())
     }
 
     async fn steps(&mut self, news: &News) -> Result<RuntimeState, RuntimeError> {
         let pod = &news.pod;
         let renew = self.tokens.renew_at().is_some_and(|time| time <= self.node.world.now());
         let mut state = self.look(&news.ended).await?;
-        let outdated = self.shown.as_ref().is_some_and(|shown| !looks_the_same(shown, pod));
-        if (news.refresh || renew || outdated) && self.volumes.is_some() {
+        let differs = self.shown.as_ref().is_some_and(|shown| !looks_the_same(shown, pod));
+        self.outdated |= news.refresh || renew || differs;
+        let there = self.volumes.is_some() || state.running().next().is_some();
+        if self.outdated && there && !self.is_paused(self.volumes_pause()) {
             self.bring_volumes(pod, &state).await;
         }
         for _ in 0..STEPS {
@@ -284,6 +293,11 @@ impl Worker {
     pub(super) fn worked(&mut self, what: &str) {
         self.pauses.until.remove(what);
         self.pauses.failures.remove(what);
+    }
+
+    /// What pauses when volumes fail: nothing starts without any, but everything goes on with those that were there.
+    fn volumes_pause(&self) -> &'static str {
+        if self.volumes.is_some() { VOLUMES } else { POD }
     }
 
     /// Whether it failed lately and is not to be tried yet.
@@ -365,7 +379,7 @@ impl Worker {
         let Some(referenced) = self.referenced(pod).await else {
             let message = "timed out waiting for the config maps and secrets that the pod refers to";
             self.node.warn(pod, "FailedMount", message);
-            self.failed(POD);
+            self.failed(self.volumes_pause());
             return false;
         };
         let addresses = self.addresses(pod, state);
@@ -379,6 +393,8 @@ impl Worker {
             Ok(volumes) => {
                 self.volumes = Some(volumes);
                 self.shown = Some(pod.clone());
+                self.outdated = false;
+                self.worked(VOLUMES);
                 true
             }
             Err(error) => {
@@ -387,7 +403,7 @@ impl Worker {
                 } else {
                     self.node.warn(pod, "FailedMount", error.to_string());
                 }
-                self.failed(POD);
+                self.failed(self.volumes_pause());
                 false
             }
         }

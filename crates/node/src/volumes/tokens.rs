@@ -18,7 +18,7 @@ use crate::pod::facts;
 const LIFETIME: i64 = 3600;
 /// However long it lives, a token is renewed after a day.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 3600);
-/// How long a driver that wants to show its volumes again and again waits in between.
+/// How long a driver that wants to show its volumes again and again waits in between; and a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The tokens of one pod.
@@ -100,11 +100,14 @@ impl Tokens {
             }
             match request(node, pod, token, now).await {
                 Ok(fresh) => drop(self.known.insert(key(token), fresh)),
-                // The old one may still be good for a while.
-                Err(error) if self.known.contains_key(&key(token)) => {
-                    tracing::warn!(pod = facts::described(pod), "token was not renewed: {error}");
-                }
-                Err(source) => return Err(VolumeError::Token { volume: volume.name.clone(), source }),
+                Err(source) => match self.known.get_mut(&key(token)) {
+                    // The old one may still be good for a while.
+                    Some(known) => {
+                        tracing::warn!(pod = facts::described(pod), "token was not renewed: {source}");
+                        known.renew_at = now.checked_add(AGAIN).unwrap_or(now);
+                    }
+                    None => return Err(VolumeError::Token { volume: volume.name.clone(), source }),
+                },
             }
         }
         Ok(())

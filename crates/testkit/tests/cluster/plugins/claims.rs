@@ -95,9 +95,12 @@ pub(crate) fn claims_of_devices(cluster: &mut Cluster) -> Result<(), String> {
     cluster.kubectl(&["delete", "pod", "plain", "named", "--wait=false"])?;
     cluster.server.kill();
     cluster.server.launch()?;
+    // The scheduler is offered nothing until the drivers of this agent say so.
+    soon("what was offered is gone", || {
+        cluster.get(&["resourceslices"]).is_ok_and(|list| list["items"].as_array().is_some_and(Vec::is_empty))
+    })?;
     soon("both are given back", || said("unprepare plain") && said("unprepare named"))?;
     soon("no pods", || cluster.get(&["pod", "plain"]).is_err() && cluster.get(&["pod", "named"]).is_err())?;
     cluster.kubectl(&["delete", "resourceclaim", "plain", "named"])?;
-    cluster.kubectl(&["delete", "resourceslice", "boards"])?;
     cluster.kubectl(&["delete", "deviceclass", NAME]).map(drop)
 }

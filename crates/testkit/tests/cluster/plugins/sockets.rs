@@ -1,6 +1,8 @@
 //! What all plugins of the tests share: a runtime of their own, and the socket that the agent finds them by.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use skiff_meta::world::RealWorld;
 use skiff_plugins::registration::registration_server::{Registration, RegistrationServer};
@@ -41,7 +43,7 @@ impl Home {
         self.runtime.block_on(future)
     }
 
-    /// Makes a plugin known to the agent whose directory this is.
+    /// Makes a plugin known to the agent whose directory this is, and waits until it is taken in.
     pub(crate) fn register(&mut self, agent: &Path, kind: &str, name: &str, endpoint: &Path) -> Result<(), String> {
         let versions = if kind == "DRAPlugin" { "v1.DRAPlugin" } else { "1.0.0" };
         let info = PluginInfo {
@@ -51,7 +53,13 @@ impl Home {
             supported_versions: vec![versions.to_owned()],
         };
         let socket = agent.join("plugins_registry").join(format!("{name}-reg.sock"));
-        self.serve(&socket, RegistrationServer::new(Registrar(info)))
+        let (told, hears) = channel();
+        self.serve(&socket, RegistrationServer::new(Registrar { info, told }))?;
+        match hears.recv_timeout(Duration::from_secs(60)) {
+            Ok(status) if status.plugin_registered => Ok(()),
+            Ok(status) => Err(format!("{name} is not registered: {}", status.error)),
+            Err(_) => Err(format!("nobody registers {name}")),
+        }
     }
 }
 
@@ -80,17 +88,22 @@ impl<S> Service for S where
 {
 }
 
-struct Registrar(PluginInfo);
+struct Registrar {
+    info: PluginInfo,
+    told: Sender<RegistrationStatus>,
+}
 
 #[async_trait]
 impl Registration for Registrar {
     async fn get_info(&self, _: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(Response::new(self.info.clone()))
     }
     async fn notify_registration_status(
         &self,
-        _: Request<RegistrationStatus>,
+        request: Request<RegistrationStatus>,
     ) -> Result<Response<RegistrationStatusResponse>, Status> {
+        // Later agents tell it as well, and nobody listens any more.
+        drop(self.told.send(request.into_inner()));
         Ok(Response::new(RegistrationStatusResponse {}))
     }
 }

@@ -45,6 +45,7 @@ impl NodeAuthorizer {
             ("", "configmaps") => self.read_of_pods(node, Kind::ConfigMap, a),
             ("", "persistentvolumeclaims") if a.subresource == "status" => self.claim_status(node, a),
             ("", "persistentvolumeclaims") => self.get_of_pods(node, Kind::Claim, a),
+            ("resource.k8s.io", "resourceslices") => slices(node, a),
             ("resource.k8s.io", "resourceclaims") => self.get_of_pods(node, Kind::ResourceClaim, a),
             ("", "persistentvolumes") => {
                 only_get(a)?;
@@ -123,6 +124,20 @@ impl NodeAuthorizer {
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Ok(()),
             _ => Err(String::new()),
         }
+    }
+}
+
+/// What drivers offer on the node, as a whole; drivers themselves come with rights of their own.
+fn slices(node: &str, a: &Attributes<'_>) -> Verdict {
+    let selector = FieldSelector::parse(a.fields).ok();
+    match (a.subresource, a.verb) {
+        ("", "list" | "watch" | "deletecollection") => {
+            match selector.and_then(|s| s.exact("spec.nodeName").map(|n| n == node)) {
+                Some(true) => Ok(()),
+                _ => no("can only list/watch/deletecollection resourceslices with nodeName field selector"),
+            }
+        }
+        _ => Err(String::new()),
     }
 }
 

@@ -110,6 +110,14 @@ fn pods_nodes_and_leases_are_its_own() {
         name,
         ..base(&n1)
     };
+    let slices = |verb, fields| Attributes {
+        group: "resource.k8s.io",
+        resource: "resourceslices",
+        namespace: "",
+        verb,
+        fields,
+        ..base(&n1)
+    };
     let cases = [
         (pods("get", "one", ""), None),
         (pods("get", "two", ""), Some("no relationship found between node 'n1' and this object")),
@@ -129,6 +137,16 @@ fn pods_nodes_and_leases_are_its_own() {
             Some("can only access node lease with the same name as the requesting node"),
         ),
         (lease("get", "default", "n1"), Some("can only access leases in the \"kube-node-lease\" system namespace")),
+        (slices("deletecollection", "spec.driver=d,spec.nodeName=n1"), None),
+        (
+            slices("deletecollection", "spec.nodeName=n2"),
+            Some("can only list/watch/deletecollection resourceslices with nodeName field selector"),
+        ),
+        (
+            slices("deletecollection", ""),
+            Some("can only list/watch/deletecollection resourceslices with nodeName field selector"),
+        ),
+        (slices("update", ""), Some("")),
         (Attributes { resource: "services", verb: "list", namespace: "", ..base(&n1) }, None),
         (Attributes { resource: "services", verb: "create", ..base(&n1) }, Some("")),
     ];
