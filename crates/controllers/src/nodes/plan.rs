@@ -7,7 +7,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use skiff_api::nodes::is_ready;
 use skiff_api::{pods, taints};
 
 use super::zones::Giving;
@@ -61,7 +60,9 @@ pub(super) fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let silent = snapshot.silent >= GRACE;
     let conditions = if silent { unknown(&before, snapshot.now) } else { before.clone() };
     let taints = taints(node, &conditions, snapshot);
-    let unready = if silent || !is_ready(node) {
+    // One that has not said anything yet is new.
+    let says_not = before.iter().any(|condition| condition.type_ == "Ready" && condition.status != "True");
+    let unready = if silent || says_not {
         snapshot.pods.iter().filter(|pod| pods::is_ready(pod) && !pods::is_terminating(pod)).cloned().collect()
     } else {
         Vec::new()
@@ -246,6 +247,14 @@ mod tests {
     fn a_healthy_node_is_left_alone() {
         let plan = look(&node("True", json!([])), &[pod("a", json!([]))], 5, 100);
         assert_eq!(plan, Plan { again: Some(GRACE - Duration::from_secs(5)), ..Plan::default() });
+    }
+
+    #[test]
+    fn pods_of_a_node_that_is_not_ready_are_not_and_those_of_a_new_one_may_be() {
+        let new: Node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+        for (node, expected) in [(node("False", json!([])), 1), (new, 0)] {
+            assert_eq!(look(&node, &[pod("a", json!([]))], 5, 100).unready.len(), expected);
+        }
     }
 
     #[test]
