@@ -449,21 +449,13 @@ fn attribute(at: &At<'_>, out: &mut FieldErrors) {
         short(at, out);
     };
     let mut given = ["bool", "int"].iter().filter(|field| at.has(field)).count();
-    for (one, many) in [("string", "strings"), ("version", "versions")] {
+    // Lists of values are off by default: nobody looks at them.
+    for one in ["string", "version"] {
         let check =
             |at: &At<'_>, out: &mut FieldErrors| if one == "version" { version(at, out) } else { short(at, out) };
         if at.has(one) {
             given += 1;
             check(&at.get(one), out);
-        }
-        at.items(many).for_each(|item| check(&item, out));
-    }
-    for list in ["bools", "ints", "strings", "versions"] {
-        if at.has(list) {
-            given += 1;
-            if at.value.count(list) == 0 {
-                at.invalid(list, "must not be empty if specified", out);
-            }
         }
     }
     if given != 1 {
@@ -610,14 +602,15 @@ mod tests {
     #[test]
     fn what_devices_can() {
         for (attribute, expected) in [
-            (json!({"a": {"string": "b"}, "gpu.example.com/m": {"version": "1.0.0-rc.1+b"}, "n": {"ints": [1]}}), ""),
+            (json!({"a": {"string": "b"}, "gpu.example.com/m": {"version": "1.0.0-rc.1+b"}, "n": {"int": 1}}), ""),
             (json!({"-a": {"int": 1}}), "attributes"),
             (json!({"/a": {"int": 1}}), "attributes"),
             (json!({"a": {}}), "attributes[a]"),
             (json!({"a": {"int": 1, "bool": true}}), "attributes[a]"),
             (json!({"a": {"string": "x".repeat(65)}}), "attributes[a].string"),
             (json!({"a": {"version": "01.0.0"}}), "attributes[a].version"),
-            (json!({"a": {"versions": ["1.0.0", "1"]}}), "attributes[a].versions[1]"),
+            (json!({"a": {"versions": ["1"]}}), "attributes[a]"),
+            (json!({"a": {"versions": ["1"], "int": 1}}), ""),
         ] {
             let device = json!({"attributes": attribute});
             let mut faults = FieldErrors::new();
