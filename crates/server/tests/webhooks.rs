@@ -261,3 +261,34 @@ async fn hooks_are_shown_who_asks() {
     assert_eq!(server.post(CONFIG_MAPS, &config_map("b", "x")).await.code, 500);
     assert_eq!(hook.seen.lock().len(), 1);
 }
+
+#[tokio::test]
+async fn hooks_see_a_scale_and_may_change_it() {
+    let server = start().await;
+    let lower =
+        Hook::start(at_once(|_| patch(&json!([{"op": "replace", "path": "/spec/replicas", "value": 4}])))).await;
+    let look = Hook::start(at_once(|_| allow())).await;
+    let rules = json!({"rules": [{"operations": ["UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"],
+        "resources": ["deployments/scale"]}]});
+    configure(&server, MUTATING, "m", json!([lower.entry("m.example.com", rules.clone())])).await;
+    configure(&server, VALIDATING, "v", json!([look.entry("v.example.com", rules)])).await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"a": "b"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": labels}, "template": template});
+    let tree = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec});
+    server.post(deployments, &tree).await.ok();
+    let scale = format!("{deployments}/d/scale");
+    let scaled = server.merge(&scale, &json!({"spec": {"replicas": 9}})).await.ok();
+    assert_eq!(scaled["spec"]["replicas"], 4);
+    assert_eq!(server.get(&format!("{deployments}/d")).await.ok()["spec"]["replicas"], 4);
+    let asked = [lower.seen.lock()[0].clone(), look.seen.lock()[0].clone()];
+    for (asked, replicas) in asked.iter().zip([9, 4]) {
+        assert_eq!(asked["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+        assert_eq!((&asked["resource"]["resource"], &asked["subResource"]), (&json!("deployments"), &json!("scale")));
+        assert_eq!((&asked["object"]["kind"], &asked["oldObject"]["kind"]), (&json!("Scale"), &json!("Scale")));
+        assert_eq!(asked["object"]["spec"]["replicas"], replicas);
+        assert_eq!(asked["oldObject"]["spec"]["replicas"], 2);
+        assert_eq!(asked["object"]["status"]["selector"], "a=b");
+    }
+}

@@ -13,7 +13,7 @@ pub(crate) enum Dependents {
     Unsupported,
 }
 
-/// How a kind's objects are written and deleted.
+/// How a kind's objects are read, written and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Habits {
     /// PUT makes what is not there.
@@ -24,6 +24,8 @@ pub(crate) struct Habits {
     pub(crate) returns_deleted: bool,
     /// What becomes of dependents.
     pub(crate) dependents: Dependents,
+    /// Upstream reads it from memory, and tells a bad resourceVersion in other words than its store does.
+    pub(crate) cached: bool,
 }
 
 const CREATE_ON_UPDATE: &[(&str, &str)] = &[
@@ -88,18 +90,22 @@ const RETURNS_DELETED: &[(&str, &str)] = &[
 
 const ORPHANING: &[(&str, &str)] = &[("", "replicationcontrollers"), ("batch", "jobs")];
 
+const EVENTS: &[(&str, &str)] = &[("", "events"), ("events.k8s.io", "events")];
+
 /// The habits of a kind.
 pub(crate) fn of(id: &GroupResource, custom: bool) -> Habits {
     let is_in = |table: &[(&str, &str)]| table.contains(&(&*id.group, &*id.resource));
-    let dependents = match (&*id.group, &*id.resource) {
-        ("" | "events.k8s.io", "events") => Dependents::Unsupported,
-        _ if is_in(ORPHANING) => Dependents::Orphan,
-        _ => Dependents::Delete,
+    let is_event = is_in(EVENTS);
+    let dependents = match (is_event, is_in(ORPHANING)) {
+        (true, _) => Dependents::Unsupported,
+        (false, true) => Dependents::Orphan,
+        (false, false) => Dependents::Delete,
     };
     Habits {
         create_on_update: is_in(CREATE_ON_UPDATE),
         unconditional_update: !custom && !is_in(CONDITIONAL),
         returns_deleted: is_in(RETURNS_DELETED),
         dependents,
+        cached: !is_event,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldPath};
-use skiff_meta::{GroupKind, Object, Status};
+use skiff_meta::{GroupKind, GroupVersionKind, Object, Status};
 use skiff_rules::{Part, metadata};
 
 use super::admit::Admitted;
@@ -28,6 +28,20 @@ pub(crate) trait Edit: Send + Sync {
     fn is_put(&self) -> bool {
         false
     }
+    /// As what admission sees the object, where a subresource shows it as another kind.
+    fn face(&self) -> Option<&dyn Face> {
+        None
+    }
+}
+
+/// An object as another kind.
+pub(crate) trait Face: Sync {
+    /// That kind.
+    fn kind(&self) -> GroupVersionKind;
+    /// The object as such.
+    fn of(&self, object: &Value) -> Value;
+    /// Takes over what was changed of it.
+    fn take(&self, object: &mut Value, shown: &Value);
 }
 
 enum Step {
@@ -105,11 +119,20 @@ async fn change(
     check_version(call, &new, stored, name, edit.is_put())?;
     system::drop_repeated_owners(&mut new);
 
-    let kind = version.gvk.clone();
+    let face = edit.face();
+    let kind = face.map_or_else(|| version.gvk.clone(), Face::kind);
+    let shown = face.map(|face| face.of(&old));
     let (dry_run, options) = (intent.dry_run, &intent.options);
-    let admitted = Admitted { operation: Operation::Update, kind: &kind, name, old: Some(&old), dry_run, options };
-    if admitted.mutate(call, &mut new).await? {
-        version.rules().default(&mut new);
+    let before = Some(shown.as_ref().unwrap_or(&old));
+    let admitted = Admitted { operation: Operation::Update, kind: &kind, name, old: before, dry_run, options };
+    match face {
+        None if admitted.mutate(call, &mut new).await? => version.rules().default(&mut new),
+        None => {}
+        Some(face) => {
+            let mut shown = face.of(&new);
+            admitted.mutate(call, &mut shown).await?;
+            face.take(&mut new, &shown);
+        }
     }
     prepare(call, &mut new, &old, intent.part);
     super::note_phase(call, &mut new, Some(&old));
@@ -122,7 +145,8 @@ async fn change(
         new = old.clone();
         tree::metadata(&mut new).remove("resourceVersion");
     }
-    let mut extra = admitted.validate(call, Some(&new)).await?;
+    let shown = face.map(|face| face.of(&new));
+    let mut extra = admitted.validate(call, Some(shown.as_ref().unwrap_or(&new))).await?;
     extra.append(own);
 
     let removes = is_finished(&new, &old);

@@ -13,7 +13,7 @@ use crate::resource::ScalePaths;
 use crate::tree;
 use crate::verbs::create::options_tree;
 use crate::verbs::patch::{Patch, changed};
-use crate::write::replace::{Edit, replace};
+use crate::write::replace::{Edit, Face, replace};
 use crate::write::{Done, Intent, Written, fields};
 
 fn scale_gvk() -> GroupVersionKind {
@@ -137,8 +137,7 @@ impl Edit for ScaleEdit {
         };
         self.check(call, &scale)?;
         let mut new = old.clone();
-        let replicas = tree::number(&scale, &["spec", "replicas"]).unwrap_or(0);
-        tree::set(&mut new, &self.paths.spec_replicas, json!(replicas));
+        self.paths.take(&mut new, &scale);
         for name in ["resourceVersion", "uid"] {
             if let given @ Some(_) = tree::at(&scale, &["metadata", name]).cloned() {
                 tree::put(tree::metadata(&mut new), name, given);
@@ -158,6 +157,22 @@ impl Edit for ScaleEdit {
     }
     fn is_put(&self) -> bool {
         matches!(self.change, Change::Put(_))
+    }
+    fn face(&self) -> Option<&dyn Face> {
+        Some(&self.paths)
+    }
+}
+
+impl Face for ScalePaths {
+    fn kind(&self) -> GroupVersionKind {
+        scale_gvk()
+    }
+    fn of(&self, object: &Value) -> Value {
+        project(object, self)
+    }
+    fn take(&self, object: &mut Value, scale: &Value) {
+        let replicas = tree::number(scale, &["spec", "replicas"]).unwrap_or(0);
+        tree::set(object, &self.spec_replicas, json!(replicas));
     }
 }
 
