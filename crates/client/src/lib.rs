@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod backend;
+mod certificate;
 mod client;
 pub mod config;
 pub mod discovery;
@@ -24,6 +25,7 @@ pub mod ws;
 
 pub use api::{Api, DeleteOptions, Kind, List, Patch};
 pub use backend::{Backend, Body, BodyError, ClientError, Event, ListTarget, Selection};
+pub use certificate::Renewable;
 pub use client::{Call, Client};
 pub use discovery::{ApiResource, Discovery};
 pub use informer::{Change, Index, Informer, Informers, Key, Store, Synced};

@@ -49,6 +49,7 @@ pub use service_lb::AddressRange;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
@@ -104,6 +105,8 @@ pub struct SigningAuthority {
     pub certificate: String,
     /// PEM of its key.
     pub key: String,
+    /// How long what it signs lasts at most, and where nobody asks for less (upstream: `--cluster-signing-duration`).
+    pub longest: Duration,
 }
 
 impl fmt::Debug for SigningAuthority {

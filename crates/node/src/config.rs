@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Taint;
+use skiff_client::Renewable;
 
 use crate::os::Os;
 
@@ -54,10 +56,8 @@ pub struct NodeConfig {
 pub struct ServerConfig {
     /// Where to listen; port 0: any free one, which the node then tells.
     pub bind: SocketAddr,
-    /// PEM of its certificate chain.
-    pub certificate: Vec<u8>,
-    /// PEM of its key.
-    pub key: Vec<u8>,
+    /// What it serves with.
+    pub identity: Arc<Renewable>,
     /// PEM of the authorities that sign its clients' certificates.
     pub client_ca: Vec<u8>,
     /// The common names of the clients it serves: the API server's, as a client of nodes.

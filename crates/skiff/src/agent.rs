@@ -36,7 +36,7 @@ pub(crate) async fn run(flags: &flags::Agent, world: WorldRef) -> Result<(), Sta
     let [node, proxy, policy, dns] = joined.clients;
     let identity = Identity {
         data: data.path().to_path_buf(),
-        name,
+        name: name.clone(),
         addresses: addresses.clone(),
         serving: joined.serving,
         authority: joined.authority,
@@ -45,7 +45,10 @@ pub(crate) async fn run(flags: &flags::Agent, world: WorldRef) -> Result<(), Sta
     };
     let node = Node::start(&flags.node, identity, &world).await?;
     let settling = world.spawn("settling", Box::pin(code::give_back_when_quiet(world.clone())));
-    let ended = stopped(Some(&node)).await;
+    let ended = tokio::select! {
+        ended = stopped(Some(&node)) => ended,
+        never = joining.renew(joined.certificates) => match never {},
+    };
     tracing::info!("stopping");
     settling.abort();
     node.stop(false).await;

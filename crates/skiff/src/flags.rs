@@ -271,6 +271,9 @@ pub(crate) struct Server {
     /// nodes' own
     #[arg(long, value_delimiter = ',', value_name = "RANGE[,RANGE]")]
     pub(crate) load_balancer_pool: Vec<String>,
+    /// How long certificates last that nodes and others ask for, such as 8760h: they are renewed when a third of it is left
+    #[arg(long, default_value = "8760h")]
+    pub(crate) cluster_signing_duration: String,
     /// Address of the cluster's DNS
     #[arg(long, default_value = "10.43.0.10")]
     pub(crate) cluster_dns: IpAddr,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
-use skiff_client::Client;
+use skiff_client::{Client, Renewable};
 use skiff_cri::containerd::{Containerd, ContainerdOptions};
 use skiff_cri::{GrpcRuntime, Runtime};
 use skiff_meta::WorldRef;
@@ -14,7 +14,6 @@ use skiff_meta::world::Task;
 use skiff_net::{Clients, NetConfig, NetworkMode};
 use skiff_node::NodeConfig;
 use skiff_node::os::Os;
-use skiff_server::pki::Pair;
 use tokio::sync::watch;
 
 use crate::error::StartError;
@@ -54,7 +53,7 @@ pub(crate) struct Identity {
     /// Its addresses, at most one of each family.
     pub(crate) addresses: Vec<IpAddr>,
     /// What it serves with.
-    pub(crate) serving: Pair,
+    pub(crate) serving: Arc<Renewable>,
     /// PEM of the cluster's authority.
     pub(crate) authority: String,
     /// How its parts reach the API.
@@ -216,8 +215,7 @@ fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, Start
         version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
         server: Some(skiff_node::ServerConfig {
             bind: SocketAddr::new(flags.bind_address, flags.kubelet_port),
-            certificate: who.serving.certificate.clone().into_bytes(),
-            key: who.serving.key.clone().into_bytes(),
+            identity: who.serving.clone(),
             client_ca: who.authority.clone().into_bytes(),
             clients: vec![API_SERVER.to_owned()],
         }),

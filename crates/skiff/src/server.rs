@@ -80,7 +80,10 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
     };
 
     let settling = world.spawn("settling", Box::pin(code::give_back_when_quiet(world.clone())));
-    let ended = stopped(node.as_ref()).await;
+    let ended = tokio::select! {
+        ended = stopped(node.as_ref()) => ended,
+        never = renew_certificates(flags, &place, &pki, &server, &world) => match never {},
+    };
     tracing::info!("stopping");
     settling.abort();
     drop(face);
@@ -95,8 +98,27 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
 }
 
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+/// How often certificates are looked at: seldom would do, but for machines whose clock jumps after the start.
+const RENEWAL: Duration = Duration::from_secs(600);
 const AUTHENTICATED: &[&str] = &["system:authenticated"];
 const MASTERS: &[&str] = &["system:masters", "system:authenticated"];
+
+/// Renews the certificates that end soon, and kubeconfig files with them.
+async fn renew_certificates(
+    flags: &flags::Server,
+    place: &Place,
+    pki: &Pki,
+    server: &Server,
+    world: &WorldRef,
+) -> std::convert::Infallible {
+    loop {
+        world.sleep(RENEWAL).await;
+        let renewed = pki.renew(world.now()).map_err(StartError::from);
+        if let Err(error) = renewed.and_then(|()| write_kubeconfigs(flags, place, pki, server, world)) {
+            tracing::warn!("certificates are not renewed yet: {error}");
+        }
+    }
+}
 
 /// Who this server's own node is.
 fn identity(
@@ -114,7 +136,7 @@ fn identity(
         data: place.data.path().to_path_buf(),
         name: place.node.clone(),
         addresses,
-        serving: pki.issue_serving(&names, world.now())?,
+        serving: pki.node_identity(&names, world.now())?,
         authority: pki.ca_pem().to_owned(),
         clients: NodeClients {
             node: make(user),
@@ -296,11 +318,19 @@ fn controller_options(
     pki: &Pki,
 ) -> Result<skiff_controllers::Options, StartError> {
     let (v4, v6) = (flags.node_cidr_mask_size_ipv4, flags.node_cidr_mask_size_ipv6);
+    let lasting = &flags.cluster_signing_duration;
+    let longest =
+        skiff_meta::duration::parse(lasting).filter(|time| !time.is_zero()).ok_or_else(|| StartError::Flag {
+            flag: "cluster-signing-duration",
+            value: lasting.clone(),
+            why: "is no length of time, such as 720h".to_owned(),
+        })?;
     Ok(skiff_controllers::Options {
         root_ca: Some(pki.ca_pem().to_owned()),
         authority: Some(skiff_controllers::SigningAuthority {
             certificate: pki.ca_pem().to_owned(),
             key: pki.ca_key_pem(),
+            longest,
         }),
         token_signer: Some(Arc::new(AccountSigner(pki.account_key()))),
         cluster_cidrs: ranges::pods(&flags.cluster_cidr, v4, v6)?,

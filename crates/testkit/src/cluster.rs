@@ -125,7 +125,7 @@ impl Cluster {
         let (certificate, key) = (self.pki.ca_pem().to_owned(), self.pki.ca_key_pem());
         let options = skiff_controllers::Options {
             root_ca: Some(certificate.clone()),
-            authority: Some(skiff_controllers::SigningAuthority { certificate, key }),
+            authority: Some(skiff_controllers::SigningAuthority { certificate, key, longest: DAY }),
             ..skiff_controllers::Options::default()
         };
         let mut tasks = skiff_controllers::start(&named, self.world.clone(), options);
@@ -229,6 +229,7 @@ impl Cluster {
 }
 
 const AUTHENTICATED: &[&str] = &["system:authenticated"];
+const DAY: Duration = Duration::from_secs(86_400);
 
 fn service_account(name: &str) -> User {
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];

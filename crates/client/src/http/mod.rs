@@ -17,7 +17,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioTimer;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use skiff_meta::WorldRef;
 
 use crate::backend::{Backend, Body, ClientError, Event, ListTarget};
@@ -37,12 +37,34 @@ pub struct HttpBackend {
 }
 
 struct Inner {
-    remote: Arc<Remote>,
     endpoint: Endpoint,
     agent: HeaderValue,
     world: WorldRef,
-    pool: legacy::Client<connect::Connector, Full<Bytes>>,
+    /// Who we are there.
+    link: RwLock<Link>,
     token: Mutex<Option<(Duration, HeaderValue)>>,
+}
+
+/// Our credentials, and the connections made with them.
+#[derive(Clone)]
+struct Link {
+    remote: Arc<Remote>,
+    pool: legacy::Client<connect::Connector, Full<Bytes>>,
+}
+
+impl Link {
+    fn new(remote: Remote, endpoint: &Endpoint, world: &WorldRef) -> Result<Self, ClientError> {
+        let connector = connect::Connector::new(endpoint.clone(), &remote)?;
+        let pool = legacy::Client::builder(Executor(world.clone()))
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_keep_alive_timeout(Duration::from_secs(15))
+            .http2_initial_stream_window_size(4 << 20)
+            .http2_initial_connection_window_size(16 << 20)
+            .build(connector);
+        Ok(Self { remote: Arc::new(remote), pool })
+    }
 }
 
 /// Runs the pool's tasks through the world.
@@ -63,19 +85,24 @@ impl HttpBackend {
     /// When the address, a certificate or a key cannot be read.
     pub fn new(remote: Remote, world: WorldRef, agent: &str) -> Result<Self, ClientError> {
         let endpoint = Endpoint::new(&remote)?;
-        let connector = connect::Connector::new(endpoint.clone(), &remote)?;
-        let pool = legacy::Client::builder(Executor(world.clone()))
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .http2_keep_alive_timeout(Duration::from_secs(15))
-            .http2_initial_stream_window_size(4 << 20)
-            .http2_initial_connection_window_size(16 << 20)
-            .build(connector);
+        let link = RwLock::new(Link::new(remote, &endpoint, &world)?);
         let agent =
             HeaderValue::try_from(agent).map_err(|_| ClientError::Config(format!("bad user agent {agent:?}")))?;
-        let remote = Arc::new(remote);
-        Ok(Self { inner: Arc::new(Inner { remote, endpoint, agent, world, pool, token: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { endpoint, agent, world, link, token: Mutex::default() }) })
+    }
+
+    /// Shows another certificate from now on, on connections of its own; those that are open end with their last request.
+    ///
+    /// # Errors
+    /// When certificate or key (PEM) cannot be read; the old ones stay.
+    pub fn renew(&self, certificate: Vec<u8>, key: Vec<u8>) -> Result<(), ClientError> {
+        let remote = Remote { client_certificate: certificate, client_key: key, ..(*self.remote_now()).clone() };
+        *self.inner.link.write() = Link::new(remote, &self.inner.endpoint, &self.inner.world)?;
+        Ok(())
+    }
+
+    fn remote_now(&self) -> Arc<Remote> {
+        self.inner.link.read().remote.clone()
     }
 
     async fn send_now(&self, request: Request<Bytes>) -> Result<Response<Body>, ClientError> {
@@ -88,8 +115,9 @@ impl HttpBackend {
             headers.insert(header::AUTHORIZATION, bearer);
         }
         for attempt in 0.. {
-            let response = self.inner.pool.request(request.clone().map(Full::new)).await;
-            let response = response.map_err(|e| ClientError::Transport(unreached(&self.inner.remote.server, &e)))?;
+            let link = self.inner.link.read().clone();
+            let response = link.pool.request(request.clone().map(Full::new)).await;
+            let response = response.map_err(|e| ClientError::Transport(unreached(&link.remote.server, &e)))?;
             match retry_after(&response) {
                 Some(delay) if attempt < MOST_RETRIES => self.inner.world.sleep(delay).await,
                 _ => return Ok(response.map(|body| BodyExt::map_err(body, Into::into).boxed_unsync())),
@@ -101,8 +129,9 @@ impl HttpBackend {
 
 impl Inner {
     fn bearer(&self) -> Result<Option<HeaderValue>, ClientError> {
-        let Some(file) = &self.remote.token_file else {
-            return self.remote.token.as_deref().map(bearer).transpose();
+        let remote = self.link.read().remote.clone();
+        let Some(file) = &remote.token_file else {
+            return remote.token.as_deref().map(bearer).transpose();
         };
         let now = self.world.elapsed();
         let mut known = self.token.lock();
@@ -155,7 +184,7 @@ impl Backend for HttpBackend {
     }
 
     fn remote(&self) -> Option<Arc<Remote>> {
-        Some(self.inner.remote.clone())
+        Some(self.remote_now())
     }
 }
 

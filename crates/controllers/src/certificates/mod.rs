@@ -6,6 +6,7 @@ mod plan;
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -25,6 +26,7 @@ struct Controller {
     recorder: Recorder,
     requests: Store<CertificateSigningRequest>,
     signer: Option<Signer>,
+    longest: Duration,
 }
 
 /// Starts approver, signer and cleaner; without an authority nothing is signed.
@@ -47,6 +49,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         world: context.world.clone(),
         requests: requests.store(),
         signer,
+        longest: authority.map_or(Duration::ZERO, |authority| authority.longest),
     });
     let synced = vec![requests.synced()];
     let workers = Workers { world: context.world.clone(), name: "certificate-controller", count: 2, synced };
@@ -61,7 +64,7 @@ impl Controller {
         let Some(object) = self.requests.get_key(key) else { return Ok(After::Change) };
         let now = self.world.now();
         let request = Request::parse(&object.spec.request.0);
-        let plan = plan::plan(&object, request.as_ref(), now);
+        let plan = plan::plan(&object, request.as_ref(), self.longest, now);
         let api = self.client.all::<CertificateSigningRequest>();
         match plan.step {
             Step::Wait => {}

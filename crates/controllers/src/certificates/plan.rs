@@ -13,8 +13,6 @@ const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-/// What upstream calls `--cluster-signing-duration`.
-const LONGEST: SignedDuration = SignedDuration::from_hours(365 * 24);
 const SHORTEST: SignedDuration = SignedDuration::from_mins(10);
 /// Certificates begin this much early, for clients whose clocks are behind.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
@@ -72,20 +70,25 @@ fn find<'a>(object: &'a CertificateSigningRequest, type_: &str) -> Option<&'a Ce
 }
 
 /// The plan for a request; `request` is what it asks for, where it can be read.
-pub(super) fn plan(object: &CertificateSigningRequest, request: Option<&Request>, now: Timestamp) -> Plan {
+pub(super) fn plan(
+    object: &CertificateSigningRequest,
+    request: Option<&Request>,
+    longest: Duration,
+    now: Timestamp,
+) -> Plan {
     let expiry = expiry(object);
     if expiry.is_some_and(|expiry| expiry <= now) {
         return Plan { step: Step::Delete, look_again: None };
     }
     let left = expiry.and_then(|expiry| Duration::try_from(expiry.duration_since(now)).ok());
-    Plan { step: step(object, request, now), look_again: left.map(|left| left + Duration::from_secs(1)) }
+    Plan { step: step(object, request, longest, now), look_again: left.map(|left| left + Duration::from_secs(1)) }
 }
 
 fn has_certificate(object: &CertificateSigningRequest) -> bool {
     object.status.as_ref().and_then(|status| status.certificate.as_ref()).is_some_and(|pem| !pem.0.is_empty())
 }
 
-fn step(object: &CertificateSigningRequest, request: Option<&Request>, now: Timestamp) -> Step {
+fn step(object: &CertificateSigningRequest, request: Option<&Request>, longest: Duration, now: Timestamp) -> Step {
     let holds = |type_: &str| find(object, type_).is_some();
     let Some(request) = request.filter(|_| !has_certificate(object) && !holds("Denied") && !holds("Failed")) else {
         return Step::Wait;
@@ -96,7 +99,7 @@ fn step(object: &CertificateSigningRequest, request: Option<&Request>, now: Time
     match objection(object, request) {
         None => Step::Wait,
         Some(Err(why)) => Step::Fail(why),
-        Some(Ok(())) => Step::Sign(validity(object.spec.expiration_seconds, now)),
+        Some(Ok(())) => Step::Sign(validity(object.spec.expiration_seconds, longest, now)),
     }
 }
 
@@ -132,9 +135,11 @@ fn objection(object: &CertificateSigningRequest, request: &Request) -> Option<Re
     }
 }
 
-fn validity(seconds: Option<i32>, now: Timestamp) -> Validity {
-    let wanted = seconds.map_or(LONGEST, |seconds| SignedDuration::from_secs(seconds.into()));
-    let lifetime = wanted.clamp(SHORTEST, LONGEST);
+/// From now until the wanted number of seconds has passed, at most the `longest` time.
+fn validity(seconds: Option<i32>, longest: Duration, now: Timestamp) -> Validity {
+    let longest = SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX);
+    let wanted = seconds.map(|seconds| SignedDuration::from_secs(seconds.into()).max(SHORTEST));
+    let lifetime = wanted.map_or(longest, |wanted| wanted.min(longest));
     let begin = now.checked_sub(BACKDATE).unwrap_or(now);
     let from = if lifetime < SHORT { now } else { begin };
     Validity { begin, end: from.checked_add(lifetime).unwrap_or(Timestamp::MAX) }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-/// Longest time an answer is kept.
-const MAX_SECONDS: u32 = 30;
+/// Longest time an answer is kept, unless the administrator says otherwise.
+pub(super) const MAX_SECONDS: u32 = 30;
 /// Most answers kept at a time.
 const CAPACITY: usize = 4_096;
 
@@ -45,9 +45,11 @@ impl Cache {
         self.entries.clear();
     }
 
-    /// Keeps a reply, if it may be kept.
-    pub(super) fn put(&mut self, question: Question, reply: &Reply, now: Duration) {
-        let Some(seconds) = lifetime(reply) else { return };
+    /// Keeps a reply, if it may be kept, for so many seconds at most.
+    pub(super) fn put(&mut self, question: Question, reply: &Reply, most: u32, now: Duration) {
+        let Some(seconds) = lifetime(reply).map(|seconds| seconds.min(most)).filter(|&seconds| seconds > 0) else {
+            return;
+        };
         if self.entries.len() >= CAPACITY {
             self.entries.retain(|_, (_, since, seconds)| now.saturating_sub(*since).as_secs() < u64::from(*seconds));
         }
@@ -71,7 +73,7 @@ fn lifetime(reply: &Reply) -> Option<u32> {
         }
         _ => return None,
     };
-    (seconds > 0).then_some(seconds.min(MAX_SECONDS))
+    Some(seconds)
 }
 
 #[cfg(test)]
@@ -107,7 +109,7 @@ mod tests {
         ];
         for (reply, seconds) in cases {
             let mut cache = Cache::default();
-            cache.put(question("a."), &reply, at(100));
+            cache.put(question("a."), &reply, MAX_SECONDS, at(100));
             let last = cache.get(&question("a."), at(99 + seconds));
             assert_eq!(last.is_some(), seconds > 0, "{reply:?}");
             assert_eq!(cache.get(&question("a."), at(100 + seconds)), None);
@@ -120,7 +122,12 @@ mod tests {
     fn the_cache_stays_bounded() {
         let mut cache = Cache::default();
         for i in 0..CAPACITY + 10 {
-            cache.put(question(&format!("n{i}.")), &reply(ResponseCode::NoError, Some(10), None), Duration::ZERO);
+            cache.put(
+                question(&format!("n{i}.")),
+                &reply(ResponseCode::NoError, Some(10), None),
+                MAX_SECONDS,
+                Duration::ZERO,
+            );
         }
         assert!(cache.entries.len() <= CAPACITY);
         assert!(cache.get(&question(&format!("n{}.", CAPACITY + 9)), Duration::ZERO).is_some());

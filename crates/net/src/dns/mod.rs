@@ -6,6 +6,7 @@
 //! cluster are kept apart from it.
 
 mod cache;
+mod corefile;
 mod lookup;
 mod metrics;
 mod objects;

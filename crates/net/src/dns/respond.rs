@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use parking_lot::RwLock;
 use skiff_meta::WorldRef;
@@ -10,6 +10,7 @@ use skiff_meta::WorldRef;
 use super::cache::Reply;
 use super::lookup::{Answer, Lookup};
 use super::metrics::Metrics;
+use super::settings::Settings;
 use super::upstream::{MAX_UDP, Upstream};
 use super::zone::Zone;
 
@@ -49,6 +50,7 @@ pub(super) struct Pending {
     response: Message,
     limit: usize,
     name: Name,
+    renamed: Option<Name>,
 }
 
 impl Responder {
@@ -65,15 +67,20 @@ impl Responder {
             response.metadata.response_code = code;
             return Step::Reply(self.encode(response, limit));
         }
-        match self.resolve(&mut response) {
-            None => Step::Reply(self.encode(response, limit)),
-            Some(name) => Step::Ask(Box::new(Pending { response, limit, name })),
+        let settings = self.upstream.settings();
+        let renamed = response.queries.first().and_then(|query| settings.rewritten(query.name()));
+        match self.resolve(&mut response, renamed.as_ref(), &settings) {
+            None => {
+                name_back(&mut response, renamed.as_ref());
+                Step::Reply(self.encode(response, limit))
+            }
+            Some(name) => Step::Ask(Box::new(Pending { response, limit, name, renamed })),
         }
     }
 
     /// Asks others what is still open, and answers.
     pub(super) async fn finish(&self, pending: Pending) -> Vec<u8> {
-        let Pending { mut response, limit, name } = pending;
+        let Pending { mut response, limit, name, renamed } = pending;
         let (record_type, class) = asked(&response);
         let reply = self.upstream.ask(&(name.to_lowercase(), record_type, class)).await;
         match reply {
@@ -82,6 +89,7 @@ impl Responder {
             None if response.answers.is_empty() => response.metadata.response_code = ResponseCode::ServFail,
             None => {}
         }
+        name_back(&mut response, renamed.as_ref());
         self.encode(response, limit)
     }
 
@@ -90,11 +98,17 @@ impl Responder {
         encode(response, limit)
     }
 
-    /// Fills `response` from the zone and the cache; returns the name to ask others for, if there is one.
-    fn resolve(&self, response: &mut Message) -> Option<Name> {
+    /// Fills `response` from what the administrator says, the zone and the cache; returns the name to ask others for, if
+    /// there is one. `renamed` is the name that stands for the one asked for.
+    fn resolve(&self, response: &mut Message, renamed: Option<&Name>, settings: &Settings) -> Option<Name> {
         let (record_type, class) = asked(response);
-        let mut name = response.queries.first()?.name().clone();
+        let mut name = renamed.or(response.queries.first().map(Query::name))?.clone();
         for _ in 0..MAX_ALIASES {
+            if let Some(records) = settings.hosts(&name, record_type) {
+                response.metadata.authoritative = true;
+                response.answers.extend(records);
+                return None;
+            }
             let lookup = self.zone.read().lookup(&name, record_type);
             let Lookup::Found(answer) = lookup else {
                 let question = (name.to_lowercase(), record_type, class);
@@ -132,6 +146,13 @@ fn append(response: &mut Message, reply: Reply) {
     response.answers.extend(reply.records);
     response.authorities.extend(reply.authorities);
     response.additionals.extend(reply.additionals);
+}
+
+/// Whoever asked for a name that another stands for gets answers about the one asked for.
+fn name_back(response: &mut Message, renamed: Option<&Name>) {
+    let (Some(renamed), Some(query)) = (renamed, response.queries.first()) else { return };
+    let asked = query.name().clone();
+    response.answers.iter_mut().filter(|record| record.name == *renamed).for_each(|record| record.name = asked.clone());
 }
 
 fn asked(response: &Message) -> (RecordType, DNSClass) {

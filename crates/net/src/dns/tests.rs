@@ -249,6 +249,29 @@ fn aliases_are_followed_within_reason() {
 }
 
 #[test]
+fn what_the_administrator_says_goes_before_the_zone() {
+    let responder = responder(zone(), Hurry::shared());
+    let corefile = ". {\n hosts {\n 192.0.2.7 registry.example\n fallthrough\n }\n \
+        rewrite name shop.example web.default.svc.cluster.local\n rewrite name mail.example registry.example\n}";
+    let map = serde_json::from_value(json!({"data": {"Corefile": corefile}})).unwrap();
+    responder.upstream.set(Settings::read(&map).unwrap());
+    let ask = |text: &str, record_type| {
+        let answer = reply(&responder, &question(name(text), record_type), Transport::Udp);
+        let data = answer.answers.iter().map(|record| format!("{} {}", record.name, record.data));
+        (answer.metadata.response_code, data.collect::<Vec<_>>().join(", "))
+    };
+    let found = |text: &str| (ResponseCode::NoError, text.to_owned());
+    assert_eq!(ask("registry.example.", RecordType::A), found("registry.example. 192.0.2.7"));
+    assert_eq!(ask("registry.example.", RecordType::AAAA), found(""), "the name is there");
+    assert_eq!(ask("7.2.0.192.in-addr.arpa.", RecordType::PTR), found("7.2.0.192.in-addr.arpa. registry.example."));
+    assert_eq!(ask("shop.example.", RecordType::A), found("shop.example. 10.43.0.1"));
+    assert_eq!(ask("mail.example.", RecordType::A), found("mail.example. 192.0.2.7"));
+    assert_eq!(ask("web.default.svc", RecordType::A), found("web.default.svc.cluster.local. 10.43.0.1"));
+    responder.upstream.set(Settings::default());
+    assert_eq!(ask("registry.example.", RecordType::A).0, ResponseCode::ServFail, "no resolver knows it");
+}
+
+#[test]
 fn strange_questions_are_refused() {
     let responder = responder(zone(), Hurry::shared());
     let code = |change: &dyn Fn(&mut Message)| {

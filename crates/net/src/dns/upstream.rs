@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use skiff_meta::WorldRef;
 use skiff_meta::world::WorldExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,7 @@ pub(super) struct Upstream {
     ourselves: Vec<IpAddr>,
     servers: Mutex<(Option<SystemTime>, Vec<SocketAddr>)>,
     /// What the cluster's administrator says.
-    settings: Mutex<Arc<Settings>>,
+    settings: RwLock<Arc<Settings>>,
     cache: Mutex<Cache>,
     world: WorldRef,
 }
@@ -41,7 +41,7 @@ impl Upstream {
             resolv_conf,
             ourselves,
             servers: Mutex::default(),
-            settings: Mutex::default(),
+            settings: RwLock::default(),
             cache: Mutex::default(),
             world,
         }
@@ -58,8 +58,13 @@ impl Upstream {
 
     /// From now on, names are asked for where these settings say. What others said before is forgotten.
     pub(super) fn set(&self, settings: Settings) {
-        *self.settings.lock() = Arc::new(settings);
+        *self.settings.write() = Arc::new(settings);
         self.cache.lock().clear();
+    }
+
+    /// What the administrator says now.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
     }
 
     /// A kept answer.
@@ -69,7 +74,7 @@ impl Upstream {
 
     /// Asks; `None` when nobody answered. A refusal of one server is passed on only if no other knows better.
     pub(super) async fn ask(&self, question: &Question) -> Option<Reply> {
-        let settings = self.settings.lock().clone();
+        let settings = self.settings();
         let servers = match settings.servers_for(&question.0) {
             Some(servers) => servers.to_vec(),
             None => self.servers(),
@@ -79,7 +84,8 @@ impl Upstream {
             let answer = self.world.timeout(PATIENCE, self.exchange(*server, question)).await;
             match answer {
                 Some(Ok(reply)) if matches!(reply.code, ResponseCode::NoError | ResponseCode::NXDomain) => {
-                    self.cache.lock().put(question.clone(), &reply, self.world.elapsed());
+                    let most = settings.cache_for(&question.0);
+                    self.cache.lock().put(question.clone(), &reply, most, self.world.elapsed());
                     return Some(reply);
                 }
                 Some(Ok(reply)) => worst = Some(reply),

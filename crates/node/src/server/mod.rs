@@ -21,8 +21,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use skiff_meta::world::WorldExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -105,9 +105,6 @@ impl Listener {
 
 fn tls(config: &ServerConfig) -> Result<TlsAcceptor, NodeError> {
     let bad = |what: &dyn std::fmt::Display| NodeError::Certificate(what.to_string());
-    let chain = CertificateDer::pem_slice_iter(&config.certificate).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| bad(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(&config.key).map_err(|error| bad(&error))?;
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&config.client_ca) {
         roots.add(authority.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
@@ -122,8 +119,7 @@ fn tls(config: &ServerConfig) -> Result<TlsAcceptor, NodeError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| bad(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| bad(&error))?;
+        .with_cert_resolver(config.identity.clone());
     Ok(TlsAcceptor::from(Arc::new(server)))
 }
 

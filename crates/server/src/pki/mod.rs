@@ -18,6 +18,7 @@ mod leaf;
 mod names;
 mod place;
 mod request;
+mod shown;
 mod signing;
 mod tls;
 
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use authority::Authority;
 use place::Place;
@@ -81,6 +83,7 @@ pub struct Pki {
     authority: Authority,
     front: Authority,
     account_key: Arc<AccountKey>,
+    shown: Mutex<Vec<shown::Shown>>,
 }
 
 impl Pki {
@@ -108,7 +111,7 @@ impl Pki {
         if !complete {
             place.sync()?;
         }
-        Ok(Self { place, authority, front, account_key })
+        Ok(Self { place, authority, front, account_key, shown: Mutex::default() })
     }
 
     /// PEM of the authority's certificate: what clients trust, and what `kube-root-ca.crt` holds.
@@ -126,14 +129,6 @@ impl Pki {
         self.front.pem()
     }
 
-    /// The certificate with which the API server speaks for its users to extension servers, kept over restarts.
-    ///
-    /// # Errors
-    /// When files cannot be read or written.
-    pub fn front_proxy_client(&self, now: Timestamp) -> Result<Pair, PkiError> {
-        self.kept_by(&self.front, FRONT_PROXY, &leaf::Wanted::client(FRONT_PROXY, ""), now)
-    }
-
     /// The key that signs service account tokens.
     pub fn account_key(&self) -> Arc<AccountKey> {
         self.account_key.clone()
@@ -145,31 +140,6 @@ impl Pki {
     /// When the name cannot stand in a certificate.
     pub fn issue_client(&self, name: &str, group: &str, now: Timestamp) -> Result<Pair, PkiError> {
         self.authority.issue(&leaf::Wanted::client(name, group), now)
-    }
-
-    /// A new serving certificate, as a kubelet wants one.
-    ///
-    /// # Errors
-    /// When a name cannot stand in a certificate.
-    pub fn issue_serving(&self, names: &ServingNames, now: Timestamp) -> Result<Pair, PkiError> {
-        self.authority.issue(&leaf::Wanted::serving(names), now)
-    }
-
-    /// The API server's serving certificate for `names`, kept over restarts as long as it fits.
-    ///
-    /// # Errors
-    /// When files cannot be read or written.
-    pub fn serving(&self, names: &ServingNames, now: Timestamp) -> Result<Pair, PkiError> {
-        self.kept("apiserver", &leaf::Wanted::serving(names), now)
-    }
-
-    /// The certificate with which the API server calls kubelets, kept over restarts.
-    ///
-    /// # Errors
-    /// When files cannot be read or written.
-    pub fn kubelet_client(&self, now: Timestamp) -> Result<Pair, PkiError> {
-        let wanted = leaf::Wanted::client("system:kube-apiserver-kubelet-client", "system:masters");
-        self.kept("apiserver-kubelet-client", &wanted, now)
     }
 
     /// A leaf kept in file `NAME.pem`, renewed where it no longer fits.
@@ -214,27 +184,47 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pki");
         let first = Pki::open(&path, day(0)).unwrap();
-        let pair = first.serving(&names(&["a.example"]), day(0)).unwrap();
+        let serving = |pki: &Pki, name: &str, now| pki.server_identity(&names(&[name]), now).unwrap().certificate();
+        let pair = serving(&first, "a.example", day(0));
 
         let again = Pki::open(&path, day(1)).unwrap();
         assert_eq!(first.ca_pem(), again.ca_pem());
         assert_eq!(first.account_key().id(), again.account_key().id());
-        assert_eq!(again.serving(&names(&["a.example"]), day(1)).unwrap(), pair, "kept while it fits");
-        let other = again.serving(&names(&["b.example"]), day(1)).unwrap();
+        assert_eq!(serving(&again, "a.example", day(1)), pair, "kept while it fits");
+        let other = serving(&again, "b.example", day(1));
         assert_ne!(other, pair, "renewed for new names");
-        assert_eq!(again.serving(&names(&["b.example"]), day(200)).unwrap(), other);
-        assert_ne!(again.serving(&names(&["b.example"]), day(300)).unwrap(), other, "renewed near its end");
+        assert_eq!(serving(&again, "b.example", day(200)), other);
+        assert_ne!(serving(&again, "b.example", day(300)), other, "renewed near its end");
+    }
+
+    #[test]
+    fn what_is_shown_is_renewed_while_it_is_in_use() {
+        let pki = Pki::in_memory(day(0)).unwrap();
+        let all = || {
+            let own = [pki.server_identity(&names(&[]), day(0)), pki.node_identity(&names(&["n1"]), day(0))];
+            own.into_iter().chain([pki.kubelet_client(day(0)), pki.front_proxy_client(day(0))]).map(Result::unwrap)
+        };
+        let (shown, again): (Vec<_>, Vec<_>) = (all().collect(), all().collect());
+        let certificates =
+            |all: &[Arc<skiff_client::Renewable>]| all.iter().map(|one| one.certificate()).collect::<Vec<_>>();
+        let first = certificates(&shown);
+        pki.renew(day(200)).unwrap();
+        assert_eq!(certificates(&shown), first, "there is time");
+        pki.renew(day(300)).unwrap();
+        let second = certificates(&shown);
+        assert!(first.iter().zip(&second).all(|(old, new)| old != new), "all of them");
+        assert_eq!(certificates(&again), second, "whoever shows the same one shows the same");
     }
 
     #[test]
     fn leaves_of_another_authority_are_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::open(directory.path(), day(0)).unwrap();
-        let old = pki.kubelet_client(day(0)).unwrap();
+        let old = pki.kubelet_client(day(0)).unwrap().certificate();
         std::fs::remove_file(directory.path().join("ca.crt")).unwrap();
         std::fs::remove_file(directory.path().join("ca.key")).unwrap();
         let pki = Pki::open(directory.path(), day(0)).unwrap();
-        assert_ne!(pki.kubelet_client(day(0)).unwrap(), old);
+        assert_ne!(pki.kubelet_client(day(0)).unwrap().certificate(), old);
     }
 
     #[test]
@@ -251,7 +241,7 @@ mod tests {
         }
         std::fs::write(directory.path().join("apiserver.pem"), "rubbish").unwrap();
         let pki = Pki::open(directory.path(), day(0)).unwrap();
-        assert!(pki.serving(&names(&[]), day(0)).is_ok(), "a leaf is simply made anew");
+        assert!(pki.server_identity(&names(&[]), day(0)).is_ok(), "a leaf is simply made anew");
         std::fs::remove_file(directory.path().join("ca.key")).unwrap();
         assert!(matches!(Pki::open(directory.path(), day(0)), Err(PkiError::KeyMissing { .. })));
     }
@@ -261,7 +251,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::open(directory.path(), day(0)).unwrap();
-        pki.serving(&names(&[]), day(0)).unwrap();
+        pki.server_identity(&names(&[]), day(0)).unwrap();
         for entry in std::fs::read_dir(directory.path()).unwrap() {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());

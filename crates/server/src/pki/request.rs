@@ -99,7 +99,7 @@ mod tests {
         let now = jiff::Timestamp::from_second(1_800_000_000).unwrap();
         let pki = super::super::Pki::in_memory(now).unwrap();
         let names = ServingNames::of(["n1".to_owned(), "10.0.0.1".to_owned()]);
-        let pair = pki.issue_serving(&names, now).unwrap();
+        let pair = pki.authority.issue(&Wanted::serving(&names), now).unwrap();
         let path = directory.path().join("a.pem");
         assert_eq!(Pair::load(&path), None);
         pair.save(&path).unwrap();

@@ -17,7 +17,8 @@ use rustls::{
 };
 use rustls_pki_types::pem::PemObject;
 
-use super::leaf::Pair;
+use skiff_client::Renewable;
+
 use super::{Pki, PkiError, ServingNames};
 
 impl Pki {
@@ -28,11 +29,10 @@ impl Pki {
     pub fn server_tls(&self, names: &ServingNames, now: Timestamp) -> Result<Arc<ServerConfig>, PkiError> {
         let provider = provider();
         let verifier = Arc::new(ProofOfKey { algorithms: provider.signature_verification_algorithms });
-        let (chain, key) = identity(&self.serving(names, now)?)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
+            .with_cert_resolver(self.server_identity(names, now)?);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -43,11 +43,10 @@ impl Pki {
     /// # Errors
     /// When files cannot be read or written.
     pub fn kubelet_tls(&self, now: Timestamp) -> Result<Arc<ClientConfig>, PkiError> {
-        let (chain, key) = identity(&self.kubelet_client(now)?)?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(chain, key)?;
+            .with_client_cert_resolver(self.kubelet_client(now)?);
         Ok(Arc::new(config))
     }
 
@@ -78,7 +77,11 @@ const SYSTEM_AUTHORITIES: [&str; 3] =
 
 /// With what the API server calls an extension server: showing `identity`, trusting the authorities of `bundle` (PEM), or
 /// the system's where there are none, or anybody.
-pub(crate) fn extension_tls(identity: &Pair, bundle: &[u8], insecure: bool) -> Result<Arc<ClientConfig>, PkiError> {
+pub(crate) fn extension_tls(
+    identity: &Arc<Renewable>,
+    bundle: &[u8],
+    insecure: bool,
+) -> Result<Arc<ClientConfig>, PkiError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = if insecure {
         builder.dangerous().with_custom_certificate_verifier(crate::proxy::anybody(provider()))
@@ -88,8 +91,7 @@ pub(crate) fn extension_tls(identity: &Pair, bundle: &[u8], insecure: bool) -> R
     } else {
         builder.with_root_certificates(roots(bundle)?)
     };
-    let (chain, key) = self::identity(identity)?;
-    Ok(Arc::new(builder.with_client_auth_cert(chain, key)?))
+    Ok(Arc::new(builder.with_client_cert_resolver(identity.clone())))
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore, PkiError> {
@@ -112,12 +114,6 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn unreadable(error: rustls_pki_types::pem::Error) -> PkiError {
     PkiError::Tls(Error::General(error.to_string()))
-}
-
-type Identity = (Vec<CertificateDer<'static>>, rustls_pki_types::PrivateKeyDer<'static>);
-
-fn identity(pair: &Pair) -> Result<Identity, PkiError> {
-    Ok((vec![pair.certificate_der().map_err(unreadable)?], pair.key_der().map_err(unreadable)?))
 }
 
 /// Takes any certificate whose key the client holds.

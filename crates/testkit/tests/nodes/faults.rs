@@ -1,5 +1,6 @@
 //! What fails comes back: cut wires, killed agents, nodes that leave.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,6 +61,35 @@ pub(crate) fn killed_agent(nodes: &mut Nodes) -> Result<(), String> {
     let back = eventually(Duration::from_secs(30), || nodes.kubectl(&["exec", &far, "--", "true"]).is_ok());
     holds(&format!("the agent is back:\n{}", nodes.log_end(3)), back)?;
     holds("its container is the same", before == container(nodes)?)
+}
+
+/// Certificates of 30 seconds are renewed after 20; when there have been three of each, the first has ended.
+pub(crate) fn renewal(nodes: &mut Nodes) -> Result<(), String> {
+    let signed = |nodes: &Nodes| -> Result<BTreeMap<String, usize>, String> {
+        let mut signed = BTreeMap::new();
+        for request in nodes.get(&["csr"])?["items"].as_array().into_iter().flatten() {
+            let (spec, status) = (&request["spec"], &request["status"]);
+            if spec["username"] == "system:node:node-2" && status["certificate"].is_string() {
+                *signed.entry(spec["signerName"].to_string()).or_default() += 1;
+            }
+        }
+        Ok(signed)
+    };
+    // Proxy, policies and DNS have the same signer. The node's first one was asked for with the token.
+    let enough = |signed: &BTreeMap<String, usize>| signed.len() == 3 && signed.values().all(|&count| count >= 2);
+    let parts = |signed: &BTreeMap<String, usize>| signed.values().any(|&count| count >= 9);
+    let renewed = eventually(Duration::from_secs(90), || signed(nodes).is_ok_and(|all| enough(&all) && parts(&all)));
+    holds(&format!("renewed: {:?}\n{}", signed(nodes)?, nodes.log_end(2)), renewed)?;
+    let (pod, _) = server_on(nodes, "node-2")?;
+    nodes.kubectl(&["exec", &pod, "--", "true"])?;
+    nodes.kubectl(&["wait", "--for=condition=Ready", "node", "--all", LONG])?;
+    pods_to_pods(nodes)?;
+    // What the node makes known comes through the connections of its new certificates.
+    nodes.kubectl(&["delete", "pod", &pod])?;
+    let another = || server_on(nodes, "node-2").is_ok_and(|(name, address)| name != pod && !address.is_empty());
+    holds("another server on node-2", eventually(Duration::from_secs(60), another))?;
+    nodes.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", "app=web", LONG])?;
+    pods_to_pods(nodes)
 }
 
 pub(crate) fn leave_and_rejoin(nodes: &mut Nodes) -> Result<(), String> {

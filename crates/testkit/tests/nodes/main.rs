@@ -50,7 +50,9 @@ fn main() {
     ];
     let ranges = ["--cluster-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112"];
     let mut code = run(&["--network", "vxlan"], &[common, policies, faults].concat());
-    code |= run(&["--network", "routed"], common);
+    let renewed: &[cases::Case<Nodes>] = &[("certificates_are_renewed_before_they_end", faults::renewal)];
+    let short = ["--network", "routed", "--cluster-signing-duration", "30s"];
+    code |= run(&short, &[common, renewed].concat());
     let balanced = ["--network", "vxlan", "--load-balancer-pool", &POOL.join(",")];
     code |= run(&[&balanced[..], &ranges].concat(), &[common, both, pool].concat());
     code |= run(&[&["--network", "routed"][..], &ranges].concat(), both);

@@ -9,7 +9,7 @@ fn authority(now: Timestamp) -> SigningAuthority {
     let year = now.strftime("%Y").to_string().parse::<i32>().unwrap();
     params.not_after = rcgen::date_time_ymd(year + 10, 1, 1);
     let certificate = params.self_signed(&key).unwrap().pem();
-    SigningAuthority { certificate, key: key.serialize_pem() }
+    SigningAuthority { certificate, key: key.serialize_pem(), longest: std::time::Duration::MAX }
 }
 
 fn request(common_name: &str, groups: [&str; 2], name: Option<&str>) -> Vec<u8> {
@@ -63,7 +63,14 @@ fn what_cannot_be_signed() {
     assert!(matches!(unknown, Err(SignError::Usage(_))));
     let late = Validity { begin: day("2040-01-01T00:00:00Z"), end: day("2041-01-01T00:00:00Z") };
     assert!(matches!(signer.sign(&asked, &[], late, [1, 1]), Err(SignError::Expired)));
-    assert!(Signer::new(&SigningAuthority { certificate: String::new(), key: String::new() }).is_err());
+    assert!(
+        Signer::new(&SigningAuthority {
+            certificate: String::new(),
+            key: String::new(),
+            longest: std::time::Duration::MAX
+        })
+        .is_err()
+    );
     assert_eq!(Request::parse(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), None);
     assert_eq!(Request::parse(b"nothing"), None);
 }

@@ -2,6 +2,8 @@ use super::*;
 use serde_json::{Value, json};
 use skiff_meta::patch::merge_patch;
 
+/// What the signer is told.
+const LONGEST: Duration = Duration::from_secs(86_400);
 const NOW: &str = "2026-01-01T12:00:00Z";
 const NODE: [&str; 2] = ["digital signature", "client auth"];
 
@@ -21,7 +23,7 @@ fn decided(type_: &str, at: &str) -> Value {
 }
 
 fn planned(object: &CertificateSigningRequest, request: &Request) -> Step {
-    plan(object, Some(request), NOW.parse().unwrap()).step
+    plan(object, Some(request), LONGEST, NOW.parse().unwrap()).step
 }
 
 #[test]
@@ -100,14 +102,14 @@ fn approved_requests_are_signed_or_fail() {
 fn lifetimes_have_bounds() {
     let now: Timestamp = NOW.parse().unwrap();
     let table = [
-        (None, LONGEST - BACKDATE),
+        (None, SignedDuration::from_hours(24) - BACKDATE),
         (Some(60), SHORTEST),
         (Some(3600), SignedDuration::from_hours(1)),
-        (Some(86_400), SignedDuration::from_hours(24) - BACKDATE),
-        (Some(i32::MAX), LONGEST - BACKDATE),
+        (Some(86_399), SignedDuration::from_secs(86_399) - BACKDATE),
+        (Some(i32::MAX), SignedDuration::from_hours(24) - BACKDATE),
     ];
     for (seconds, expected) in table {
-        let validity = validity(seconds, now);
+        let validity = validity(seconds, LONGEST, now);
         let lasts = validity.end.duration_since(now);
         assert_eq!((now.duration_since(validity.begin), lasts), (BACKDATE, expected), "{seconds:?}");
     }
@@ -126,7 +128,7 @@ fn old_requests_go() {
         ("never issued", decided("Approved", "2025-12-31T11:59:00Z"), true),
     ];
     for (name, change, gone) in table {
-        let plan = plan(&object("example.com/mine", &[], change), Some(&node()), NOW.parse().unwrap());
+        let plan = plan(&object("example.com/mine", &[], change), Some(&node()), LONGEST, NOW.parse().unwrap());
         assert_eq!((plan.step == Step::Delete, plan.look_again.is_none()), (gone, gone), "{name}");
     }
 }

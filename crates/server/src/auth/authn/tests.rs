@@ -78,22 +78,22 @@ fn only_front_proxies_speak_for_others() {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let who = |headers: &HeaderMap, pair: Option<crate::pki::Pair>| {
-        let certificates = pair.map(|pair| pair.certificate_der().unwrap()).into_iter().collect();
+    let who = |headers: &HeaderMap, certificate: Option<CertificateDer<'static>>| {
+        let certificates = certificate.into_iter().collect();
         let peer = Peer { certificates, ..Peer::default() };
         block_on(authenticators.authenticate("/api", headers, &peer)).map_err(|status| status.code)
     };
     let now = setup.world.now();
-    let proxy = || setup.pki.front_proxy_client(now).unwrap();
-    let bob = who(&headers, Some(proxy())).unwrap();
+    let proxy = || setup.pki.front_proxy_client(now).unwrap().certificate();
+    let bob = who(&headers, proxy()).unwrap();
     assert_eq!((&*bob.name, &*bob.uid, bob.groups.clone()), ("bob", "7", vec!["devs".into(), AUTHENTICATED.into()]));
     assert_eq!(bob.extra["example.com/scope"], ["all"]);
     // Nobody else: neither without a certificate, nor with one of the cluster's own, whatever its name.
     assert_eq!(who(&headers, None).unwrap().name, "system:anonymous");
     let forged = setup.pki.issue_client("front-proxy-client", "", now).unwrap();
-    assert_eq!(who(&headers, Some(forged)).unwrap().name, "front-proxy-client");
+    assert_eq!(who(&headers, forged.certificate_der().ok()).unwrap().name, "front-proxy-client");
     // And a front proxy is nobody by itself.
-    assert_eq!(who(&HeaderMap::new(), Some(proxy())).map(|user| user.name.clone()), Err(401));
+    assert_eq!(who(&HeaderMap::new(), proxy()).map(|user| user.name.clone()), Err(401));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn certificates_name_users_until_they_end() {
     let foreign = chain(Pki::in_memory(now).unwrap().issue_client("alice", "system:masters", now).unwrap());
     assert_eq!(setup.who_by(foreign).err(), Some(401));
     let names = crate::pki::ServingNames::of(["kubernetes".to_owned()]);
-    let serving = chain(setup.pki.issue_serving(&names, now).unwrap());
+    let serving = setup.pki.node_identity(&names, now).unwrap().certificate().into_iter().collect();
     assert_eq!(setup.who_by(serving).err(), Some(401), "a serving certificate is no client's");
     setup.world.advance(366 * 86_400);
     assert_eq!(setup.who_by(own).err(), Some(401), "ended, though seen before");

@@ -23,7 +23,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::ServiceReferen
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use rustls::ClientConfig;
 use serde_json::Value;
-use skiff_client::Body;
+use skiff_client::{Body, Renewable};
 use skiff_meta::world::WorldExt;
 use skiff_meta::{GroupResource, Status, WorldRef};
 
@@ -31,7 +31,7 @@ use super::dial::Dialer;
 use super::location::{Location, Transport, Wanted};
 use super::{relay, service};
 use crate::chain::{User, View};
-use crate::pki::{Pair, Pki, PkiError};
+use crate::pki::{Pki, PkiError};
 use crate::respond;
 
 /// How long an extension may take to say what it serves.
@@ -67,7 +67,7 @@ type Extensions = BTreeMap<(String, String), Arc<Extension>>;
 /// Passes requests on to extension servers.
 pub(crate) struct Aggregator {
     extensions: ArcSwap<Extensions>,
-    identity: Pair,
+    identity: Arc<Renewable>,
     dialer: Dialer,
     view: Arc<dyn View>,
     world: WorldRef,

@@ -3,7 +3,9 @@
 //! The server publishes the usual ConfigMap `kube-public/cluster-info`, which anybody may read: where it is, whom it is
 //! signed by, and what all nodes must agree on. The agent reads it, compares the authority with the hash in its token,
 //! shows the token for a client certificate of its own, and as a node asks for what else it needs. Everything is kept in
-//! the data directory and asked for anew when it ends soon.
+//! the data directory and asked for anew when it ends soon, while the agent runs as well.
+
+mod certificates;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,22 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use skiff_client::config::{Kubeconfig, Remote};
 use skiff_client::http::HttpBackend;
-use skiff_client::{Client, ClientError, Event, Patch, Selection};
+use skiff_client::{Client, ClientError, Patch, Renewable};
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
-use skiff_server::pki::{KeyedRequest, Pair, ServingNames, write_if_changed};
+use skiff_server::pki::{Pair, write_if_changed};
 
 use crate::error::StartError;
 use crate::flags::{self, Network};
 use crate::token::JoinToken;
+pub(crate) use certificates::Certificates;
 
 const NAMESPACE: &str = "kube-public";
 const NAME: &str = "cluster-info";
@@ -100,10 +101,12 @@ fn cluster_info(facts: &ClusterFacts, url: &str, authority: &str) -> Value {
 /// A node that belongs to a cluster.
 pub(crate) struct Joined {
     pub(crate) authority: String,
-    pub(crate) serving: Pair,
+    pub(crate) serving: Arc<Renewable>,
     pub(crate) cluster: ClusterFacts,
     /// The clients of node, proxy, policies and DNS.
     pub(crate) clients: [Client; 4],
+    /// What must be renewed in time.
+    pub(crate) certificates: Certificates,
 }
 
 /// Joins, or finds that the node has joined already.
@@ -123,49 +126,8 @@ impl Joining<'_> {
         let authority = self.authority(&directory.join("server-ca.crt")).await?;
         let info = self.cluster_info(self.remote(&authority)).await?;
         let cluster = ClusterFacts::read(&info).ok_or(StartError::NotSkiff)?;
-        let user = format!("system:node:{}", self.node);
-        let path = |name: &str| directory.join(format!("{name}.pem"));
-
-        let wanted = || KeyedRequest::client(&user, "system:nodes");
-        let kubelet = match Pair::load(&path("kubelet")) {
-            Some(pair) if !self.ends_soon(&pair) => pair,
-            old => {
-                // A certificate that has ended is worth nothing; then the token must speak for us again.
-                let asker = match old.filter(|pair| !self.has_ended(pair)) {
-                    Some(pair) => self.remote_as(&authority, &pair),
-                    None => self.remote_with_token(&authority)?,
-                };
-                self.obtain(asker, "kube-apiserver-client-kubelet", "client auth", wanted()?, &path("kubelet")).await?
-            }
-        };
-        let node = self.remote_as(&authority, &kubelet);
-        let addresses = self.addresses.iter().map(IpAddr::to_string);
-        let names = ServingNames::of(addresses.chain([self.node.to_owned()]));
-        let serving = match Pair::load(&path("kubelet-serving")) {
-            Some(pair) if !self.ends_soon(&pair) && pair.serves(&names) => pair,
-            _ => {
-                let request = KeyedRequest::serving(self.node, &names)?;
-                self.obtain(node.clone(), "kubelet-serving", "server auth", request, &path("kubelet-serving")).await?
-            }
-        };
-        let mut clients = vec![self.client(node.clone(), "kubelet")?];
-        let users = [
-            ("proxy", "system:kube-proxy"),
-            ("network-policy", "system:serviceaccount:kube-system:network-policy"),
-            ("dns", "system:serviceaccount:kube-system:kube-dns"),
-        ];
-        for (file, user) in users {
-            let pair = match Pair::load(&path(file)) {
-                Some(pair) if !self.ends_soon(&pair) => pair,
-                _ => {
-                    let request = KeyedRequest::client(user, "")?;
-                    self.obtain(node.clone(), "kube-apiserver-client", "client auth", request, &path(file)).await?
-                }
-            };
-            clients.push(self.client(self.remote_as(&authority, &pair), file)?);
-        }
-        let clients = clients.try_into().map_err(|_| StartError::NotSkiff)?;
-        Ok(Joined { authority, serving, cluster, clients })
+        let (certificates, serving, clients) = self.certificates(&authority).await?;
+        Ok(Joined { authority, serving, cluster, clients, certificates })
     }
 
     /// The cluster's authority: the one kept from joining, or the one that the server names and the token pins.
@@ -197,56 +159,6 @@ impl Joining<'_> {
         self.patiently(|| api.get(NAME)).await
     }
 
-    /// Asks for a certificate, waits until it is signed, and keeps it.
-    async fn obtain(
-        &self,
-        asker: Remote,
-        signer: &str,
-        usage: &str,
-        request: KeyedRequest,
-        path: &Path,
-    ) -> Result<Pair, StartError> {
-        let client = self.client(asker, "join")?;
-        let api = client.all::<CertificateSigningRequest>();
-        let object = CertificateSigningRequest {
-            metadata: ObjectMeta { generate_name: Some("node-csr-".to_owned()), ..ObjectMeta::default() },
-            spec: CertificateSigningRequestSpec {
-                request: ByteString(request.request.clone().into_bytes()),
-                signer_name: format!("kubernetes.io/{signer}"),
-                usages: Some(vec!["digital signature".to_owned(), usage.to_owned()]),
-                ..CertificateSigningRequestSpec::default()
-            },
-            status: None,
-        };
-        let created = self.patiently(|| api.create(&object)).await?;
-        let name = created.metadata.name.unwrap_or_default();
-        let fields = format!("metadata.name={name}");
-        let mut events = client.list_watch(api.target(Selection { fields, ..Selection::default() }));
-        while let Some(event) = events.next().await {
-            let objects = match event {
-                Event::Replace(objects) => objects,
-                Event::Apply(object) => vec![object],
-                Event::Delete(_) => return Err(StartError::Refused(name, "it was deleted".to_owned())),
-            };
-            for object in objects {
-                let Ok(seen) = object.typed::<CertificateSigningRequest>() else { continue };
-                let Some(status) = &seen.status else { continue };
-                let no = status.conditions.iter().flatten().find(|c| matches!(c.type_.as_str(), "Denied" | "Failed"));
-                if let Some(no) = no {
-                    let why = no.message.clone().unwrap_or_else(|| no.type_.clone());
-                    return Err(StartError::Refused(name, why));
-                }
-                if let Some(certificate) = status.certificate.as_ref().filter(|certificate| !certificate.0.is_empty()) {
-                    let pair = request.answered(&String::from_utf8_lossy(&certificate.0))?;
-                    pair.save(path)?;
-                    return Ok(pair);
-                }
-                tracing::info!(request = name, "waiting for the certificate");
-            }
-        }
-        Err(StartError::Refused(name, "the server went away".to_owned()))
-    }
-
     /// Tries again while the server is not reached; what it says is final.
     async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
         &self,
@@ -270,15 +182,6 @@ impl Joining<'_> {
         }
     }
 
-    /// Less than a third of its time is left.
-    fn ends_soon(&self, pair: &Pair) -> bool {
-        pair.validity().is_none_or(|(from, to)| (to - self.world.now().as_second()) * 3 < to - from)
-    }
-
-    fn has_ended(&self, pair: &Pair) -> bool {
-        pair.validity().is_none_or(|(_, to)| to <= self.world.now().as_second())
-    }
-
     fn remote(&self, authority: &str) -> Remote {
         let certificate_authority = authority.as_bytes().to_vec();
         Remote { server: self.server.to_owned(), certificate_authority, ..Remote::default() }
@@ -294,7 +197,11 @@ impl Joining<'_> {
     }
 
     fn client(&self, remote: Remote, agent: &str) -> Result<Client, StartError> {
-        Ok(Client::new(Arc::new(HttpBackend::new(remote, self.world.clone(), agent)?)))
+        Ok(Client::new(Arc::new(self.backend(remote, agent)?)))
+    }
+
+    fn backend(&self, remote: Remote, agent: &str) -> Result<HttpBackend, StartError> {
+        Ok(HttpBackend::new(remote, self.world.clone(), agent)?)
     }
 }
 
