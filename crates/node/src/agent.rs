@@ -25,6 +25,7 @@ use crate::log_rotation;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
+use crate::os::{Limits, MachineFacts};
 use crate::plugins;
 use crate::pod::admission::Admitted;
 use crate::pod::mailbox::Registry;
@@ -56,21 +57,21 @@ pub async fn run(
     world: WorldRef,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), NodeError> {
-    prepare(&config)?;
+    let facts = config.os.machine.facts();
+    prepare(&config, &facts)?;
     let listener = config.server.as_ref().map(server::Listener::bind).transpose()?;
     let version = runtime.version().await?;
     let abilities = Abilities::default();
     abilities.tell(&runtime.status().await?);
     let client = client.with_manager("kubelet");
     let informers = Informers::new(client.clone(), world.clone());
-    let facts = config.os.machine.facts();
     let fields = format!("spec.nodeName={}", config.name);
     let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
     let named = Selection { fields: format!("metadata.name={}", config.name), ..Selection::default() };
     let (metrics, statics): (Arc<Metrics>, Arc<Statics>) = (Arc::default(), Arc::default());
     let node = Arc::new(Node {
         recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
-        allocatable: node_status::amounts(&node_status::allocatable(&facts, config.max_pods)),
+        allocatable: node_status::amounts(&node_status::allocatable(&facts, &config.settings)),
         services: informers.all::<Service>(),
         pods: pods.clone(),
         own: informers.select::<ApiNode>("", named),
@@ -157,7 +158,7 @@ fn follow_attachments(node: &Node, manager: &Arc<Manager>) {
     });
 }
 
-fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
+fn prepare(config: &NodeConfig, facts: &MachineFacts) -> Result<(), NodeError> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |source| NodeError::Io { what, source }
@@ -172,8 +173,10 @@ fn prepare(config: &NodeConfig) -> Result<(), NodeError> {
     config.image_directory.iter().chain(&config.static_pod_directory).try_for_each(directory)?;
     volumes::mount_memory(files, mounts, &config.directory.join("memory"))
         .map_err(failed("cannot mount memory for secrets"))?;
-    for class in ["besteffort", "burstable"] {
-        let limits = crate::os::Limits { cpu_shares: 2, ..crate::os::Limits::default() };
+    let least = Limits { cpu_shares: 2, ..Limits::default() };
+    for (class, limits) in
+        [("", node_status::limits(facts, &config.settings)), ("besteffort", least), ("burstable", least)]
+    {
         config.os.cgroups.set(class, limits).map_err(failed("cannot make the cgroups of pods"))?;
     }
     Ok(())

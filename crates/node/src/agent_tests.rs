@@ -645,7 +645,7 @@ impl Machine for Strained {
         String::new()
     }
     fn usage(&self) -> Usage {
-        Usage { working_set: *self.used.lock(), ..Usage::default() }
+        Usage { working_set: *self.used.lock(), processes: 5, ..Usage::default() }
     }
     fn traffic(&self) -> Option<Traffic> {
         None
@@ -680,6 +680,40 @@ async fn a_node_without_memory_evicts_and_says_so() {
     cluster.api.eventually("over", || !pressure()).await;
     cluster.pod("later", one("i"));
     cluster.until_ready("later").await;
+}
+
+/// It may be short for a while, its pods may take their time then, and each shortage is told by itself.
+#[tokio::test]
+async fn soft_thresholds_wait_and_give_time() {
+    let facts = crate::os::MachineFacts { max_processes: 10, ..hollow::facts() };
+    let machine = Arc::new(Strained { facts, used: Mutex::new(0) });
+    let strained = machine.clone();
+    let settings = "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, evictionMaxPodGracePeriod: 20, \
+        evictionHard: {}, evictionSoft: {memory.available: 1Gi, pid.available: 10%}, \
+        evictionSoftGracePeriod: {memory.available: 45s, pid.available: 1h}}";
+    let cluster = Cluster::with(move |config| {
+        config.os.machine = strained;
+        config.watches_pressure = true;
+        config.settings = crate::Settings::read(settings.as_bytes()).expect("settings");
+    });
+    cluster.runtime.script("stubborn", Script { ignores_term: true, ..Script::default() });
+    let mut stubborn = one("stubborn");
+    stubborn["terminationGracePeriodSeconds"] = json!(300);
+    cluster.pod("p", stubborn);
+    cluster.until_ready("p").await;
+    let condition = |type_: &str| {
+        let conditions = cluster.api.get("nodes", "node-1")["status"]["conditions"].clone();
+        let found = conditions.as_array().and_then(|all| all.iter().find(|c| c["type"] == type_).cloned());
+        found.unwrap_or_default()["status"].clone()
+    };
+    assert_eq!(condition("PIDPressure"), "False");
+    *machine.used.lock() = 32 << 30;
+    cluster.api.eventually("told", || condition("MemoryPressure") == "True").await;
+    let begun = cluster.api.clock.elapsed();
+    cluster.until("p", "/reason", json!("Evicted")).await;
+    let took = (cluster.api.clock.elapsed() - begun).as_secs();
+    assert!((45 + 20 - 10..=45 + 20 + 20).contains(&took), "it took {took} s");
+    assert_eq!(condition("PIDPressure"), "False", "5 of 10 are left");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 use skiff_client::Renewable;
 
 use crate::os::Os;
+use crate::settings::Settings;
 
 /// What a node agent is told; everything else it learns from the API, the runtime and the machine.
 #[derive(Clone)]
@@ -37,8 +38,8 @@ pub struct NodeConfig {
     pub cluster_dns: Option<IpAddr>,
     /// Such as `cluster.local`.
     pub cluster_domain: String,
-    /// How many pods it takes.
-    pub max_pods: u32,
+    /// What an administrator says of it.
+    pub settings: Settings,
     /// Whether it evicts pods, and removes images, when memory or disk runs short.
     pub watches_pressure: bool,
     /// Whether it takes in plugins: drivers of storage and devices.

@@ -13,7 +13,7 @@ use skiff_cri::Runtime;
 use skiff_meta::WorldRef;
 
 use crate::os::{MachineFacts, Os};
-use crate::{NodeConfig, NodeError, run};
+use crate::{NodeConfig, NodeError, Settings, run};
 
 /// The machine that a hollow node claims to be: 8 processors, 32 GiB of memory.
 pub fn facts() -> MachineFacts {
@@ -44,7 +44,7 @@ pub fn config(name: &str, number: u16) -> NodeConfig {
         static_pod_directory: None,
         cluster_dns: None,
         cluster_domain: "cluster.local".to_owned(),
-        max_pods: 110,
+        settings: Settings::default(),
         watches_pressure: false,
         takes_plugins: false,
         version: "v1.36.2".to_owned(),

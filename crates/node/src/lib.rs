@@ -27,6 +27,7 @@ mod pressure;
 mod probe;
 mod references;
 mod server;
+mod settings;
 mod static_pods;
 mod stats;
 mod status_writer;
@@ -40,3 +41,4 @@ mod testing;
 
 pub use agent::run;
 pub use config::{NodeConfig, NodeError, ServerConfig};
+pub use settings::{Settings, SettingsError};

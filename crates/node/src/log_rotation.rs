@@ -1,7 +1,7 @@
 //! Keeps containers' logs from filling the disk.
 //!
 //! The runtime writes for ever into one file per container; when that has grown large it is set aside under a name with
-//! the time, and the runtime is told to begin a new one. Sizes and numbers are upstream's defaults.
+//! the time, and the runtime is told to begin a new one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,6 @@ use crate::node::Node;
 use crate::pod::facts::key;
 use crate::pod::manager::Manager;
 
-/// A log larger than this is set aside.
-const LARGEST: u64 = 10 << 20;
-/// Files kept per container, the present one included.
-const FILES: usize = 5;
 /// How often sizes are looked at. Watching every write would cost more than it saves.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -33,7 +29,7 @@ pub(crate) async fn run(node: Arc<Node>, manager: Arc<Manager>) {
         let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
         for container in node.runtime.list_containers(filter).await.unwrap_or_default() {
             let Some(path) = path(&node.config.log_directory, &container) else { continue };
-            if std::fs::metadata(&path).is_ok_and(|file| file.len() > LARGEST) {
+            if std::fs::metadata(&path).is_ok_and(|file| file.len() > node.config.settings.log_size) {
                 rotate(&node, &path, &container.id).await;
             }
         }
@@ -52,7 +48,7 @@ fn path(logs: &Path, container: &Container) -> Option<PathBuf> {
 async fn rotate(node: &Node, path: &Path, container: &str) {
     let stamp = node.world.now().strftime("%Y%m%d-%H%M%S").to_string();
     let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
-    if let Err(error) = set_aside(path, &aside) {
+    if let Err(error) = set_aside(path, &aside, node.config.settings.log_files) {
         return tracing::warn!(log = %path.display(), "was not set aside: {error}");
     }
     if let Err(error) = node.runtime.reopen_container_log(container).await {
@@ -64,11 +60,11 @@ async fn rotate(node: &Node, path: &Path, container: &str) {
     }
 }
 
-/// Makes room for one more file, then renames the present one.
-fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
+/// Makes room for one more file beside the present one, `files` in all, then renames that.
+fn set_aside(path: &Path, aside: &Path, files: usize) -> io::Result<()> {
     let mut old = older(path)?;
     old.sort();
-    let surplus = old.len().saturating_sub(FILES.saturating_sub(2));
+    let surplus = old.len().saturating_sub(files.saturating_sub(2));
     old.iter().take(surplus).try_for_each(std::fs::remove_file)?;
     std::fs::rename(path, aside)
 }
@@ -92,11 +88,11 @@ mod tests {
         let log = dir.path().join("0.log");
         for number in 0..9 {
             std::fs::write(&log, number.to_string()).expect("written");
-            set_aside(&log, &dir.path().join(format!("0.log.2026010{number}"))).expect("set aside");
+            set_aside(&log, &dir.path().join(format!("0.log.2026010{number}")), 5).expect("set aside");
         }
         let mut kept = older(&log).expect("listed");
         kept.sort();
         let newest = std::fs::read_to_string(kept.last().expect("a file")).expect("read");
-        assert_eq!((kept.len(), newest.as_str()), (FILES - 1, "8"));
+        assert_eq!((kept.len(), newest.as_str()), (4, "8"));
     }
 }

@@ -58,6 +58,8 @@ struct Histogram {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     histograms: Mutex<BTreeMap<Measure, Histogram>>,
+    /// By signal.
+    evictions: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Metrics {
@@ -71,6 +73,11 @@ impl Metrics {
         }
         histogram.count += 1;
         histogram.sum += seconds;
+    }
+
+    /// A pod was evicted for the sake of this signal.
+    pub(crate) fn count_eviction(&self, signal: &'static str) {
+        *self.evictions.lock().entry(signal).or_default() += 1;
     }
 
     /// Waits for a call to the runtime and notes how long it took.
@@ -99,6 +106,14 @@ impl Metrics {
             let (count, sum) = (histogram.count, histogram.sum);
             let _ = writeln!(out, "{name}_bucket{{{label}{comma}le=\"+Inf\"}} {count}");
             let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}");
+        }
+        let (evictions, name) = (self.evictions.lock(), "kubelet_evictions");
+        if !evictions.is_empty() {
+            let help = "Cumulative number of pod evictions by eviction signal";
+            let _ = writeln!(out, "# HELP {name} [ALPHA] {help}\n# TYPE {name} counter");
+        }
+        for (signal, count) in &*evictions {
+            let _ = writeln!(out, "{name}{{eviction_signal={signal:?}}} {count}");
         }
         out
     }

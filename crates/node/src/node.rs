@@ -30,7 +30,7 @@ use crate::pod::admission::{Admitted, Place};
 use crate::pod::facts;
 use crate::pod::mailbox::Registry;
 use crate::pod::status::Ending;
-use crate::pressure::Pressure;
+use crate::pressure::{Pressure, Scarce};
 use crate::references::References;
 use crate::static_pods::Statics;
 use crate::stats::Rates;
@@ -178,9 +178,25 @@ impl Node {
             allocatable: &allocatable,
             apparmor: self.facts.apparmor,
             strict_groups: self.abilities.knows_strict_groups(),
-            pressures: &self.pressure.current(self.world.elapsed()),
+            pressures: &self.pressures(),
         };
         self.admitted.admit(pod, &place)
+    }
+
+    /// What the node counts as short of.
+    pub(crate) fn pressures(&self) -> Vec<Scarce> {
+        self.pressure.current(self.world.elapsed(), self.config.settings.eviction.transition)
+    }
+
+    /// What of the machine's memory all pods may have together, in bytes.
+    pub(crate) fn memory_of_pods(&self) -> u64 {
+        node_status::for_pods(&self.facts, &self.config.settings, "memory")
+    }
+
+    /// This node, as what an event is about.
+    pub(crate) fn itself(&self) -> Involved {
+        let name = Some(self.config.name.clone());
+        ObjectReference { kind: Some("Node".to_owned()), uid: name.clone(), name, ..ObjectReference::default() }
     }
 
     /// Something bad happened to a pod.

@@ -21,12 +21,16 @@ use skiff_api::volumes::CONTROLLED;
 use skiff_client::{ClientError, Patch};
 use skiff_cri::RuntimeError;
 use skiff_cri::v1::Image;
+use skiff_meta::Quantity as Amount;
+use skiff_meta::quantity::Format;
 
 use crate::config::NodeConfig;
 use crate::devices;
+use crate::make::resources::shares;
 use crate::node::Node;
-use crate::os::MachineFacts;
-use crate::pressure::Scarce;
+use crate::os::{Limits, MachineFacts};
+use crate::pressure::{Scarce, Signal};
+use crate::settings::Settings;
 
 /// How long a Lease lasts, and how often it is renewed.
 const LEASE_SECONDS: i32 = 40;
@@ -37,8 +41,6 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_se
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// An unchanged status is written again after this long.
 const REPEAT: Duration = Duration::from_secs(300);
-/// Memory below which pods would be evicted is not for pods.
-const RESERVED_MEMORY: u64 = 100 << 20;
 /// Images told of, the largest first.
 const MAX_IMAGES: usize = 50;
 /// Pauses while the API does not answer.
@@ -70,14 +72,39 @@ fn binary(bytes: u64) -> String {
     format!("{}{}", bytes >> (unit * 10), units[unit])
 }
 
-/// What of it is for pods.
-pub(crate) fn allocatable(facts: &MachineFacts, max_pods: u32) -> BTreeMap<String, Quantity> {
+/// What is left of memory or disk, in bytes, after what is reserved for others.
+pub(crate) fn for_pods(facts: &MachineFacts, settings: &Settings, resource: &str) -> u64 {
+    let whole = if resource == "memory" { facts.memory } else { facts.storage };
+    let reserved = settings.reserved.get(resource).map_or(0, |amount| amount.value());
+    whole.saturating_sub(reserved.unsigned_abs())
+}
+
+/// What all pods together may have: not what is reserved.
+pub(crate) fn limits(facts: &MachineFacts, settings: &Settings) -> Limits {
+    let processors = i64::try_from(facts.processors).unwrap_or(i64::MAX).saturating_mul(1000);
+    let reserved = settings.reserved.get("cpu").map_or(0, |amount| amount.milli());
+    let memory = i64::try_from(for_pods(facts, settings, "memory")).unwrap_or(0);
+    Limits { cpu_shares: shares(processors - reserved), memory, ..Limits::default() }
+}
+
+/// What of it is for pods: not what is reserved, nor that below which pods would be evicted.
+pub(crate) fn allocatable(facts: &MachineFacts, settings: &Settings) -> BTreeMap<String, Quantity> {
+    let kept = |signal: Signal, whole: u64| {
+        let hard =
+            settings.eviction.thresholds.iter().filter(|threshold| threshold.signal == signal && threshold.is_hard());
+        hard.map(|threshold| threshold.least.of(whole)).max().unwrap_or(0)
+    };
     let huge: u64 = facts.huge_pages.iter().map(|(_, total)| total).sum();
-    let memory = facts.memory.saturating_sub(RESERVED_MEMORY + huge) / 1024;
-    let mut allocatable = capacity(facts, max_pods);
-    allocatable.insert("memory".to_owned(), Quantity(format!("{memory}Ki")));
-    // A tenth is kept free for images and logs.
-    allocatable.insert("ephemeral-storage".to_owned(), Quantity((facts.storage / 10 * 9).to_string()));
+    let memory = for_pods(facts, settings, "memory").saturating_sub(kept(Signal::Memory, facts.memory) + huge);
+    let disk = for_pods(facts, settings, "ephemeral-storage").saturating_sub(kept(Signal::NodeSpace, facts.storage));
+    let mut allocatable = capacity(facts, settings.max_pods);
+    allocatable.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
+    allocatable.insert("ephemeral-storage".to_owned(), Quantity(disk.to_string()));
+    if let Some(reserved) = settings.reserved.get("cpu") {
+        let whole = i64::try_from(facts.processors).unwrap_or(i64::MAX).saturating_mul(1000);
+        let left = Amount::from_milli(whole.saturating_sub(reserved.milli()).max(0), Format::DecimalSi);
+        allocatable.insert("cpu".to_owned(), Quantity(left.to_string()));
+    }
     allocatable
 }
 
@@ -212,8 +239,8 @@ pub(crate) fn status(
     let endpoint = (port > 0).then(|| DaemonEndpoint { port: i32::from(port) });
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(with(capacity(facts, config.max_pods), |(name, all, _)| (name.clone(), *all))),
-        allocatable: Some(with(allocatable(facts, config.max_pods), |(name, _, well)| (name.clone(), *well))),
+        capacity: Some(with(capacity(facts, config.settings.max_pods), |(name, all, _)| (name.clone(), *all))),
+        allocatable: Some(with(allocatable(facts, &config.settings), |(name, _, well)| (name.clone(), *well))),
         conditions: Some(conditions(health, pressures, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         images: Some(health.images.clone()),
@@ -259,12 +286,12 @@ fn conditions(
     } else {
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
-    let told = [
-        memory,
-        disk,
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ready,
-    ];
+    let pids = if pressures.contains(&Scarce::Pids) {
+        ("PIDPressure", "True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
+    } else {
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+    };
+    let told = [memory, disk, pids, ready];
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let condition = |(type_, status, reason, message): (&str, &str, &str, &str)| {
         let mut old = previous.into_iter().flat_map(|status| status.conditions.iter().flatten());
@@ -380,7 +407,7 @@ impl Heartbeat {
     /// Writes the status if it has changed, or has not been written for long.
     async fn write(&mut self, health: &RuntimeHealth) {
         let Node { config, facts, client, world, .. } = &*self.node;
-        let pressures = self.node.pressure.current(world.elapsed());
+        let pressures = self.node.pressures();
         let (kept, written) = (Kept::by(&self.node), self.written.as_ref());
         let status = status(config, facts, self.port, health, &pressures, &kept, written, world.now());
         let fresh = world.elapsed() - self.written_at < REPEAT;
@@ -484,7 +511,7 @@ mod tests {
             static_pod_directory: None,
             cluster_dns: None,
             cluster_domain: "cluster.local".into(),
-            max_pods: 110,
+            settings: Settings::default(),
             watches_pressure: false,
             takes_plugins: false,
             version: "v1.36.2".into(),
@@ -510,8 +537,15 @@ mod tests {
         let capacity = capacity(&facts(), 110);
         assert_eq!((text(&capacity, "cpu"), text(&capacity, "memory")), ("4".into(), "8388608Ki".into()));
         assert_eq!((text(&capacity, "hugepages-2Mi"), text(&capacity, "hugepages-1Gi")), ("0".into(), "2Gi".into()));
-        let allocatable = allocatable(&facts(), 110);
-        assert_eq!(text(&allocatable, "memory"), format!("{}Ki", (6 << 20) - (100 << 10)));
+        let allocatable = |settings: &Settings| {
+            let list = allocatable(&facts(), settings);
+            ["cpu", "memory", "ephemeral-storage"].map(|key| text(&list, key))
+        };
+        let (memory, disk) = ((6 << 20) - (100 << 10), (100_u64 << 30) / 20 * 19);
+        assert_eq!(allocatable(&Settings::default()), ["4".to_owned(), format!("{memory}Ki"), disk.to_string()]);
+        let reserved = [("cpu", "500m"), ("memory", "1Gi")].map(|(k, v)| (k.to_owned(), v.parse().expect("an amount")));
+        let reserving = Settings { reserved: reserved.into(), ..Settings::default() };
+        assert_eq!(allocatable(&reserving)[..2], ["3500m".to_owned(), format!("{}Ki", memory - (1 << 20))]);
     }
 
     #[test]

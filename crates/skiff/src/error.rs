@@ -70,6 +70,8 @@ pub(crate) enum StartError {
     Node(String),
     #[error("--{flag} {path}: {source}")]
     SchedulerConfig { flag: &'static str, path: String, source: skiff_scheduler::ConfigError },
+    #[error("--kubelet-config {path}: {source}")]
+    KubeletConfig { path: String, source: skiff_node::SettingsError },
     #[error(transparent)]
     Client(#[from] skiff_client::ClientError),
     #[error("{0}: {1}")]

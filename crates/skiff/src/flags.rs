@@ -209,6 +209,9 @@ pub(crate) struct Node {
     /// Taints of this node, KEY=VALUE:EFFECT
     #[arg(long, value_delimiter = ',')]
     pub(crate) node_taint: Vec<String>,
+    /// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1): what is reserved, and when pods are evicted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
     /// Leave parts out
     #[arg(long, value_delimiter = ',')]
     pub(crate) disable: Vec<Part>,

@@ -12,8 +12,8 @@ use skiff_cri::{GrpcRuntime, Runtime};
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 use skiff_net::{Clients, NetConfig, NetworkMode};
-use skiff_node::NodeConfig;
 use skiff_node::os::Os;
+use skiff_node::{NodeConfig, Settings};
 use tokio::sync::watch;
 
 use crate::error::StartError;
@@ -35,6 +35,7 @@ pub(crate) fn fit(flags: &flags::Node) -> Result<(), StartError> {
     check_root()?;
     labels(flags)?;
     taints(flags)?;
+    settings(flags)?;
     if flags.container_runtime_endpoint.is_none() {
         skiff_cri::containerd::installed()?;
     }
@@ -209,7 +210,7 @@ fn agent_config(flags: &flags::Node, who: &Identity) -> Result<NodeConfig, Start
         static_pod_directory: Some(who.data.join("static-pods")),
         cluster_dns: flags.runs(Part::Dns).then_some(who.cluster.cluster_dns),
         cluster_domain: who.cluster.cluster_domain.clone(),
-        max_pods: 110,
+        settings: settings(flags)?,
         watches_pressure: true,
         takes_plugins: true,
         version: format!("v1.36.2+skiff-{}", env!("CARGO_PKG_VERSION")),
@@ -266,6 +267,17 @@ fn taints(flags: &flags::Node) -> Result<Vec<k8s_openapi::api::core::v1::Taint>,
         why: "is not of the form KEY=VALUE:EFFECT".to_owned(),
     };
     flags.node_taint.iter().map(|text| read(text).ok_or_else(|| wrong(text))).collect()
+}
+
+fn settings(flags: &flags::Node) -> Result<Settings, StartError> {
+    let Some(path) = &flags.kubelet_config else { return Ok(Settings::default()) };
+    let shown = path.display().to_string();
+    let text = std::fs::read(path).map_err(|error| StartError::Io(shown.clone(), error))?;
+    let settings = Settings::read(&text).map_err(|source| StartError::KubeletConfig { path: shown.clone(), source })?;
+    if !settings.unheeded.is_empty() {
+        tracing::warn!(file = shown, "means nothing here: {}", settings.unheeded.join(", "));
+    }
+    Ok(settings)
 }
 
 /// Ends what still runs from a data directory, and removes its devices and rules.

@@ -40,7 +40,7 @@ impl Limits {
     }
 }
 
-fn shares(milli: i64) -> i64 {
+pub(crate) fn shares(milli: i64) -> i64 {
     (milli * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 

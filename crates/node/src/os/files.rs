@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use super::usage::Space;
+use super::usage::{Size, Space};
 
 /// One file of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,11 +63,11 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// When the system refuses.
     fn give_to_group(&self, directory: &Path, group: u32, root_only: bool) -> io::Result<()>;
-    /// How much disk the files in a directory take, in bytes; nothing when it is not there.
+    /// What a file takes, or a directory with all in it on the same file system; nothing when it is not there.
     ///
     /// # Errors
     /// When the system refuses.
-    fn size(&self, directory: &Path) -> io::Result<u64>;
+    fn size(&self, path: &Path) -> io::Result<Size>;
     /// What is left of the file system of a path.
     ///
     /// # Errors
@@ -211,18 +211,11 @@ impl Files for RealFiles {
         set_mode(directory, own.mode() | 0o2770)
     }
 
-    fn size(&self, directory: &Path) -> io::Result<u64> {
-        let Some(entries) = not_found_is(fs::read_dir(directory).map(Some), None)? else { return Ok(0) };
-        let mut sum = 0;
-        for entry in entries.flatten() {
-            // A file may go while it is looked at.
-            let Some(metadata) = not_found_is(entry.metadata().map(Some), None)? else { continue };
-            sum += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                sum += self.size(&entry.path())?;
-            }
+    fn size(&self, path: &Path) -> io::Result<Size> {
+        match not_found_is(fs::symlink_metadata(path).map(Some), None)? {
+            Some(found) => size(path, &found),
+            None => Ok(Size::default()),
         }
-        Ok(sum)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
@@ -272,6 +265,21 @@ impl Files for RealFiles {
         let real = fs::canonicalize(&path)?;
         Ok(real.starts_with(&root).then_some(real))
     }
+}
+
+/// A file may go while it is looked at.
+fn size(path: &Path, found: &fs::Metadata) -> io::Result<Size> {
+    let mut sum = Size { bytes: found.blocks() * 512, inodes: 1 };
+    if !found.is_dir() {
+        return Ok(sum);
+    }
+    for entry in not_found_is(fs::read_dir(path).map(Some), None)?.into_iter().flatten().flatten() {
+        let Some(inner) = not_found_is(entry.metadata().map(Some), None)? else { continue };
+        if inner.dev() == found.dev() {
+            sum = sum + size(&entry.path(), &inner)?;
+        }
+    }
+    Ok(sum)
 }
 
 fn tops(files: &BTreeMap<String, Content>) -> impl Iterator<Item = &str> {
@@ -342,8 +350,8 @@ impl Files for NoFiles {
     fn give_to_group(&self, _: &Path, _: u32, _: bool) -> io::Result<()> {
         Ok(())
     }
-    fn size(&self, _: &Path) -> io::Result<u64> {
-        Ok(0)
+    fn size(&self, _: &Path) -> io::Result<Size> {
+        Ok(Size::default())
     }
     fn space(&self, _: &Path) -> io::Result<Space> {
         Ok(Space::default())
@@ -413,8 +421,9 @@ mod tests {
         fs::write(&path, "0123456789").expect("written");
         assert_eq!(RealFiles.tail(&path, 4).expect("read"), b"6789");
         assert!(RealFiles.tail(&dir.path().join("none"), 4).expect("read").is_empty());
-        assert!(RealFiles.size(dir.path()).expect("counted") > 0);
-        assert_eq!(RealFiles.size(&dir.path().join("none")).expect("counted"), 0);
+        let size = RealFiles.size(dir.path()).expect("counted");
+        assert!(size.bytes > 0 && size.inodes > 1, "{size:?}");
+        assert_eq!(RealFiles.size(&dir.path().join("none")).expect("counted"), Size::default());
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl MachineFacts {
             boot_id: text("/proc/sys/kernel/random/boot_id")?,
             kernel: text("/proc/sys/kernel/osrelease")?,
             os_image: pretty_name(&text("/etc/os-release").unwrap_or_default()),
-            max_processes: text("/proc/sys/kernel/pid_max").ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+            max_processes: [text("/proc/sys/kernel/pid_max"), text("/proc/sys/kernel/threads-max")]
+                .into_iter()
+                .filter_map(|text| text.ok()?.parse().ok())
+                .min()
+                .unwrap_or(0),
             apparmor: text("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled == "Y"),
             architecture: match std::env::consts::ARCH {
                 "x86_64" => "amd64".to_owned(),
@@ -90,11 +94,7 @@ impl Machine for MachineFacts {
     }
     fn usage(&self) -> Usage {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let numbered =
-            processes.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
-        let used = usage::machine(&text("/proc/stat"), &text("/proc/meminfo"), &text("/proc/vmstat"));
-        Usage { processes: numbered.count() as u64, ..used }
+        usage::machine(&text("/proc/stat"), &text("/proc/meminfo"), &text("/proc/vmstat"), &text("/proc/loadavg"))
     }
     fn traffic(&self) -> Option<Traffic> {
         let routes = std::fs::read_to_string("/proc/net/route").ok()?;

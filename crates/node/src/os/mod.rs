@@ -20,7 +20,7 @@ pub use files::{Content, Files, NoFiles, RealFiles};
 pub(crate) use inotify::Watched;
 pub use machine::{Machine, MachineFacts};
 pub use mounts::{Mounts, NoMounts, RealMounts};
-pub use usage::{Space, Traffic, Usage};
+pub use usage::{Size, Space, Traffic, Usage};
 
 /// All of it.
 #[derive(Clone)]

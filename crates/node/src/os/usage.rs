@@ -36,9 +36,33 @@ pub struct Traffic {
     pub send_errors: u64,
 }
 
+/// What files take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size {
+    /// On disk, in bytes.
+    pub bytes: u64,
+    /// How many there are, directories included.
+    pub inodes: u64,
+}
+
+impl std::ops::Add for Size {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, inodes: self.inodes + other.inodes }
+    }
+}
+
+impl std::iter::Sum for Size {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Self::default(), |sum, size| sum + size)
+    }
+}
+
 /// What is left of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
+    /// Which file system it is.
+    pub id: u64,
     /// In bytes.
     pub capacity: u64,
     /// Bytes that nobody has.
@@ -60,6 +84,7 @@ impl Space {
         let found = nix::sys::statvfs::statvfs(path)?;
         let bytes = |blocks: u64| blocks * found.fragment_size();
         Ok(Self {
+            id: found.filesystem_id(),
             capacity: bytes(found.blocks()),
             free: bytes(found.blocks_free()),
             available: bytes(found.blocks_available()),
@@ -86,8 +111,8 @@ pub(super) fn traffic(table: &str, devices: &[&str]) -> Option<Traffic> {
     Some(Traffic { device: device.to_owned(), received, receive_errors, sent, send_errors })
 }
 
-/// The whole machine, from the texts of /proc/stat, /proc/meminfo and /proc/vmstat.
-pub(super) fn machine(stat: &str, memory: &str, pages: &str) -> Usage {
+/// The whole machine, from the texts of /proc/stat, /proc/meminfo, /proc/vmstat and /proc/loadavg.
+pub(super) fn machine(stat: &str, memory: &str, pages: &str, load: &str) -> Usage {
     // User, nice, system, idle, waiting, interrupts (two), stolen: hundredths of a second.
     let first = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
     let ticks: Vec<u64> = first.split_whitespace().filter_map(|number| number.parse().ok()).collect();
@@ -105,7 +130,8 @@ pub(super) fn machine(stat: &str, memory: &str, pages: &str) -> Usage {
         rss: bytes("AnonPages"),
         page_faults: entry(pages, "pgfault"),
         major_page_faults: entry(pages, "pgmajfault"),
-        processes: 0,
+        // `0.20 0.18 0.12 1/80 11206`: threads, of which each has an id of its own, behind the stroke.
+        processes: load.split([' ', '/']).nth(4).and_then(|count| count.parse().ok()).unwrap_or(0),
     }
 }
 
@@ -119,9 +145,10 @@ mod tests {
             "cpu  1 2 3 400 5 6 7 8 0 0\ncpu0 9 9 9 9\n",
             "MemTotal: 100 kB\nMemFree:  20 kB\nMemAvailable: 60 kB\nAnonPages: 5 kB\n",
             "pgfault 7\npgmajfault 2\n",
+            "0.20 0.18 0.12 1/80 11206\n",
         );
         assert_eq!((used.cpu, used.memory, used.working_set, used.rss), (270_000_000, 80 << 10, 40 << 10, 5 << 10));
-        assert_eq!((used.page_faults, used.major_page_faults), (7, 2));
+        assert_eq!((used.page_faults, used.major_page_faults, used.processes), (7, 2, 80));
         let table = "Inter-| Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 2 3 0 0 0 0 0 20 4 5 0 0 0 0 0\n";
         let eth = traffic(table, &["eth9", "eth0"]).expect("a device");
         assert_eq!(

@@ -85,7 +85,7 @@ impl Admitted {
     pub(crate) fn admit(&self, pod: &Arc<Pod>, place: &Place<'_>) -> Result<(), Ending> {
         let mut pods = self.pods.lock();
         if let Some((reason, message)) = refusal(pod, &others(&pods, facts::uid(pod)), place) {
-            return Err(Ending { reason, message: format!("Pod was rejected: {message}"), refused: true });
+            return Err(Ending::refusal(reason, format!("Pod was rejected: {message}")));
         }
         pods.insert(facts::uid(pod).to_owned(), Held::new(pod, Granted::of(pod)));
         Ok(())

@@ -143,6 +143,18 @@ pub(crate) fn has_begun(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
 }
 
+/// Pods of this priority and above are what the cluster lives on.
+const CRITICAL: i32 = 2_000_000_000;
+
+/// Whether the node keeps the pod whatever it is short of: the cluster lives on it, or a file of this node describes it.
+pub(crate) fn is_critical(pod: &Pod) -> bool {
+    let source =
+        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get("kubernetes.io/config.source"));
+    source.is_some_and(|source| source != "api")
+        || mirrored(pod).is_some()
+        || skiff_api::pods::priority(pod) >= CRITICAL
+}
+
 /// Whether the pod lives in the node's own network.
 pub(crate) fn on_host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)

@@ -14,6 +14,7 @@ use super::status::Ending;
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
     news: Notify,
+    down: Notify,
 }
 
 /// What waits there.
@@ -26,6 +27,7 @@ struct Inbox {
     retry: bool,
     ended: Vec<String>,
     verdict: Option<Ending>,
+    down: bool,
 }
 
 /// What a worker finds when it looks into its mailbox.
@@ -48,8 +50,9 @@ pub(crate) struct News {
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>, gone: bool, cause: Option<TraceContext>) -> Arc<Self> {
-        let inbox = Inbox { pod, gone, cause, refresh: false, retry: false, ended: Vec::new(), verdict: None };
-        Arc::new(Self { inbox: Mutex::new(inbox), news: Notify::new() })
+        let (ended, verdict) = (Vec::new(), None);
+        let inbox = Inbox { pod, gone, cause, refresh: false, retry: false, ended, verdict, down: false };
+        Arc::new(Self { inbox: Mutex::new(inbox), news: Notify::new(), down: Notify::new() })
     }
     fn change(&self, change: impl FnOnce(&mut Inbox)) {
         change(&mut self.inbox.lock());
@@ -76,17 +79,35 @@ impl Mailbox {
     pub(crate) fn ended(&self, id: &str) {
         self.change(|inbox| inbox.ended.push(id.to_owned()));
     }
-    /// The pod must end at once.
-    pub(crate) fn evict(&self, verdict: Ending) {
+    /// The pod must end.
+    pub(crate) fn condemn(&self, verdict: Ending) {
         self.change(|inbox| inbox.verdict = Some(verdict));
+    }
+    /// Nothing of the pod runs or is mounted any more.
+    pub(crate) fn is_down(&self) {
+        self.inbox.lock().down = true;
+        self.down.notify_waiters();
+    }
+    /// Completes when that is so.
+    pub(crate) async fn until_down(&self) {
+        let told = self.down.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if !self.inbox.lock().down {
+            told.await;
+        }
     }
     /// Look again, for whatever reason.
     pub(crate) fn wake(&self) {
         self.news.notify_one();
     }
-    /// Whether the pod must end at once.
-    pub(crate) fn is_evicted(&self) -> bool {
+    /// Whether the node has decided that the pod must end.
+    pub(crate) fn is_condemned(&self) -> bool {
         self.inbox.lock().verdict.is_some()
+    }
+    /// Seconds it has for that at most.
+    pub(crate) fn most_grace(&self) -> Option<i64> {
+        self.inbox.lock().verdict.as_ref().and_then(|verdict| verdict.grace)
     }
     /// Waits for news.
     pub(crate) async fn wait(&self) {

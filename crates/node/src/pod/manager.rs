@@ -230,13 +230,25 @@ impl Manager {
         mailboxes.iter().for_each(|mailbox| mailbox.retry());
     }
 
-    /// Ends a pod that the node has no room for any more.
-    pub(crate) fn evict(&self, pod: &Pod, verdict: Ending) {
-        let mailbox = self.state.lock().workers.get(facts::uid(pod)).map(|entry| entry.mailbox.clone());
-        if let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.is_evicted()) {
-            self.node.warn(pod, "Evicted", verdict.message.clone());
-            mailbox.evict(verdict);
+    /// Ends a pod for the node's sake; whether that was not decided before.
+    pub(crate) fn end(&self, pod: &Pod, verdict: Ending) -> bool {
+        let mailbox = self.mailbox(facts::uid(pod)).filter(|mailbox| !mailbox.is_condemned());
+        if let Some(mailbox) = &mailbox {
+            mailbox.condemn(verdict);
         }
+        mailbox.is_some()
+    }
+
+    /// Completes when nothing of this pod runs or is mounted any more.
+    pub(crate) async fn until_down(&self, uid: &str) {
+        let mailbox = self.mailbox(uid);
+        if let Some(mailbox) = mailbox {
+            mailbox.until_down().await;
+        }
+    }
+
+    fn mailbox(&self, uid: &str) -> Option<Arc<Mailbox>> {
+        self.state.lock().workers.get(uid).map(|entry| entry.mailbox.clone())
     }
 
     /// How many pods there are.

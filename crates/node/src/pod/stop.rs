@@ -103,6 +103,8 @@ impl Worker {
         let state = self.quieten(ending.as_ref()).await;
         self.node.leaves(&self.uid);
         let news = self.mailbox.take();
+        // The node may have decided it while the pod was on its way already.
+        let ending = ending.or(news.verdict);
         trace::within(news.cause, async {
             self.tell(&news.pod, &state, true, ending.as_ref());
             let writer = self.node.writer.clone();
@@ -115,6 +117,7 @@ impl Worker {
             tokio::join!(told, self.take_down(&news.pod));
         })
         .await;
+        self.mailbox.is_down();
         self.until_deleted().await;
         self.erase(&state).await;
         let (pod, _) = self.mailbox.pod();
@@ -132,8 +135,7 @@ impl Worker {
             match self.look(&news.ended).await {
                 Ok(state) if state.is_quiet() => return state,
                 Ok(state) => {
-                    // An evicted pod has no time to give.
-                    let grace = if news.verdict.is_some() { 1 } else { grace(&pod) };
+                    let grace = time(&self.mailbox);
                     if ending.is_some() {
                         // The reason is told before the end, which may take a while.
                         self.tell(&pod, &state, false, None);
@@ -283,11 +285,17 @@ fn grace(pod: &Pod) -> i64 {
     }
 }
 
+/// The same as things are now, the node's own decisions included.
+fn time(mailbox: &Mailbox) -> i64 {
+    let own = grace(&mailbox.pod().0);
+    mailbox.most_grace().map_or(own, |most| most.clamp(1, own))
+}
+
 /// Completes when the pod's grace period has become shorter than `now`.
 async fn shorter_grace(mailbox: &Mailbox, now: i64) {
     loop {
         mailbox.wait().await;
-        if grace(&mailbox.pod().0) < now {
+        if time(mailbox) < now {
             return;
         }
     }

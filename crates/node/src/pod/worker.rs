@@ -20,7 +20,7 @@ use super::granted::{Granted, Record};
 use super::mailbox::{Mailbox, News};
 use super::plan::{Actions, Delayed, View, plan};
 use super::state::{Life, Observer, RuntimeState};
-use super::status::{self, Ending, Resizes, Trouble, Troubles, is_terminal};
+use super::status::{self, Ending, Resizes, Trouble, Troubles, Why, is_terminal};
 use super::{facts, last_words};
 use crate::make::Referenced;
 use crate::make::fields::Addresses;
@@ -144,10 +144,9 @@ impl Worker {
             return Ok(());
         }
         let given = self.node.devices.allocate(&*self.node.config.os.files, &pod).await;
-        let admitted = given.map_err(|error| Ending {
-            reason: "UnexpectedAdmissionError".to_owned(),
-            message: format!("Pod was rejected: Allocate failed due to {error}, which is unexpected"),
-            refused: true,
+        let admitted = given.map_err(|error| {
+            let message = format!("Pod was rejected: Allocate failed due to {error}, which is unexpected");
+            Ending::refusal("UnexpectedAdmissionError", message)
         });
         let admitted = admitted.and_then(|()| self.node.admit(&pod));
         match &admitted {
@@ -181,7 +180,8 @@ impl Worker {
                 return Some(Ending {
                     reason: "DeadlineExceeded".to_owned(),
                     message: "Pod was active on the node longer than the specified deadline".to_owned(),
-                    refused: false,
+                    why: Why::Deadline,
+                    grace: None,
                 });
             }
             news.pod = self.settle(&news.pod);
@@ -213,7 +213,7 @@ impl Worker {
     /// Whether the pod is to end, so that a step under way is better left.
     pub(super) fn is_to_end(&self) -> bool {
         let (pod, gone) = self.mailbox.pod();
-        gone || facts_end(&pod) || self.mailbox.is_evicted()
+        gone || facts_end(&pod) || self.mailbox.is_condemned()
     }
 
     /// One turn: steps until there is nothing more to do now, then the status.

@@ -12,10 +12,14 @@ use crate::pod::facts;
 /// An image younger than this is left alone: a pod may be about to use it.
 const YOUNG: Duration = Duration::from_secs(120);
 
+/// How often their use is looked at while there is room.
+const LOOK: Duration = Duration::from_secs(300);
+
 /// What is remembered of images: when each was first seen, and last seen in use.
 #[derive(Default)]
 pub(super) struct ImageUse {
     known: HashMap<String, (Duration, Duration)>,
+    looked: Option<Duration>,
 }
 
 impl ImageUse {
@@ -48,12 +52,16 @@ impl ImageUse {
         found
     }
 
-    /// Looks, and removes images until `enough` holds. Whether any went.
-    pub(super) async fn reclaim(
-        &mut self,
-        node: &Node,
-        mut enough: impl FnMut() -> bool,
-    ) -> Result<bool, RuntimeError> {
+    /// Looks now and then which images are in use.
+    pub(super) async fn follow(&mut self, node: &Node) -> Result<(), RuntimeError> {
+        if self.looked.is_none_or(|at| node.world.elapsed() - at >= LOOK) {
+            self.look(node).await?;
+        }
+        Ok(())
+    }
+
+    /// All images, and those in use.
+    async fn look(&mut self, node: &Node) -> Result<(Vec<Image>, BTreeSet<String>), RuntimeError> {
         let runtime: &dyn Runtime = &*node.runtime;
         let (images, now) = (runtime.list_images().await?, node.world.elapsed());
         let containers = runtime.list_containers(ContainerFilter::default()).await?;
@@ -66,20 +74,27 @@ impl ImageUse {
             }
         }
         self.note(&images, &used, now);
+        self.looked = Some(now);
+        Ok((images, used))
+    }
+
+    /// Looks, and removes images until `enough` holds.
+    pub(super) async fn reclaim(&mut self, node: &Node, mut enough: impl FnMut() -> bool) -> Result<(), RuntimeError> {
+        let ((images, used), now) = (self.look(node).await?, node.world.elapsed());
         let kept = node.images.kept();
         let mut any = false;
         for image in self.superfluous(&images, &used, &kept, now) {
             if enough() {
                 break;
             }
-            runtime.remove_image(&image.id).await?;
+            node.runtime.remove_image(&image.id).await?;
             tracing::info!(image = image.id, names = ?image.repo_tags, bytes = image.size, "removed, since the disk fills up");
             any = true;
         }
         if any {
             node.images.changed();
         }
-        Ok(any)
+        Ok(())
     }
 }
 

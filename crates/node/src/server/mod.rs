@@ -264,7 +264,7 @@ fn configz(node: &Node) -> serde_json::Value {
         "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "clusterDNS": config.cluster_dns.iter().collect::<Vec<_>>(),
         "clusterDomain": config.cluster_domain,
-        "maxPods": config.max_pods,
+        "maxPods": config.settings.max_pods,
         "podLogsDir": config.log_directory,
         "cgroupsPerQOS": true,
         "cgroupDriver": "cgroupfs",

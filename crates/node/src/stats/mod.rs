@@ -5,6 +5,7 @@
 //! then shows.
 
 mod cadvisor;
+pub(crate) mod disk;
 mod resource;
 mod summary;
 

@@ -201,6 +201,15 @@ pub(crate) fn on_disk(node: &Node, uid: &str, name: &str) -> PathBuf {
     volumes_directory(node, uid).join(name)
 }
 
+/// Where the contents of a volume lie that is the pod's alone and goes with it.
+pub(crate) fn own_directory(node: &Node, uid: &str, volume: &Volume) -> Option<PathBuf> {
+    if volume.secret.is_some() || volume.projected.is_some() {
+        return Some(node.memory_directory(uid).join(&volume.name));
+    }
+    let own = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.downward_api.is_some();
+    own.then(|| on_disk(node, uid, &volume.name))
+}
+
 /// Takes down everything a pod has on the host.
 ///
 /// # Errors

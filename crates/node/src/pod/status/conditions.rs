@@ -50,7 +50,7 @@ pub(super) fn conditions(sources: &Sources<'_>, statuses: &Statuses, phase: &str
     let can_start = if needs_sandbox(sources.pod, sources.state) { Finding::no("", "") } else { Finding::yes() };
     let findings = [can_start, initialized(sources, statuses, phase), ready, containers_ready, Finding::yes()];
     let own = OWN.iter().zip(findings).map(|(type_, finding)| condition(sources, type_, finding));
-    let disrupted = sources.verdict.filter(|ending| ending.reason == "Evicted" && !ending.refused).map(|ending| {
+    let disrupted = sources.verdict.filter(|ending| ending.is_disruption()).map(|ending| {
         let finding = Finding { holds: true, reason: "TerminationByKubelet", message: ending.message.clone() };
         condition(sources, DISRUPTED, finding)
     });

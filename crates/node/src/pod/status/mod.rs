@@ -81,8 +81,36 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
     /// The whole story.
     pub(crate) message: String,
+    pub(crate) why: Why,
+    /// Seconds it has for that at most; `None`: as many as it wants.
+    pub(crate) grace: Option<i64>,
+}
+
+/// What kind of end it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
     /// It never began: there are no containers to speak of.
-    pub(crate) refused: bool,
+    Refused,
+    /// It has run for as long as it may.
+    Deadline,
+    /// It has taken more of the disk than it may.
+    Outgrown,
+    /// The node is short of something.
+    Shortage,
+    /// The machine is to stop.
+    Shutdown,
+}
+
+impl Ending {
+    /// The node does not let the pod in.
+    pub(crate) fn refusal(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), why: Why::Refused, grace: None }
+    }
+
+    /// It is the node's doing, and not the pod's.
+    fn is_disruption(&self) -> bool {
+        matches!(self.why, Why::Shortage | Why::Shutdown)
+    }
 }
 
 /// The pod's status now.
@@ -100,7 +128,10 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
         (reason, message) = (previous.reason.clone(), previous.message.clone());
     }
     if let Some(ending) = sources.verdict {
-        phase = "Failed";
+        // What has done its work before the machine stops has done it.
+        if ending.why != Why::Shutdown || phase != "Succeeded" {
+            phase = "Failed";
+        }
         (reason, message) = (Some(ending.reason.clone()), Some(ending.message.clone()));
     }
     let conditions = conditions::conditions(sources, &containers, phase);
@@ -115,7 +146,7 @@ pub(crate) fn compute(sources: &Sources<'_>) -> PodStatus {
         // The address of a finished pod stays on record.
         addresses = previous.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
     }
-    let begun = sources.verdict.is_none_or(|ending| !ending.refused);
+    let begun = sources.verdict.is_none_or(|ending| ending.why != Why::Refused);
     let host_ips: Vec<HostIP> = sources.node_addresses.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
     let actual = actual_resources(sources);
     PodStatus {
