@@ -27,6 +27,7 @@ const CASES: &[Case<Run>] = &[
     ("webhooks_refuse_what_is_written", webhooks_refuse),
     ("webhooks_that_cannot_be_asked_fail_as_told", webhooks_fail),
     ("webhooks_choose_by_labels_and_conditions", webhooks_choose),
+    ("doubtful_use_is_told_in_headers", doubtful_use),
 ];
 
 fn refused(answer: &Answer, code: u16, message: &str) -> Result<(), String> {
@@ -354,4 +355,79 @@ fn webhooks_choose(run: &mut Run) -> Result<(), String> {
     refused(&answer, 400, &why("labels.example.com"))?;
     refused(&run.post(&dry, &config_map("named", "v"))?, 400, &why("cel.example.com"))?;
     accepted(&run.post(&dry, &config_map("a", "v"))?)
+}
+
+/// Objects that are taken, and what is said of them.
+fn doubtful_use(run: &mut Run) -> Result<(), String> {
+    let path = run.home(json!({}))?;
+    let apps = path.replace("/api/v1/", "/apis/apps/v1/");
+    let networking = path.replace("/api/v1/", "/apis/networking.k8s.io/v1/");
+    let object = |version: &str, kind: &str, name: &str, rest: Value| {
+        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
+        object.as_object_mut().into_iter().zip(rest.as_object()).for_each(|(to, from)| to.extend(from.clone()));
+        object
+    };
+    let container = json!({"name": "c", "image": "i", "resources": {"requests": {"memory": "1500m"}},
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "ports": [{"containerPort": 80, "hostIP": "192.0.2.1"}]});
+    let labels = json!({"a": "b"});
+    let spec = json!({"containers": [container], "nodeSelector": {"beta.kubernetes.io/os": "linux"},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "h", "whenUnsatisfiable": "ScheduleAnyway"}]});
+    let template = json!({"metadata": {"labels": labels}, "spec": spec});
+    let odd = |before: &str| {
+        [
+            "nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            "topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
+            "containers[0].resources.requests[memory]: fractional byte value \"1500m\" is invalid, must be an integer",
+            "containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+            "containers[0].ports[0]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 Protocol:TCP \
+             HostIP:192.0.2.1}",
+        ]
+        .map(|why| format!("{before}.{why}"))
+        .to_vec()
+    };
+    let deployment = json!({"spec": {"selector": {"matchLabels": labels}, "template": template}});
+    let headless = json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]}});
+    let ingress = json!({"metadata": {"name": "a", "annotations": {"kubernetes.io/ingress.class": "c"}},
+        "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1500m"}}}});
+    let secret = json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}});
+    for (path, object, expected) in [
+        (format!("{path}/pods"), object("v1", "Pod", "p", json!({"spec": spec})), odd("spec")),
+        (format!("{apps}/deployments"), object("apps/v1", "Deployment", "d", deployment), odd("spec.template.spec")),
+        (
+            format!("{path}/services"),
+            object("v1", "Service", "s", headless),
+            vec!["spec.externalIPs is ignored for headless services".to_owned()],
+        ),
+        (
+            format!("{networking}/ingresses"),
+            object("networking.k8s.io/v1", "Ingress", "a", ingress),
+            vec![
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+                    .to_owned(),
+            ],
+        ),
+        (
+            format!("{path}/persistentvolumeclaims"),
+            object("v1", "PersistentVolumeClaim", "v", claim),
+            vec![
+                "spec.resources.requests[storage]: fractional byte value \"1500m\" is invalid, must be an integer"
+                    .to_owned(),
+            ],
+        ),
+        (
+            format!("{path}/secrets"),
+            object("v1", "Secret", "t", secret),
+            vec!["tls: failed to find any PEM data in certificate input".to_owned()],
+        ),
+    ] {
+        let answer = run.post(&path, &object)?;
+        accepted(&answer)?;
+        let told = answer.warnings();
+        expect(told == expected, &answer).map_err(|got| format!("{path} told {told:#?}\n{got}"))?;
+    }
+    // A change that changes nothing is not told again.
+    let again = run.merge(&format!("{apps}/deployments/d"), &json!({"metadata": {"labels": {"c": "d"}}}))?;
+    expect(again.warnings().is_empty(), &again)
 }

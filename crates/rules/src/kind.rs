@@ -36,8 +36,6 @@ pub(crate) struct KindRules {
     pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
     /// What field selectors can select.
     pub(crate) fields: fn(&Value) -> Vec<(&'static str, String)>,
-    /// Doubtful use.
-    pub(crate) warnings: fn(&Value) -> Vec<String>,
     /// What a name must be like.
     pub(crate) name: NameForm,
 }
@@ -62,7 +60,6 @@ impl KindRules {
             columns: &[NAME, AGE],
             cells: |object, now| vec![show::name(object), show::created(object, now)],
             fields: |_| Vec::new(),
-            warnings: |_| Vec::new(),
             name: NameForm::Subdomain,
         }
     }
@@ -124,10 +121,6 @@ impl Rules for KindRules {
             Part::Status => &[&["spec"]],
             Part::Other(_) => &[],
         }
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        (self.warnings)(object)
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

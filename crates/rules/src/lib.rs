@@ -3,6 +3,7 @@
 //! Only the server calls in here (and the node agent, to default static pods). There is one [`Rules`] implementation
 //! per built-in kind and one, driven by schema, for all custom kinds; the pipeline does not know which it holds.
 
+mod addresses;
 mod age;
 mod at;
 mod cells;
@@ -12,6 +13,7 @@ mod faults;
 mod kind;
 mod kinds;
 pub mod metadata;
+mod pem;
 pub mod pod_security;
 mod podspec;
 pub mod policy;
@@ -19,6 +21,7 @@ mod row;
 mod show;
 mod tree;
 mod view;
+mod warnings;
 mod workload;
 
 use jiff::Timestamp;
@@ -72,8 +75,9 @@ pub trait Rules: Send + Sync {
     fn reset_fields(&self, _part: Part) -> &'static [&'static [&'static str]] {
         &[]
     }
-    /// Warnings for deprecated or doubtful use.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
+    /// Warnings for deprecated or doubtful use in a write to `part`, given the object as it shall be, and as it is if it is
+    /// there. At a creation it is asked before [`Rules::prepare_create`], which puts some of it right.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>, _part: Part) -> Vec<String> {
         Vec::new()
     }
     /// What field selectors can select, beside `metadata.name` and `metadata.namespace`.

@@ -9,6 +9,7 @@ use skiff_meta::field::FieldErrors;
 use skiff_meta::names::NameForm;
 
 use crate::view::{Change, View};
+use crate::warnings::Warn;
 use crate::{Column, Part, Rules, age};
 
 /// What is particular about one kind.
@@ -43,7 +44,7 @@ pub(crate) struct Row {
     /// Faults of a write to another part.
     pub(crate) validate_part: fn(&Value, &Value, Part, &mut FieldErrors),
     /// Doubtful use.
-    pub(crate) warnings: fn(&Value) -> Vec<String>,
+    pub(crate) warnings: Warn,
     /// Selectable fields.
     pub(crate) selectable: fn(&Value) -> Vec<(&'static str, String)>,
     /// Columns of the table, separated by commas: `+` before a name: wide output only; `#`: integer; `?`: boolean;
@@ -78,7 +79,7 @@ impl Row {
             validate_create: |_, _| {},
             validate_update: |_, _, _| {},
             validate_part: |_, _, _, _| {},
-            warnings: |_| Vec::new(),
+            warnings: |_, _, _| Vec::new(),
             selectable: |_| Vec::new(),
             columns: "Name,Created At",
             cells: |object, _| vec![name_cell(object), object.at("metadata.creationTimestamp").clone()],
@@ -181,8 +182,8 @@ impl Rules for Row {
         }
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        (self.warnings)(object)
+    fn warnings(&self, new: &Value, old: Option<&Value>, part: Part) -> Vec<String> {
+        (self.warnings)(new, old, part)
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

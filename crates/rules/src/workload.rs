@@ -110,19 +110,6 @@ pub(crate) fn collisions_grow(status: &At<'_>, old: &Value, out: &mut FieldError
     }
 }
 
-/// Names that become part of pods' names and hostnames should be labels.
-pub(crate) fn name_warnings(object: &Value, used_in: &str) -> Vec<String> {
-    let faults = names::dns1123_label(object.at("metadata").text("name"));
-    if faults.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: \
-         [{}]",
-        faults.join(" ")
-    )]
-}
-
 /// Whether two amounts, as JSON, are the same.
 pub(crate) fn same_quantity(a: &Value, b: &Value) -> bool {
     a == b || matches!((Quantity::from_json(a), Quantity::from_json(b)), (Ok(a), Ok(b)) if a == b)

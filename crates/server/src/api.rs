@@ -166,9 +166,7 @@ impl Api {
         }
         headers.insert("audit-id", HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("")));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-        for warning in &told.warnings {
-            respond::warn(headers, warning);
-        }
+        respond::warn_all(headers, &told.warnings);
         let took = self.world.elapsed().saturating_sub(begun);
         let code = response.status().as_u16();
         tracing::debug!(method = %parts.method, path = parts.uri.path(), code, user = %told.user, ?took, %trace, "request");

@@ -155,8 +155,11 @@ impl Rules for CustomRules {
         }
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        items(&object["metadata"]["finalizers"]).iter().filter_map(|f| finalizer_warning(text(f))).collect()
+    fn warnings(&self, new: &Value, _: Option<&Value>, part: Part) -> Vec<String> {
+        if part == Part::Status {
+            return Vec::new();
+        }
+        items(&new["metadata"]["finalizers"]).iter().filter_map(|f| finalizer_warning(text(f))).collect()
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -81,6 +81,9 @@ fn fields_to_select() {
 
 #[test]
 fn finalizers_that_may_clash_are_warned_of() {
-    let warn = |finalizer: &str| rules().warnings(&json!({"metadata": {"finalizers": [finalizer]}})).len();
+    let warn = |finalizer: &str| {
+        let object = json!({"metadata": {"finalizers": [finalizer]}});
+        rules().warnings(&object, None, crate::Part::Main).len()
+    };
     assert_eq!((warn("a.b/c"), warn("orphan"), warn("mine"), warn("a.b")), (0, 0, 1, 1));
 }

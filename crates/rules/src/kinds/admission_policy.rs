@@ -14,6 +14,7 @@ use crate::at::At;
 use crate::policy::{self as expressions, Scope};
 use crate::row::{EMPTY, METADATA, Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const MUTATED: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
@@ -47,6 +48,7 @@ pub(crate) const VALIDATING_ADMISSION_POLICY: Row = Row {
     generation: &["spec"],
     default: default_policy,
     validate: validate_validating,
+    warnings: warnings::of_static_names,
     columns: "Name,#Validations,ParamKind,Age",
     cells: |object, now| policy_cells(object, "validations", age::cell(object, now)),
     ..Row::new(GROUP, "ValidatingAdmissionPolicy")
@@ -56,6 +58,7 @@ pub(crate) const MUTATING_ADMISSION_POLICY: Row = Row {
     generation: &["spec"],
     default: default_policy,
     validate: validate_mutating,
+    warnings: warnings::of_static_names,
     columns: "Name,#Mutations,ParamKind,Age",
     cells: |object, now| policy_cells(object, "mutations", age::cell(object, now)),
     ..Row::new(GROUP, "MutatingAdmissionPolicy")
@@ -82,6 +85,7 @@ pub(crate) const MUTATING_ADMISSION_POLICY_BINDING: Row = Row {
 const fn binding_kind(kind: &'static str) -> Row {
     Row {
         generation: &["spec"],
+        warnings: warnings::of_static_names,
         default: |object| {
             if let Some(resources) = object.child("spec").existing("matchResources") {
                 default_match(resources);

@@ -13,7 +13,7 @@ use crate::at::{At, Form};
 use crate::cells::{NONE, or_none};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
-use crate::{Part, age};
+use crate::{Part, age, pem};
 
 const USAGES: &[&str] = &[
     "any",
@@ -76,7 +76,7 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
 
 fn validate(request: &Value, out: &mut FieldErrors) {
     let spec = At::member(request, "spec");
-    if spec.text("request").is_empty() {
+    if pem::types(spec.text("request")).first().is_none_or(|label| label != "CERTIFICATE REQUEST") {
         spec.invalid("request", "PEM block type must be CERTIFICATE REQUEST", out);
     }
     if spec.value.count("usages") == 0 {
@@ -192,7 +192,7 @@ mod tests {
     use serde_json::json;
 
     fn request() -> Value {
-        json!({"metadata": {"name": "r"}, "spec": {"request": "QQ==", "usages": ["client auth"], "username": "u",
+        json!({"metadata": {"name": "r"}, "spec": {"request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQUFFQwotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "usages": ["client auth"], "username": "u",
             "signerName": "kubernetes.io/kube-apiserver-client", "expirationSeconds": 3600}})
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let old = request();
         let mut approved = old.clone();
         approved["spec"]["username"] = json!("someone else");
-        approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True"}], "certificate": "QQ=="});
+        approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True"}], "certificate": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQUFFQwotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"});
         let mut by_status = approved.clone();
         CERTIFICATE_SIGNING_REQUEST.prepare_update(&mut approved, &old, Part::Other("approval"));
         assert_eq!((&approved["spec"], approved["status"].get("certificate")), (&old["spec"], None));

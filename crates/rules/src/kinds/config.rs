@@ -1,5 +1,7 @@
 //! What containers are told: config maps, secrets, service accounts.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
@@ -7,6 +9,7 @@ use skiff_meta::names;
 use crate::age;
 use crate::row::{Row, name_and_age, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 /// Most bytes of all values together.
 const MAX_SIZE: usize = 1 << 20;
@@ -45,7 +48,7 @@ pub(crate) const SECRET: Row = Row {
         // Clients may send text; it is kept as data only.
         let Some(texts) = object.get_or_null("stringData").as_object().cloned() else { return };
         for (key, text) in texts {
-            object.child("data").put(&key, encode(text.as_str().unwrap_or_default()).into());
+            object.child("data").put(&key, BASE64.encode(text.as_str().unwrap_or_default()).into());
         }
         object.drop_member("stringData");
     },
@@ -55,6 +58,7 @@ pub(crate) const SECRET: Row = Row {
         let path = FieldPath::new("type");
         crate::metadata::immutable(new.get_or_null("type"), old.get_or_null("type"), &path, out);
     },
+    warnings: warnings::of_secret,
     selectable: |object| vec![("type", object.text("type").to_owned())],
     columns: "Name,Type,Data,Age",
     cells: |object, now| {
@@ -66,6 +70,7 @@ pub(crate) const SECRET: Row = Row {
 pub(crate) const SERVICE_ACCOUNT: Row = Row {
     prepare_create: bare_references,
     prepare_update: |new, _, _| bare_references(new),
+    warnings: warnings::of_service_account,
     columns: "Name,Age",
     cells: name_and_age,
     ..Row::new("", "ServiceAccount")
@@ -87,20 +92,6 @@ fn keys(key: &str, list: &str, out: &mut FieldErrors) -> FieldPath {
 
 fn decoded_size(value: &Value) -> usize {
     value.as_str().map_or(0, |text| text.trim_end_matches('=').len() * 3 / 4)
-}
-
-/// Base64 with padding.
-fn encode(text: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(text.len().div_ceil(3) * 4);
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let index = (bits >> (18 - 6 * i)) as usize & 63;
-            out.push(if i <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
-    out
 }
 
 fn immutable(new: &Value, old: &Value, fields: &[&str], out: &mut FieldErrors) {

@@ -9,7 +9,8 @@ use crate::at::At;
 use crate::cells::{self, NONE};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
-use crate::{age, cron, podspec, workload};
+use crate::warnings;
+use crate::{age, cron, podspec};
 
 /// The controller adds this many bytes to the name of the jobs it makes.
 const LONGEST_NAME: usize = 52;
@@ -26,17 +27,7 @@ pub(crate) const CRON_JOB: Row = Row {
         }
     },
     validate_update: |new, old, out| validate(new, Some(old), out),
-    warnings: |object| {
-        let mut warnings = workload::name_warnings(object, "Pod names and hostnames");
-        if object.at("spec").text("schedule").contains("TZ") {
-            warnings.push(
-                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
-                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
-                    .to_owned(),
-            );
-        }
-        warnings
-    },
+    warnings: warnings::of_cron_job,
     columns: "Name,Schedule,Timezone,?Suspend,#Active,Last Schedule,Age,+Containers,+Images,+Selector",
     cells,
     ..Row::new("batch", "CronJob")

@@ -8,6 +8,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use crate::at::{At, is_empty_selector};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{Part, age, cells, podspec, workload};
 
 /// Where the count of templates is kept since it left the spec.
@@ -41,7 +42,7 @@ pub(crate) const DAEMON_SET: Row = Row {
         }
         workload::collisions_grow(&status, old, out);
     },
-    warnings: |object| workload::name_warnings(object, "Pod names and hostnames"),
+    warnings: warnings::of_daemon_set,
     columns: "Name,#Desired,#Current,#Ready,#Up-to-date,#Available,Node Selector,Age,+Containers,+Images,+Selector",
     cells,
     ..Row::new("apps", "DaemonSet")

@@ -8,6 +8,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use crate::at::At;
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{age, cells, workload};
 
 pub(crate) const DEPLOYMENT: Row = Row {
@@ -24,7 +25,7 @@ pub(crate) const DEPLOYMENT: Row = Row {
         workload::replica_status(&status, &counts, out);
         workload::collisions_grow(&status, old, out);
     },
-    warnings: |object| workload::name_warnings(object, "Pod names and hostnames"),
+    warnings: warnings::of_workload,
     columns: "Name,Ready,Up-to-date,Available,Age,+Containers,+Images,+Selector",
     cells,
     ..Row::new("apps", "Deployment")

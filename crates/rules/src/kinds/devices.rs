@@ -14,6 +14,7 @@ use crate::at::At;
 use crate::podspec::{self, node_selector};
 use crate::row::{EMPTY, METADATA, Row, name_and_age, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 const GROUP: &str = "resource.k8s.io";
 /// Most requests, constraints, configurations or selectors in one place.
@@ -108,6 +109,7 @@ pub(crate) const RESOURCE_SLICE: Row = Row {
         spec.immutable("driver", before, out);
         spec.immutable("nodeName", before, out);
     },
+    warnings: warnings::of_resource_slice,
     selectable: |slice| {
         let field = |name: &str| slice.at("spec").text(name).to_owned();
         vec![("spec.nodeName", field("nodeName")), ("spec.driver", field("driver"))]

@@ -12,6 +12,7 @@ use crate::cells::{NONE, or_unset, some_of};
 use crate::podspec::endpoint_ip;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
@@ -28,6 +29,7 @@ pub(crate) const ENDPOINT_SLICE: Row = Row {
         let path = FieldPath::new("addressType");
         crate::metadata::immutable(new.get_or_null("addressType"), old.get_or_null("addressType"), &path, out);
     },
+    warnings: warnings::of_endpoint_slice,
     columns: "Name,AddressType,Ports,Endpoints,Age",
     cells: |slice, now| {
         let port = |port: &Value| match (port.int("port"), port.text("name")) {
@@ -58,6 +60,7 @@ pub(crate) const ENDPOINTS: Row = Row {
         }
     },
     validate: validate_endpoints,
+    warnings: warnings::of_endpoints,
     columns: "Name,Endpoints,Age",
     cells: |endpoints, now| vec![name_cell(endpoints), shown(endpoints).into(), age::cell(endpoints, now)],
     ..Row::new("", "Endpoints")

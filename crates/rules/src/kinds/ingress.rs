@@ -14,6 +14,7 @@ use crate::cells::NONE;
 use crate::podspec::{is_ip, object_name};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const NOT_IN_PATHS: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
@@ -37,12 +38,13 @@ pub(crate) const INGRESS: Row = Row {
     validate_part: |new, _, _, out| {
         for entry in At::member(new, "status").get("loadBalancer").items("ingress") {
             if !entry.text("ip").is_empty() {
-                crate::podspec::ip(&entry.get("ip"), out);
+                crate::addresses::ip(&entry.get("ip"), out);
             }
             entry.form("hostname", names::dns1123_subdomain, out);
             not_ip(&entry, "hostname", out);
         }
     },
+    warnings: warnings::of_ingress,
     columns: "Name,Class,Hosts,Address,Ports,Age",
     cells,
     ..Row::new("networking.k8s.io", "Ingress")

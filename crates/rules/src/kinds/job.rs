@@ -13,6 +13,7 @@ use skiff_meta::{LabelSelector, names};
 use crate::at::At;
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{Part, age, cells, podspec, workload};
 
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
@@ -35,7 +36,7 @@ pub(crate) const JOB: Row = Row {
             status::validate(new, old, out);
         }
     },
-    warnings: |object| workload::name_warnings(object, "Pod names and hostnames"),
+    warnings: warnings::of_job,
     selectable: |job| vec![("status.successful", job.at("status").int("succeeded").unwrap_or_default().to_string())],
     columns: "Name,Status,Completions,Duration,Age,+Containers,+Images,+Selector",
     cells,

@@ -163,7 +163,10 @@ mod tests {
                 }
                 let cells = rules.cells(&object, jiff::Timestamp::UNIX_EPOCH);
                 assert_eq!(cells.len(), Rules::columns(rules).len(), "{}", rules.kind);
-                rules.warnings(&object);
+                for part in [Part::Main, Part::Status] {
+                    rules.warnings(&object, None, part);
+                    rules.warnings(&new, Some(&object), part);
+                }
                 rules.selectable_fields(&object);
             }
         }

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names;
 
+use crate::addresses::cidr;
 use crate::at::At;
-use crate::podspec::cidr;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{age, cells};
 
 pub(crate) const NETWORK_POLICY: Row = Row {
@@ -29,6 +30,7 @@ pub(crate) const NETWORK_POLICY: Row = Row {
             out.push(FieldError::not_supported(&kind.path, kind.value.clone(), &["Egress", "Ingress"]));
         }
     },
+    warnings: warnings::of_network_policy,
     columns: "Name,Pod-Selector,Age",
     cells: |policy, now| {
         vec![name_cell(policy), cells::selector(policy.at("spec.podSelector")), age::cell(policy, now)]

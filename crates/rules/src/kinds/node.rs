@@ -7,11 +7,13 @@ use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
+use crate::addresses::cidr;
 use crate::at::At;
 use crate::cells::{self, NONE, or_none};
-use crate::podspec::{self, cidr, quantity, tolerations};
+use crate::podspec::{self, quantity, tolerations};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{Part, age};
 
 pub(crate) const NODE: Row = Row {
@@ -49,6 +51,7 @@ pub(crate) const NODE: Row = Row {
         resources(new, out);
         addresses(new, out);
     },
+    warnings: warnings::of_node,
     selectable: |node| vec![("spec.unschedulable", node.at("spec").flag("unschedulable").to_string())],
     columns: "Name,Status,Roles,Age,Version,+Internal-IP,+External-IP,+OS-Image,+Kernel-Version,+Container-Runtime",
     cells,
@@ -85,6 +88,7 @@ pub(crate) const RUNTIME_CLASS: Row = Row {
         let path = FieldPath::new("handler");
         crate::metadata::immutable(new.get_or_null("handler"), old.get_or_null("handler"), &path, out);
     },
+    warnings: warnings::of_runtime_class,
     columns: "Name,Handler,Age",
     cells: |class, now| vec![name_cell(class), class.get_or_null("handler").clone(), age::cell(class, now)],
     ..Row::new("node.k8s.io", "RuntimeClass")

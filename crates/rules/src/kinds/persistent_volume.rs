@@ -12,6 +12,7 @@ use crate::cells::or_unset;
 use crate::podspec::{self, node_selector};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 /// What can stand behind a volume.
 const SOURCES: &[&str] = &[
@@ -50,6 +51,7 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
     },
     validate: |volume, out| validate_spec(&At::member(volume, "spec"), out),
     validate_update,
+    warnings: warnings::of_persistent_volume,
     columns: "Name,Capacity,Access Modes,Reclaim Policy,Status,Claim,StorageClass,VolumeAttributesClass,Reason,Age,+VolumeMode",
     cells,
     ..Row::new("", "PersistentVolume")

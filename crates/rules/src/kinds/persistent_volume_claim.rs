@@ -11,6 +11,7 @@ use crate::cells::or_unset;
 use crate::podspec::quantity;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::workload::same_quantity;
 use crate::{Part, age};
 
@@ -29,6 +30,7 @@ pub(crate) const PERSISTENT_VOLUME_CLAIM: Row = Row {
             }
         }
     },
+    warnings: warnings::of_persistent_volume_claim,
     columns: "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age,+VolumeMode",
     cells,
     ..Row::new("", "PersistentVolumeClaim")

@@ -9,7 +9,7 @@ use crate::cells::{self, or_none};
 use crate::podspec::{self, Context, qos};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
-use crate::workload::name_warnings;
+use crate::warnings;
 use crate::{Part, age};
 
 pub(crate) const POD: Row = Row {
@@ -23,7 +23,7 @@ pub(crate) const POD: Row = Row {
     validate_create,
     validate_update,
     validate_part,
-    warnings: |pod| name_warnings(pod, "the Pod's hostname"),
+    warnings: warnings::of_pod,
     selectable,
     columns: "Name,Ready,Status,Restarts,Age,+IP,+Node,+Nominated Node,+Readiness Gates",
     cells,
@@ -38,6 +38,7 @@ pub(crate) const POD_TEMPLATE: Row = Row {
         }
     },
     validate: |object, out| podspec::validate_template(&At::member(object, "template"), out),
+    warnings: warnings::of_pod_template,
     columns: "Name,Containers,Images,Pod Labels",
     cells: |object, _| {
         let template = object.get_or_null("template");
@@ -64,6 +65,7 @@ fn prepare_create(pod: &mut Value) {
         status.put("conditions", json!([condition]));
     }
     pod.put("status", status);
+    podspec::app_armor_of_annotations(pod);
     merge_label_keys(pod);
 }
 

@@ -11,6 +11,7 @@ use crate::at::At;
 use crate::podspec::{may_overcommit, quantity, resource_name};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 pub(crate) const LIMIT_RANGE: Row = Row {
     default: |range| {
@@ -131,6 +132,7 @@ pub(crate) const RESOURCE_QUOTA: Row = Row {
             quantity(name, &amount, out);
         }
     },
+    warnings: warnings::of_resource_quota,
     columns: "Name,Request,Limit,Age",
     cells: |quota, now| {
         let status = quota.get_or_null("status");

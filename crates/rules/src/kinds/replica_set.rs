@@ -8,6 +8,7 @@ use skiff_meta::field::FieldErrors;
 use crate::at::At;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{age, cells, podspec, workload};
 
 const COUNTS: [&str; 4] = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
@@ -29,7 +30,7 @@ pub(crate) const REPLICA_SET: Row = Row {
     },
     validate_update: |new, old, out| At::member(new, "spec").immutable("selector", old.get_or_null("spec"), out),
     validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
-    warnings: |object| workload::name_warnings(object, "Pod names and hostnames"),
+    warnings: warnings::of_workload,
     selectable: |object| vec![("status.replicas", object.at("status").int("replicas").unwrap_or_default().to_string())],
     columns: "Name,#Desired,#Current,#Ready,Age,+Containers,+Images,+Selector",
     cells: |object, now| cells(object, cells::selector(object.at("spec.selector")), now),
@@ -54,7 +55,7 @@ pub(crate) const REPLICATION_CONTROLLER: Row = Row {
     },
     validate: validate_controller,
     validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
-    warnings: |object| workload::name_warnings(object, "Pod names and hostnames"),
+    warnings: warnings::of_replication_controller,
     selectable: REPLICA_SET.selectable,
     columns: REPLICA_SET.columns,
     cells: |object, now| cells(object, cells::labels(object.get_or_null("spec"), "selector"), now),

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names::{self, NameForm};
 
-use super::service_addresses as addresses;
+use super::service_addresses as allocated;
+use crate::addresses;
 use crate::at::At;
 use crate::cells::{self, or_none};
-use crate::podspec::{cidr, endpoint_ip};
+use crate::podspec::endpoint_ip;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{Part, age};
 
 pub(crate) const SERVICE: Row = Row {
@@ -24,6 +26,7 @@ pub(crate) const SERVICE: Row = Row {
     prepare_update,
     validate,
     validate_update,
+    warnings: warnings::of_service,
     selectable: |service| {
         let spec = service.get_or_null("spec");
         vec![("spec.clusterIP", spec.text("clusterIP").to_owned()), ("spec.type", spec.text("type").to_owned())]
@@ -92,7 +95,7 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
         return;
     }
     carry_over(new.child("spec"), old.get_or_null("spec"));
-    addresses::sync(new, old);
+    allocated::sync(new, old);
     drop_unfit(new.child("spec"), old.get_or_null("spec"));
 }
 
@@ -170,7 +173,7 @@ fn validate(service: &Value, out: &mut FieldErrors) {
     spec.labels("selector", out);
     spec.one_of("sessionAffinity", &["ClientIP", "None"], out);
     session_affinity(&spec, out);
-    out.extend(addresses::faults(service));
+    out.extend(allocated::faults(service));
     spec.items("externalIPs").for_each(|address| endpoint_ip(&address, out));
     spec.one_of("type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], out);
     node_ports(&spec, out);
@@ -268,7 +271,10 @@ fn load_balancer(spec: &At<'_>, out: &mut FieldErrors) {
     if spec.value.count("loadBalancerSourceRanges") > 0 && !balanced {
         spec.forbidden("LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'", out);
     }
-    spec.items("loadBalancerSourceRanges").for_each(|range| cidr(&range, out));
+    // The annotation they once were had spaces between them.
+    for range in spec.items("loadBalancerSourceRanges") {
+        addresses::range(&range.path, range.value.as_str().unwrap_or_default().trim(), out);
+    }
     if spec.has("allocateLoadBalancerNodePorts") && !balanced {
         spec.forbidden("allocateLoadBalancerNodePorts", "may only be used when `type` is 'LoadBalancer'", out);
     }
@@ -298,7 +304,7 @@ fn traffic(spec: &At<'_>, out: &mut FieldErrors) {
 
 fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
     let (spec, before) = (At::member(new, "spec"), old.get_or_null("spec"));
-    addresses::update_faults(&spec, before, out);
+    allocated::update_faults(&spec, before, out);
     if kind(before) == "LoadBalancer" && kind(spec.value) == "LoadBalancer" {
         let changed = spec.value.get("loadBalancerClass") != before.get("loadBalancerClass");
         if changed {
@@ -417,7 +423,7 @@ mod tests {
     fn updates_keep_what_was_handed_out() {
         let mut old =
             service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30001}]}));
-        addresses::sync(&mut old, &Value::Null);
+        allocated::sync(&mut old, &Value::Null);
         assert_eq!(old["spec"]["clusterIPs"], json!(["10.0.0.1"]));
         let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "name": "x"}]}));
         SERVICE.prepare_update(&mut new, &old, Part::Main);

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 
 use super::service::{is_headless, kind};
+use crate::addresses::ip;
 use crate::at::At;
-use crate::podspec::{ip, is_ip};
+use crate::podspec::is_ip;
 use crate::view::{Change, View};
 
 const FAMILIES: &[&str] = &["IPv4", "IPv6"];

@@ -10,6 +10,7 @@ use super::persistent_volume_claim as claim;
 use crate::at::At;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 use crate::{age, cells, podspec, workload};
 
 pub(crate) const STATEFUL_SET: Row = Row {
@@ -37,6 +38,7 @@ pub(crate) const STATEFUL_SET: Row = Row {
         workload::replica_status(&status, &counts, out);
         workload::collisions_grow(&status, old, out);
     },
+    warnings: warnings::of_stateful_set,
     columns: "Name,Ready,Age,+Containers,+Images",
     cells,
     ..Row::new("apps", "StatefulSet")

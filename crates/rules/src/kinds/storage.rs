@@ -12,6 +12,7 @@ use crate::at::At;
 use crate::cells::{NONE, or_none};
 use crate::row::{METADATA, Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 pub(crate) const STORAGE_CLASS: Row = Row {
     default: |class| {
@@ -31,6 +32,7 @@ pub(crate) const STORAGE_CLASS: Row = Row {
             At::root(new).immutable(name, old, out);
         }
     },
+    warnings: warnings::of_storage_class,
     columns: "Name,Provisioner,ReclaimPolicy,VolumeBindingMode,AllowVolumeExpansion,Age",
     cells: |class, now| {
         vec![
@@ -139,6 +141,7 @@ pub(crate) const CSI_DRIVER: Row = Row {
         crate::metadata::immutable(now, was, &told, out);
         spec.immutable("volumeLifecycleModes", before, out);
     },
+    warnings: warnings::of_csi_driver,
     columns: "Name,?AttachRequired,?PodInfoOnMount,?StorageCapacity,TokenRequests,?RequiresRepublish,Modes,Age",
     cells: driver_cells,
     ..Row::new("storage.k8s.io", "CSIDriver")
@@ -157,6 +160,7 @@ pub(crate) const CSI_STORAGE_CAPACITY: Row = Row {
         At::root(new).immutable("nodeTopology", old, out);
         At::root(new).immutable("storageClassName", old, out);
     },
+    warnings: warnings::of_csi_storage_capacity,
     ..Row::new("storage.k8s.io", "CSIStorageCapacity")
 };
 

@@ -13,6 +13,7 @@ use crate::at::At;
 use crate::policy::{self, Scope};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
+use crate::warnings;
 
 pub(super) const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 pub(super) const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
@@ -37,6 +38,7 @@ const fn configuration(kind: &'static str) -> Row {
         default,
         validate_create: |object, out| validate(object, &Value::Null, out),
         validate_update: validate,
+        warnings: warnings::of_static_names,
         columns: "Name,#Webhooks,Age",
         cells,
         ..Row::new("admissionregistration.k8s.io", kind)

@@ -15,6 +15,7 @@ use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names::{self, NameForm};
 
+use crate::addresses::ip;
 use crate::at::At;
 use crate::metadata;
 use crate::view::View;
@@ -23,6 +24,7 @@ pub(crate) use containers::untrimmed_image;
 pub(crate) use defaults::{default_pod, default_source, default_spec};
 pub(crate) use resources::{is_extended, may_overcommit, quantity, resource_name};
 pub(crate) use scheduling::{node_selector, tolerations};
+pub(crate) use security::app_armor_of_annotations;
 pub(crate) use volumes::{no_backsteps, volume_source};
 
 /// What surrounds a pod's spec.
@@ -125,10 +127,10 @@ pub(crate) fn is_ip(text: &str) -> bool {
 
 /// The address here must be one that other machines can reach.
 pub(crate) fn endpoint_ip(at: &At<'_>, out: &mut FieldErrors) {
+    let before = out.len();
+    ip(at, out);
     let text = at.value.as_str().unwrap_or_default();
-    let Ok(address) = text.parse::<std::net::IpAddr>() else {
-        return at.wrong("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)", out);
-    };
+    let Some(address) = text.parse::<std::net::IpAddr>().ok().filter(|_| out.len() == before) else { return };
     let (link_local, link_multicast) = match address {
         std::net::IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         std::net::IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xffc0 == 0xff00),
@@ -144,20 +146,6 @@ pub(crate) fn endpoint_ip(at: &At<'_>, out: &mut FieldErrors) {
     }
     if link_multicast {
         at.wrong("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)", out);
-    }
-}
-
-/// The range of addresses here must be one.
-pub(crate) fn cidr(at: &At<'_>, out: &mut FieldErrors) {
-    if at.value.as_str().unwrap_or_default().trim().parse::<ipnet::IpNet>().is_err() {
-        at.wrong("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)", out);
-    }
-}
-
-/// The address here must be one.
-pub(crate) fn ip(at: &At<'_>, out: &mut FieldErrors) {
-    if !is_ip(at.value.as_str().unwrap_or_default()) {
-        at.wrong("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)", out);
     }
 }
 

@@ -1,11 +1,13 @@
 //! Security contexts of pods and containers.
 
+use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
 
-use super::containers::containers;
+use super::containers::{LISTS, containers};
 use super::volumes::descending_path;
 use crate::at::At;
-use crate::view::View;
+use crate::view::{Change, View};
+use crate::warnings::app_armor_profile;
 
 const MAX_ID: i64 = i32::MAX as i64;
 
@@ -87,10 +89,47 @@ fn profiles(at: &At<'_>, out: &mut FieldErrors) {
                 profile.missing("localhostProfile", &format!("must be set when {shown} type is Localhost"), out);
             }
             ("Localhost", true) if field == "seccompProfile" => descending_path(&profile.get("localhostProfile"), out),
+            ("Localhost", true) => app_armor_file(&profile, out),
             (other, true) if other != "Localhost" => {
                 profile.invalid("localhostProfile", &format!("can only be set when {shown} type is Localhost"), out);
             }
             _ => {}
+        }
+    }
+}
+
+fn app_armor_file(profile: &At<'_>, out: &mut FieldErrors) {
+    const LONGEST: usize = 4095;
+    let file = profile.text("localhostProfile");
+    if file.trim() != file {
+        profile.invalid("localhostProfile", "must not be padded with whitespace", out);
+    } else if file.is_empty() {
+        profile.missing("localhostProfile", "must be set when AppArmor type is Localhost", out);
+    }
+    if file.len() > LONGEST {
+        out.push(FieldError::too_long(&profile.path("localhostProfile"), LONGEST));
+    }
+}
+
+/// Gives containers of a new pod the AppArmor profiles that its annotations ask for, where they have none.
+pub(crate) fn app_armor_of_annotations(pod: &mut Value) {
+    if pod.at("spec.os").text("name") == "windows" {
+        return;
+    }
+    let of_pod = pod.at("spec.securityContext").get_or_null("appArmorProfile").clone();
+    for list in LISTS {
+        for number in 0..pod.at("spec").count(list) {
+            let container = &pod.at("spec").items(list)[number];
+            if container.get_or_null("securityContext").has("appArmorProfile") {
+                continue;
+            }
+            let Some(profile) = app_armor_profile(pod, container.text("name")) else { continue };
+            let mut faults = Vec::new();
+            app_armor_file(&At::root(&profile), &mut faults);
+            if profile != of_pod && (profile.text("type") != "Localhost" || faults.is_empty()) {
+                let container = &mut pod.child("spec").items_mut(list)[number];
+                container.child("securityContext").put("appArmorProfile", profile);
+            }
         }
     }
 }

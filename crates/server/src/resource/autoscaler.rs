@@ -143,8 +143,9 @@ impl Rules for ThroughStored {
     fn reset_fields(&self, part: Part) -> &'static [&'static [&'static str]] {
         self.rules.reset_fields(part)
     }
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        self.rules.warnings(&self.stored(object))
+    fn warnings(&self, new: &Value, old: Option<&Value>, part: Part) -> Vec<String> {
+        let old = old.map(|old| self.stored(old));
+        self.rules.warnings(&self.stored(new), old.as_ref(), part)
     }
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         self.rules.selectable_fields(&self.stored(object))

@@ -79,6 +79,31 @@ pub(crate) fn tree(call: &Call, code: u16, tree: Value) -> Result<Response<Body>
     Ok(whole(code, accept.encoding.content_type(), bytes, accept.gzip))
 }
 
+/// Most characters of all warnings together, and of each where they are more.
+const MOST_WARNED: usize = 4096;
+const MOST_IN_ONE: usize = 256;
+
+/// Adds `Warning` headers, each text once, and cut where there is too much of it.
+pub(crate) fn warn_all(headers: &mut HeaderMap, texts: &[String]) {
+    let mut told: Vec<&str> = Vec::with_capacity(texts.len());
+    for text in texts {
+        if !text.is_empty() && !told.contains(&&**text) {
+            told.push(text);
+        }
+    }
+    let all: usize = told.iter().map(|text| text.chars().count()).sum();
+    let mut left = MOST_WARNED;
+    for text in told {
+        let end = if all > MOST_WARNED { text.char_indices().nth(MOST_IN_ONE).map(|(end, _)| end) } else { None };
+        let cut = &text[..end.unwrap_or(text.len())];
+        warn(headers, cut);
+        left = left.saturating_sub(cut.chars().count());
+        if left == 0 {
+            return;
+        }
+    }
+}
+
 /// Adds a `Warning` header (RFC 7234, as upstream writes it).
 pub(crate) fn warn(headers: &mut HeaderMap, text: &str) {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

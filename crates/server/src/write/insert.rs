@@ -41,11 +41,13 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         }
         let name = tree::text(&fresh, &["metadata", "name"]).to_owned();
         let own = services::reserve(call, None, Some(&mut fresh)).await?;
+        let warnings = version.rules().warnings(&fresh, None, Part::Main);
         version.rules().prepare_create(&mut fresh);
         name_requester(call, &mut fresh);
         super::note_phase(call, &mut fresh, None);
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
+        call.warnings.extend(warnings);
         // What is only tried is shown as it came.
         if !intent.dry_run
             && let Some(given) = tree::metadata(&mut fresh).remove("resourceVersion")
@@ -117,16 +119,11 @@ pub(crate) async fn lease(call: &Call) -> Result<i64, Status> {
 }
 
 /// All faults of the finished object.
-fn check(call: &mut Call, object: &Value, name: &str) -> Result<(), Status> {
-    let (version, namespaced) = (call.served.version.clone(), call.served.resource.namespaced);
-    let rules = version.rules();
+fn check(call: &Call, object: &Value, name: &str) -> Result<(), Status> {
+    let (rules, namespaced) = (call.served.version.rules(), call.served.resource.namespaced);
     let mut faults = metadata::validate_create(object, namespaced, rules);
     faults.extend(rules.validate_create(object));
-    if !faults.is_empty() {
-        return Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults));
-    }
-    call.warnings.extend(rules.warnings(object));
-    Ok(())
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults)) }
 }
 
 fn taken(call: &Call, name: &str, made_up: bool) -> Status {

@@ -232,9 +232,7 @@ fn check(call: &mut Call, new: &Value, old: &Value, name: &str, part: Part) -> R
     if !faults.is_empty() {
         return Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults));
     }
-    if part == Part::Main {
-        call.warnings.extend(rules.warnings(new));
-    }
+    call.warnings.extend(rules.warnings(new, Some(old), part));
     Ok(())
 }
 
