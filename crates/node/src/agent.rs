@@ -33,6 +33,7 @@ use crate::pod::manager::Manager;
 use crate::pressure::{self, Pressure};
 use crate::references::References;
 use crate::server;
+use crate::shutdown::{self, Shutdown};
 use crate::static_pods::{self, Statics};
 use crate::stats::{self, Rates};
 use crate::status_writer::StatusWriter;
@@ -78,6 +79,7 @@ pub async fn run(
         admitted: Admitted::default(),
         rates: Rates::default(),
         pressure: Pressure::default(),
+        shutdown: Shutdown::default(),
         started: world.now(),
         references: References::new(client.clone(), world.clone()),
         writer: StatusWriter::new(client.clone(), world.clone(), metrics.clone(), statics.clone()),
@@ -108,6 +110,7 @@ pub async fn run(
         spawn("heartbeat", Box::pin(Heartbeat::new(node.clone(), port).run())),
         spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
         spawn("static pods", Box::pin(static_pods::run(node.clone(), manager.clone()))),
+        spawn("shutdown", Box::pin(shutdown::run(node.clone(), manager.clone()))),
         spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];
     if listener.is_some() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use skiff_cri::v1::{
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, World};
 
-use crate::os::{Cgroups, Limits, Machine, Traffic, Usage};
+use crate::os::{Cgroups, Limits, Machine, Power, PowerWatch, Traffic, Usage};
 use crate::testing::Api;
 use crate::{NodeConfig, hollow};
 
@@ -714,6 +715,90 @@ async fn soft_thresholds_wait_and_give_time() {
     let took = (cluster.api.clock.elapsed() - begun).as_secs();
     assert!((45 + 20 - 10..=45 + 20 + 20).contains(&took), "it took {took} s");
     assert_eq!(condition("PIDPressure"), "False", "5 of 10 are left");
+}
+
+/// A machine that stops, or not, as it is told, and whether it has been told to wait.
+#[derive(Default)]
+struct Switch {
+    news: Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<bool>>>,
+    held: Arc<AtomicBool>,
+}
+
+struct Switched(tokio::sync::mpsc::UnboundedReceiver<bool>, Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl Power for Switch {
+    async fn watch(&self) -> io::Result<Box<dyn PowerWatch>> {
+        let news = self.news.lock().take().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Box::new(Switched(news, self.held.clone())))
+    }
+}
+
+#[async_trait::async_trait]
+impl PowerWatch for Switched {
+    async fn patience(&mut self) -> io::Result<Duration> {
+        Ok(Duration::from_secs(60))
+    }
+    async fn ask_for(&mut self, _: Duration) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+    async fn hold(&mut self) -> io::Result<()> {
+        self.1.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+    fn release(&mut self) {
+        self.1.store(false, Ordering::Relaxed);
+    }
+    async fn next(&mut self) -> io::Result<bool> {
+        self.0.recv().await.ok_or(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_stops_ends_its_pods_in_order() {
+    let (tell, news) = tokio::sync::mpsc::unbounded_channel();
+    let switch = Arc::new(Switch { news: Mutex::new(Some(news)), ..Switch::default() });
+    let (power, held) = (switch.clone(), switch.held.clone());
+    let settings = "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, \
+        shutdownGracePeriod: 30s, shutdownGracePeriodCriticalPods: 10s}";
+    let cluster = Cluster::with(move |config| {
+        config.os.power = power;
+        config.settings = crate::Settings::read(settings.as_bytes()).expect("settings");
+    });
+    cluster.runtime.script("stubborn", Script { ignores_term: true, ..Script::default() });
+    let mut stubborn = one("stubborn");
+    stubborn["terminationGracePeriodSeconds"] = json!(300);
+    cluster.pod("p", stubborn);
+    let mut critical = one("i");
+    critical["priority"] = json!(2_000_000_000);
+    cluster.pod("critical", critical);
+    cluster.until_ready("p").await;
+    cluster.until_ready("critical").await;
+    cluster.api.eventually("a lock", || held.load(Ordering::Relaxed)).await;
+    let begun = cluster.api.clock.elapsed();
+    tell.send(true).expect("told");
+    let ready = || {
+        let node = cluster.api.get("nodes", "node-1");
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default()
+    };
+    cluster.api.eventually("not ready", || ready()["message"] == "node is shutting down").await;
+    cluster.pod("late", one("i"));
+    cluster.until("late", "/reason", json!("NodeShutdown")).await;
+    cluster.api.eventually("the machine may stop", || !held.load(Ordering::Relaxed)).await;
+    let took = (cluster.api.clock.elapsed() - begun).as_secs();
+    assert!((20..25).contains(&took), "it took {took} s");
+    for name in ["p", "critical"] {
+        cluster.until(name, "/reason", json!("Terminated")).await;
+        let status = cluster.status(name);
+        assert_eq!(status["phase"], "Failed");
+        let disrupted = |c: &Value| c["type"] == "DisruptionTarget" && c["reason"] == "TerminationByKubelet";
+        assert!(status["conditions"].as_array().expect("conditions").iter().any(disrupted), "{status}");
+    }
+    tell.send(false).expect("told");
+    cluster.api.eventually("ready again", || ready()["status"] == "True" && held.load(Ordering::Relaxed)).await;
+    cluster.pod("later", one("i"));
+    cluster.until_ready("later").await;
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod probe;
 mod references;
 mod server;
 mod settings;
+mod shutdown;
 mod static_pods;
 mod stats;
 mod status_writer;

@@ -32,6 +32,7 @@ use crate::pod::mailbox::Registry;
 use crate::pod::status::Ending;
 use crate::pressure::{Pressure, Scarce};
 use crate::references::References;
+use crate::shutdown::Shutdown;
 use crate::static_pods::Statics;
 use crate::stats::Rates;
 use crate::status_writer::StatusWriter;
@@ -57,6 +58,7 @@ pub(crate) struct Node {
     pub(crate) admitted: Admitted,
     pub(crate) rates: Rates,
     pub(crate) pressure: Pressure,
+    pub(crate) shutdown: Shutdown,
     /// When the agent began.
     pub(crate) started: Timestamp,
     pub(crate) references: References,
@@ -166,6 +168,9 @@ impl Node {
 
     /// Lets a pod in if it fits beside those that are in.
     pub(crate) fn admit(&self, pod: &Arc<Pod>) -> Result<(), Ending> {
+        if let Some(refusal) = self.shutdown.refusal() {
+            return Err(refusal);
+        }
         let (own, labels) = (self.own.store().get("", &self.config.name), self.labels());
         let own_taints = own.as_ref().and_then(|node| node.spec.as_ref()?.taints.as_deref());
         let mut allocatable = self.allocatable.clone();

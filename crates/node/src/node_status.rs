@@ -408,6 +408,9 @@ impl Heartbeat {
     async fn write(&mut self, health: &RuntimeHealth) {
         let Node { config, facts, client, world, .. } = &*self.node;
         let pressures = self.node.pressures();
+        let mut health = health.clone();
+        health.faults.extend(self.node.shutdown.is_under_way().then(|| "node is shutting down".to_owned()));
+        let health = &health;
         let (kept, written) = (Kept::by(&self.node), self.written.as_ref());
         let status = status(config, facts, self.port, health, &pressures, &kept, written, world.now());
         let fresh = world.elapsed() - self.written_at < REPEAT;

@@ -9,6 +9,7 @@ mod files;
 mod inotify;
 mod machine;
 mod mounts;
+mod power;
 mod usage;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ pub use files::{Content, Files, NoFiles, RealFiles};
 pub(crate) use inotify::Watched;
 pub use machine::{Machine, MachineFacts};
 pub use mounts::{Mounts, NoMounts, RealMounts};
+pub use power::{Logind, NoPower, Power, PowerWatch};
 pub use usage::{Size, Space, Traffic, Usage};
 
 /// All of it.
@@ -33,6 +35,8 @@ pub struct Os {
     pub mounts: Arc<dyn Mounts>,
     /// Files.
     pub files: Arc<dyn Files>,
+    /// Whether the machine is about to stop.
+    pub power: Arc<dyn Power>,
 }
 
 impl Os {
@@ -47,6 +51,7 @@ impl Os {
             cgroups: Arc::new(RealCgroups::detect(cgroup_root)?),
             mounts: Arc::new(RealMounts),
             files: Arc::new(RealFiles),
+            power: Arc::new(Logind::default()),
         })
     }
 
@@ -57,6 +62,7 @@ impl Os {
             cgroups: Arc::new(NoCgroups),
             mounts: Arc::new(NoMounts),
             files: Arc::new(NoFiles),
+            power: Arc::new(NoPower),
         }
     }
 }

@@ -11,6 +11,7 @@ use skiff_meta::codec::yaml;
 
 use super::{Eviction, Settings, SettingsError};
 use crate::pressure::{Amount, Signal, Threshold};
+use crate::shutdown::{self, Period};
 
 type Texts = BTreeMap<String, String>;
 
@@ -28,6 +29,9 @@ struct File {
     eviction_max_pod_grace_period: i64,
     eviction_pressure_transition_period: Option<String>,
     merge_default_eviction_settings: bool,
+    shutdown_grace_period: Option<String>,
+    shutdown_grace_period_critical_pods: Option<String>,
+    shutdown_grace_period_by_pod_priority: Vec<Period>,
     system_reserved: Texts,
     kube_reserved: Texts,
     container_log_max_size: Option<String>,
@@ -53,6 +57,7 @@ pub(super) fn read(text: &[u8]) -> Result<Settings, SettingsError> {
     Ok(Settings {
         max_pods: file.max_pods.unwrap_or(known.max_pods),
         eviction: eviction(&file)?,
+        shutdown: shutdown(&file)?,
         reserved,
         log_size: log_size.unwrap_or(known.log_size),
         log_files,
@@ -97,6 +102,29 @@ fn eviction(file: &File) -> Result<Eviction, SettingsError> {
         max_pod_grace: file.eviction_max_pod_grace_period,
         transition: transition.filter(|period| !period.is_zero()).unwrap_or(Settings::default().eviction.transition),
     })
+}
+
+fn shutdown(file: &File) -> Result<Vec<Period>, SettingsError> {
+    let seconds = |field, text: &Option<String>| {
+        let period = text.as_deref().map_or(Ok(Duration::ZERO), |text| duration(field, text))?;
+        if period.is_zero() || period >= Duration::from_secs(1) {
+            return Ok(i64::try_from(period.as_secs()).unwrap_or(i64::MAX));
+        }
+        Err(wrong(field, "must be nothing or at least a second"))
+    };
+    let whole = seconds("shutdownGracePeriod", &file.shutdown_grace_period)?;
+    let critical = seconds("shutdownGracePeriodCriticalPods", &file.shutdown_grace_period_critical_pods)?;
+    if critical > whole {
+        return Err(wrong("shutdownGracePeriodCriticalPods", "must not be more than shutdownGracePeriod"));
+    }
+    let by_priority = &file.shutdown_grace_period_by_pod_priority;
+    if by_priority.is_empty() {
+        return Ok(shutdown::periods(whole, critical));
+    }
+    if whole > 0 {
+        return Err(wrong("shutdownGracePeriodByPodPriority", "cannot be beside shutdownGracePeriod"));
+    }
+    Ok(by_priority.clone())
 }
 
 /// By signal. What is said of containers' own file system is left out: that is always the node's or that of images.
@@ -214,6 +242,15 @@ mod tests {
             ("evictionSoft: {pid.available: 5%}", "evictionSoftGracePeriod: a grace period must be specified"),
             ("evictionPressureTransitionPeriod: soon", "evictionPressureTransitionPeriod: soon is no duration"),
             ("systemReserved: {cpu: \"-1\"}", "systemReserved: cpu: -1 cannot be set aside"),
+            (
+                "shutdownGracePeriod: 10s\nshutdownGracePeriodCriticalPods: 20s",
+                "shutdownGracePeriodCriticalPods: must not be more",
+            ),
+            ("shutdownGracePeriod: 10ms", "shutdownGracePeriod: must be nothing or at least a second"),
+            (
+                "shutdownGracePeriod: 10s\nshutdownGracePeriodByPodPriority: [{priority: 1}]",
+                "shutdownGracePeriodByPodPriority: cannot be beside shutdownGracePeriod",
+            ),
             ("containerLogMaxFiles: 1", "containerLogMaxFiles: must be greater than 1"),
             ("maxPods: many", "invalid type"),
         ] {

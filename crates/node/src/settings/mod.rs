@@ -7,6 +7,7 @@ use std::time::Duration;
 use skiff_api::resources::ResourceList;
 
 use crate::pressure::Threshold;
+use crate::shutdown::Period;
 
 /// What an administrator says of a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Settings {
     pub max_pods: u32,
     /// When pods are evicted.
     pub(crate) eviction: Eviction,
+    /// How long pods have when the machine is to stop, by priority.
+    pub(crate) shutdown: Vec<Period>,
     /// What is not for pods: for the system and for the agent.
     pub(crate) reserved: ResourceList,
     /// A container's log larger than this is set aside, in bytes.
@@ -41,6 +44,7 @@ impl Default for Settings {
         Self {
             max_pods: 110,
             eviction: Eviction { thresholds: Threshold::defaults(), max_pod_grace: 0, transition },
+            shutdown: Vec::new(),
             reserved: ResourceList::new(),
             log_size: 10 << 20,
             log_files: 5,
