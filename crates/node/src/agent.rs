@@ -35,10 +35,10 @@ use crate::references::References;
 use crate::server;
 use crate::shutdown::{self, Shutdown};
 use crate::static_pods::{self, Statics};
-use crate::stats::{self, Rates};
+use crate::stats::{self, Disks, Rates};
 use crate::status_writer::StatusWriter;
 use crate::user_namespaces::Ranges;
-use crate::volumes;
+use crate::volumes::{self, LocalDisks};
 
 /// How often containers are listed where the runtime tells nothing by itself, and where it does (to be on the safe side).
 const RELIST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -78,6 +78,8 @@ pub async fn run(
         own: informers.select::<ApiNode>("", named),
         admitted: Admitted::default(),
         rates: Rates::default(),
+        disks: Disks::default(),
+        local_disks: LocalDisks::default(),
         pressure: Pressure::default(),
         shutdown: Shutdown::default(),
         started: world.now(),

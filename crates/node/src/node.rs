@@ -34,9 +34,10 @@ use crate::pressure::{Pressure, Scarce};
 use crate::references::References;
 use crate::shutdown::Shutdown;
 use crate::static_pods::Statics;
-use crate::stats::Rates;
+use crate::stats::{Disks, Rates};
 use crate::status_writer::StatusWriter;
 use crate::user_namespaces::Ranges;
+use crate::volumes::LocalDisks;
 
 /// What all parts of one agent share.
 pub(crate) struct Node {
@@ -57,6 +58,10 @@ pub(crate) struct Node {
     pub(crate) own: Informer<ApiNode>,
     pub(crate) admitted: Admitted,
     pub(crate) rates: Rates,
+    /// What pods had on disk at the last look.
+    pub(crate) disks: Disks,
+    /// Where claimed volumes lie that are disks of this node.
+    pub(crate) local_disks: LocalDisks,
     pub(crate) pressure: Pressure,
     pub(crate) shutdown: Shutdown,
     /// When the agent began.

@@ -16,4 +16,4 @@ pub use tonic::body::Body;
 /// A connection to a plugin.
 pub use tonic::transport::Channel;
 /// What calls answer with.
-pub use tonic::{Request, Response, Status};
+pub use tonic::{Code, Request, Response, Status};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skiff_api::volumes;
+use skiff_meta::Quantity;
 use skiff_plugins::csi::node_client::NodeClient;
 use skiff_plugins::csi::node_service_capability::Type;
 use skiff_plugins::csi::node_service_capability::rpc;
@@ -23,6 +24,10 @@ pub(crate) struct Abilities {
     pub(super) group: bool,
     /// It knows the access modes of one node.
     pub(super) single_node: bool,
+    /// It lets volumes grow.
+    pub(super) expand: bool,
+    /// It tells how full they are.
+    pub(super) stats: bool,
 }
 
 impl Abilities {
@@ -35,6 +40,8 @@ impl Abilities {
             stage: has(rpc::Type::StageUnstageVolume),
             group: has(rpc::Type::VolumeMountGroup),
             single_node: has(rpc::Type::SingleNodeMultiWriter),
+            expand: has(rpc::Type::ExpandVolume),
+            stats: has(rpc::Type::GetVolumeStats),
         }
     }
 }
@@ -85,6 +92,8 @@ struct Volume {
     staged: bool,
     /// It was attached by the control plane, which wants to know for how long it is used.
     attached: bool,
+    /// How large it was when this agent last had to do with that.
+    size: Option<Quantity>,
     /// One step with it at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -179,6 +188,19 @@ impl Drivers {
     pub(super) fn published(&self, key: &Key, uid: &str, name: &str) {
         let user = (uid.to_owned(), name.to_owned());
         self.volumes.lock().entry(key.clone()).or_default().published.insert(user);
+    }
+
+    /// How large a volume was when this agent last had to do with that; `told`, where that is now.
+    pub(super) fn size(&self, key: &Key, told: Option<Quantity>) -> Option<Quantity> {
+        let mut volumes = self.volumes.lock();
+        let volume = volumes.entry(key.clone()).or_default();
+        volume.size = volume.size.or(told);
+        volume.size
+    }
+
+    /// A volume is this large by now.
+    pub(super) fn grew(&self, key: &Key, size: Quantity) {
+        self.volumes.lock().entry(key.clone()).or_default().size = Some(size);
     }
 
     /// The pod does not have the volume any more. Whether nobody has.

@@ -7,6 +7,8 @@
 
 mod csi_node;
 mod drivers;
+mod expand;
+mod fill;
 mod mount;
 mod record;
 mod release;
@@ -14,6 +16,7 @@ mod source;
 
 pub(crate) use csi_node::publish as publish_csi_node;
 pub(crate) use drivers::{Driver, Drivers};
+pub(crate) use fill::fill;
 pub(crate) use mount::{Wish, mount};
 pub(crate) use release::release;
 pub(crate) use source::Source;

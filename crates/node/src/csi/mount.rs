@@ -11,7 +11,7 @@ use skiff_plugins::limited;
 
 use super::drivers::Driver;
 use super::record::{self, Record};
-use super::{CsiError, Source, refused};
+use super::{CsiError, Source, expand, refused};
 use crate::node::Node;
 use crate::pod::facts;
 use crate::volumes::Tokens;
@@ -53,10 +53,21 @@ pub(crate) async fn mount(node: &Node, wish: &Wish<'_>, tokens: &mut Tokens) -> 
     let _turn = node.drivers.turn(&key).await;
     let shown = node.drivers.is_published(&key, uid, wish.name);
     let again = spec.requires_republish == Some(true);
+    let driver = match node.drivers.get(&source.driver) {
+        // What is there outlasts its driver.
+        Err(_) if shown && !again => return Ok(target),
+        found => found?,
+    };
+    if again || (driver.abilities.expand && source.size.is_some()) {
+        // A node may not watch claims, which tell of growth.
+        tokens.look_again(node);
+    }
     if shown && !again {
+        let staging = record::staging(&record::staged(&node.config.directory, &source.driver, &source.handle));
+        let staging = if driver.abilities.stage { staging.display().to_string() } else { String::new() };
+        expand::follow(node, wish, &driver, &key, &target.display().to_string(), &staging).await?;
         return Ok(target);
     }
-    let driver = node.drivers.get(&source.driver)?;
     record.save(&*node.config.os.files, &directory)?;
     if node.drivers.uses(&record, uid, wish.name) {
         node.heartbeat.notify_one();
@@ -77,13 +88,10 @@ pub(crate) async fn mount(node: &Node, wish: &Wish<'_>, tokens: &mut Tokens) -> 
         let place = if spec.service_account_token_in_secrets == Some(true) { &mut secrets } else { &mut attributes };
         place.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), told);
     }
-    if again {
-        tokens.look_again(node);
-    }
     let request = NodePublishVolumeRequest {
         volume_id: source.handle.clone(),
         publish_context: context,
-        staging_target_path: staging,
+        staging_target_path: staging.clone(),
         target_path: target.display().to_string(),
         volume_capability: Some(source.capability(&driver.abilities, wish.group)),
         readonly: source.read_only,
@@ -97,6 +105,9 @@ pub(crate) async fn mount(node: &Node, wish: &Wish<'_>, tokens: &mut Tokens) -> 
         node.config.os.files.give_to_group(&target, group, wish.root_only)?;
     }
     node.drivers.published(&key, uid, wish.name);
+    if !source.ephemeral {
+        expand::follow(node, wish, &driver, &key, &target.display().to_string(), &staging).await?;
+    }
     Ok(target)
 }
 
@@ -147,7 +158,10 @@ async fn attached(node: &Node, source: &Source, name: &str) -> Result<BTreeMap<S
     Ok(status.attachment_metadata.unwrap_or_default())
 }
 
-async fn secrets(node: &Node, reference: Option<&SecretReference>) -> Result<BTreeMap<String, String>, CsiError> {
+pub(super) async fn secrets(
+    node: &Node,
+    reference: Option<&SecretReference>,
+) -> Result<BTreeMap<String, String>, CsiError> {
     let Some(reference) = reference else { return Ok(BTreeMap::new()) };
     let namespace = reference.namespace.as_deref().unwrap_or_default();
     let name = reference.name.as_deref().unwrap_or_default();

@@ -1,9 +1,11 @@
 //! What a pod wants of a driver, from its own words or from the PersistentVolume behind its claim. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{CSIVolumeSource, PersistentVolume, Pod, SecretReference};
+use k8s_openapi::api::core::v1::{CSIVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, SecretReference};
 use skiff_api::volumes;
+use skiff_meta::Quantity;
 use skiff_plugins::csi::VolumeCapability;
 use skiff_plugins::csi::volume_capability::access_mode::Mode;
 use skiff_plugins::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
@@ -28,11 +30,15 @@ pub(crate) struct Source {
     pub(super) publish_secret: Option<SecretReference>,
     /// It is the pod's own, and goes with it.
     pub(super) ephemeral: bool,
+    /// The claim it is for, and how large it is.
+    pub(super) claim: Option<Arc<PersistentVolumeClaim>>,
+    pub(super) size: Option<Quantity>,
+    pub(super) expand_secret: Option<SecretReference>,
 }
 
 impl Source {
     /// The volume behind a PersistentVolume, if that is a driver's.
-    pub(crate) fn claimed(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
+    pub(crate) fn claimed(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only: bool) -> Option<Self> {
         let spec = volume.spec.as_ref()?;
         let csi = spec.csi.as_ref()?;
         Some(Self {
@@ -48,6 +54,9 @@ impl Source {
             stage_secret: csi.node_stage_secret_ref.clone(),
             publish_secret: csi.node_publish_secret_ref.clone(),
             ephemeral: false,
+            claim: Some(Arc::new(claim.clone())),
+            size: spec.capacity.as_ref().and_then(|capacity| capacity.get("storage")?.0.parse().ok()),
+            expand_secret: csi.node_expand_secret_ref.clone(),
         })
     }
 
@@ -129,7 +138,7 @@ mod tests {
         spec["csi"] =
             json!({"driver": "d", "volumeHandle": "h", "fsType": spec["fsType"].as_str().unwrap_or_default()});
         let volume = serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": spec})).expect("a volume");
-        Source::claimed(&volume, false).expect("a driver's volume")
+        Source::claimed(&volume, &PersistentVolumeClaim::default(), false).expect("a driver's volume")
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use parking_lot::Mutex;
+use skiff_api::claims;
 use skiff_client::ClientError;
 use skiff_meta::world::AbortOnDrop;
 use skiff_plugins::dra::dra_plugin_client::DraPluginClient;
@@ -118,7 +119,7 @@ impl Claims {
         let wanted = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
         let names = wanted.flat_map(|wanted| {
             let claim = plan::named(pod, &wanted.name);
-            let prepared = claim.and_then(|claim| record.find(facts::namespace(pod), &claim, facts::uid(pod)));
+            let prepared = claim.and_then(|claim| record.find(facts::namespace(pod), claim, facts::uid(pod)));
             prepared.map(|prepared| prepared.names(wanted.request.as_deref())).unwrap_or_default()
         });
         names.collect::<BTreeSet<_>>().into_iter().collect()
@@ -137,9 +138,8 @@ impl Claims {
         let mut by_driver: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
         for wanted in wanted {
             // One that its template wants nothing for has no name.
-            let Some(name) = plan::claim_of(pod, wanted).map_err(|()| ClaimError::NotYet(wanted.name.clone()))? else {
-                continue;
-            };
+            let made = claims::name(pod, wanted).ok_or_else(|| ClaimError::NotYet(wanted.name.clone()))?;
+            let Some(name) = made.map(str::to_owned) else { continue };
             let claim = api.get(&name).await.map_err(|error| ClaimError::Api(name.clone(), error))?;
             let fit = plan::usable(pod, wanted, &claim);
             let drivers = fit.map_err(|why| ClaimError::Unfit { claim: name.clone(), why })?;

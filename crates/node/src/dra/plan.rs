@@ -4,26 +4,14 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use skiff_api::claims;
 
 use crate::pod::facts;
 
-/// The name of a pod's claim in the API: its own, or that of the one made for it; `None` where none is needed.
-///
-/// # Errors
-/// When it has not been made yet.
-pub(super) fn claim_of(pod: &Pod, wanted: &PodResourceClaim) -> Result<Option<String>, ()> {
-    if let Some(name) = &wanted.resource_claim_name {
-        return Ok(Some(name.clone()));
-    }
-    let status = pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
-    let mut made = status.filter(|made| made.name == wanted.name);
-    made.next().map(|made| made.resource_claim_name.clone()).ok_or(())
-}
-
-/// The same for the claim that a container names.
-pub(super) fn named(pod: &Pod, name: &str) -> Option<String> {
+/// The name in the API of the claim that a container names; `None` where none is needed, or none is made yet.
+pub(super) fn named<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     let wanted = facts::spec(pod).resource_claims.iter().flatten().find(|wanted| wanted.name == name)?;
-    claim_of(pod, wanted).ok().flatten()
+    claims::name(pod, wanted).flatten()
 }
 
 /// The drivers of what the claim was given, if the pod may use it.
@@ -40,14 +28,13 @@ pub(super) fn usable(
     if wanted.resource_claim_name.is_none() && !owns {
         return Err("was not created for this pod");
     }
-    let status = claim.status.as_ref();
-    let mut users = status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-    if !users.any(|user| user.uid == facts::uid(pod)) {
+    if !claims::is_reserved_for(claim, facts::uid(pod)) {
         return Err("is not reserved for this pod");
     }
-    let given = status.and_then(|status| status.allocation.as_ref()).ok_or("was not given anything yet")?;
-    let results = given.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-    Ok(results.map(|result| result.driver.clone()).collect())
+    if !claims::is_allocated(claim) {
+        return Err("was not given anything yet");
+    }
+    Ok(claims::allocated(claim).iter().map(|result| result.driver.clone()).collect())
 }
 
 #[cfg(test)]
@@ -64,11 +51,8 @@ mod tests {
             .expect("a pod")
         };
         let made = pod(json!([{"name": "b", "resourceClaimName": "y"}]));
-        assert_eq!((named(&made, "a").as_deref(), named(&made, "b").as_deref()), (Some("x"), Some("y")));
+        assert_eq!((named(&made, "a"), named(&made, "b")), (Some("x"), Some("y")));
         assert_eq!(named(&made, "c"), None);
-        let template = &facts::spec(&made).resource_claims.as_ref().expect("claims")[1];
-        assert_eq!(claim_of(&pod(json!([])), template), Err(()));
-        assert_eq!(claim_of(&pod(json!([{"name": "b"}])), template), Ok(None), "nothing is needed");
     }
 
     #[test]

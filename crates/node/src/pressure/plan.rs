@@ -60,6 +60,10 @@ impl OnDisk {
         let local = facts::spec(pod).volumes.iter().flatten().filter(|volume| is_local(volume));
         local.filter_map(|volume| self.volumes.get(&volume.name)).copied().sum()
     }
+    /// All that goes with the pod.
+    pub(crate) fn total(&self, pod: &Pod) -> Size {
+        self.logs() + self.layers() + self.local(pod)
+    }
     /// What of it counts where a signal tells of shortage; `shared`: images and volumes are on one file system.
     fn counted(&self, pod: &Pod, signal: Signal, shared: bool) -> Size {
         let on_images = matches!(signal, Signal::ImageSpace | Signal::ImageInodes);
@@ -209,7 +213,7 @@ pub(crate) fn outgrown(pod: &Pod, disk: &OnDisk, shared: bool) -> Option<(&'stat
         return Some(("emptydirfs.limit", format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ")));
     }
     let whole = resources::limits(facts::spec(pod), None).get("ephemeral-storage").copied();
-    let used = (disk.logs() + disk.layers() + disk.local(pod)).bytes;
+    let used = disk.total(pod).bytes;
     if let Some(limit) = whole.filter(|limit| i128::from(used) > i128::from(limit.value())) {
         let story = format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
         return Some(("ephemeralpodfs.limit", story));

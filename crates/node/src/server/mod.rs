@@ -209,9 +209,13 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>) -> Result<Re
         (&Method::GET, ["pods"]) => Ok(pods(context)),
         (&Method::GET, ["configz"]) => Ok(json(&configz(&context.node))),
         (&Method::GET, ["stats", "summary"]) => {
-            Ok(json(&stats::summary(&context.node, &stats::measure(&context.node))))
+            let disks = stats::disk_use(&context.node).await;
+            Ok(json(&stats::summary(&context.node, &stats::measure(&context.node), &disks)))
         }
-        (&Method::GET, ["metrics"]) => Ok(exposition(context.node.metrics.text())),
+        (&Method::GET, ["metrics"]) => {
+            let volumes = stats::of_claims(&context.node, &*stats::disk_use(&context.node).await);
+            Ok(exposition(context.node.metrics.text() + &volumes))
+        }
         (&Method::GET, ["metrics", "cadvisor"]) => Ok(exposition(stats::containers(&stats::measure(&context.node)))),
         (&Method::GET, ["metrics", "resource"]) => Ok(exposition(stats::metrics(&stats::measure(&context.node)))),
         (&Method::DELETE, ["localVolumes", name]) => remove_local_volume(context, name),

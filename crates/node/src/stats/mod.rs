@@ -8,6 +8,7 @@ mod cadvisor;
 pub(crate) mod disk;
 mod resource;
 mod summary;
+mod volumes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::pod::facts;
 pub(crate) use cadvisor::containers;
 pub(crate) use resource::metrics;
 pub(crate) use summary::summary;
+pub(crate) use volumes::{Disks, Fill, disk_use, of_claims};
 
 /// How often measurements are made.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -1,15 +1,17 @@
 //! `/stats/summary`, in the words of `stats/v1alpha1`.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::volumes::{DiskUse, PodDisk, VolumeUse};
 use super::{Measured, NodeUse, PodUse};
 use crate::node::Node;
-use crate::os::{Space, Traffic};
+use crate::os::{Size, Space, Traffic};
 use crate::pod::facts;
 
 /// The whole summary.
-pub(crate) fn summary(node: &Node, used: &NodeUse) -> Value {
+pub(crate) fn summary(node: &Node, used: &NodeUse, disks: &DiskUse) -> Value {
     let mut whole = json!({
         "nodeName": node.config.name,
         "startTime": text(node.started),
@@ -21,14 +23,21 @@ pub(crate) fn summary(node: &Node, used: &NodeUse) -> Value {
     let space = used.space.as_ref().map(|space| file_system(used.at, space));
     put(&mut whole, "fs", space.clone());
     put(&mut whole, "runtime", space.map(|space| json!({"imageFs": space})));
-    json!({"node": whole, "pods": used.pods.iter().map(|pod| one(used.at, pod)).collect::<Vec<_>>()})
+    let pods = used.pods.iter().map(|pod| one(used, pod, disks.get(facts::uid(&pod.pod))));
+    json!({"node": whole, "pods": pods.collect::<Vec<_>>()})
 }
 
-fn one(at: Timestamp, used: &PodUse) -> Value {
-    let pod = &used.pod;
+fn one(node: &NodeUse, used: &PodUse, disk: Option<&PodDisk>) -> Value {
+    let (pod, at) = (&used.pod, node.at);
     let containers = used.containers.iter().map(|container| {
         let (name, started, measured) = (&container.name, container.started, &container.measured);
-        json!({"name": name, "startTime": started.map(text), "cpu": cpu(at, measured), "memory": memory(at, measured, None)})
+        let mut told = json!({"name": name, "startTime": started.map(text), "cpu": cpu(at, measured),
+            "memory": memory(at, measured, None)});
+        if let Some(disk) = disk.and_then(|disk| disk.on_disk.containers.get(name)) {
+            put(&mut told, "rootfs", node.space.as_ref().map(|space| part(at, space, disk.layer)));
+            put(&mut told, "logs", node.space.as_ref().map(|space| part(at, space, disk.logs)));
+        }
+        told
     });
     let mut told = json!({
         "podRef": {"name": facts::name(pod), "namespace": facts::namespace(pod), "uid": facts::uid(pod)},
@@ -39,6 +48,35 @@ fn one(at: Timestamp, used: &PodUse) -> Value {
         "process_stats": {"process_count": used.whole.usage.processes},
     });
     put(&mut told, "network", used.traffic.as_ref().map(|traffic| network(at, traffic)));
+    if let Some(disk) = disk {
+        told["volume"] = disk.volumes.iter().map(|volume| one_volume(at, pod, volume)).collect();
+        let whole = disk.on_disk.total(pod);
+        put(&mut told, "ephemeral-storage", node.space.as_ref().map(|space| part(at, space, whole)));
+    }
+    told
+}
+
+/// What something takes of a file system.
+fn part(at: Timestamp, space: &Space, size: Size) -> Value {
+    let mut told = file_system(at, space);
+    (told["usedBytes"], told["inodesUsed"]) = (size.bytes.into(), size.inodes.into());
+    told
+}
+
+fn one_volume(at: Timestamp, pod: &Pod, volume: &VolumeUse) -> Value {
+    let fill = &volume.fill;
+    let mut told = json!({
+        "name": volume.name,
+        "time": text(at),
+        "availableBytes": fill.available,
+        "capacityBytes": fill.capacity,
+        "usedBytes": fill.used,
+        "inodes": fill.inodes,
+        "inodesFree": fill.inodes_free,
+        "inodesUsed": fill.inodes_used,
+    });
+    let claim = volume.claim.as_ref().map(|name| json!({"name": name, "namespace": facts::namespace(pod)}));
+    put(&mut told, "pvcRef", claim);
     told
 }
 

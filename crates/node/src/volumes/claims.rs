@@ -118,7 +118,7 @@ fn behind(
     if required.is_some_and(|selector| !affinity::selects(selector, node)) {
         return Err(format!("volume {name}: no matching NodeSelectorTerms"));
     }
-    if let Some(source) = Source::claimed(volume, read_only) {
+    if let Some(source) = Source::claimed(volume, claim, read_only) {
         return Ok(Found::Driven(Box::new(source)));
     }
     if let Some(host) = &spec.host_path {

@@ -7,11 +7,12 @@ mod claims;
 mod content;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use parking_lot::Mutex;
 use skiff_api::resources::ResourceList;
 
 use crate::csi::{self, CsiError};
@@ -58,6 +59,25 @@ pub(crate) struct Prepared {
     pub(crate) read_only: bool,
 }
 
+/// Where claimed volumes lie that are disks of this node, by pod and name: they fill a file system of their own.
+#[derive(Default)]
+pub(crate) struct LocalDisks {
+    known: Mutex<HashMap<(String, String), PathBuf>>,
+}
+
+impl LocalDisks {
+    /// Where this one lies.
+    pub(crate) fn get(&self, uid: &str, name: &str) -> Option<PathBuf> {
+        self.known.lock().get(&(uid.to_owned(), name.to_owned())).cloned()
+    }
+    fn add(&self, uid: &str, name: &str, path: &Path) {
+        self.known.lock().insert((uid.to_owned(), name.to_owned()), path.to_owned());
+    }
+    fn forget(&self, uid: &str) {
+        self.known.lock().retain(|(of, _), _| of != uid);
+    }
+}
+
 /// A pod's volumes by name.
 pub(crate) type Volumes = BTreeMap<String, Prepared>;
 
@@ -90,7 +110,12 @@ pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tok
     for volume in facts::spec(sources.pod).volumes.iter().flatten() {
         tokens.fetch(node, sources.pod, volume).await?;
         match claims::find(node, sources.pod, volume).await? {
-            Some(Found::Disk(disk)) => drop(disks.insert(volume.name.clone(), disk)),
+            Some(Found::Disk(disk)) => {
+                if disk.host_type.is_none() {
+                    node.local_disks.add(uid, &volume.name, &disk.path);
+                }
+                disks.insert(volume.name.clone(), disk);
+            }
             Some(Found::Driven(source)) => {
                 volumes.insert(volume.name.clone(), driven(node, sources.pod, volume, &source, tokens).await?);
                 continue;
@@ -223,6 +248,7 @@ pub(crate) fn remove(node: &Node, uid: &str) -> io::Result<()> {
     os.files.remove(&node.memory_directory(uid))?;
     os.files.remove(&directory)?;
     node.ranges.forget(uid);
+    node.local_disks.forget(uid);
     Ok(())
 }
 

@@ -18,14 +18,15 @@ use crate::pod::facts;
 const LIFETIME: i64 = 3600;
 /// However long it lives, a token is renewed after a day.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 3600);
-/// How long a driver that wants to show its volumes again and again waits in between; and a renewal that failed.
+/// How long a driver that wants to show its volumes again and again waits in between, or one whose volumes grow; and a
+/// renewal that failed.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The tokens of one pod.
 #[derive(Default)]
 pub(crate) struct Tokens {
     known: BTreeMap<(String, i64), Token>,
-    /// When drivers that ask for that show their volumes again.
+    /// When volumes of drivers are looked at again.
     again: Option<Timestamp>,
 }
 
@@ -50,7 +51,7 @@ impl Tokens {
         self.known.values().map(|token| token.renew_at).chain(self.again).min()
     }
 
-    /// Volumes of drivers that want to show them again and again are looked at again after a while.
+    /// Volumes of drivers that want to show them again and again, or that may grow, are looked at again after a while.
     pub(crate) fn look_again(&mut self, node: &Node) {
         self.again = node.world.now().checked_add(AGAIN).ok();
     }

@@ -123,15 +123,22 @@ impl Node for Driver {
     }
     async fn node_expand_volume(
         &self,
-        _: Request<NodeExpandVolumeRequest>,
+        request: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        Err(Status::unimplemented("volumes do not grow"))
+        let r = request.into_inner();
+        let capacity_bytes = r.capacity_range.map_or(0, |range| range.required_bytes);
+        self.note(format!("expand {} to {capacity_bytes} staged={}", r.volume_id, is_mounted(&r.staging_target_path)));
+        if capacity_bytes > 4 << 20 {
+            return Err(Status::out_of_range("there is no more"));
+        }
+        Ok(Response::new(NodeExpandVolumeResponse { capacity_bytes }))
     }
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::GetVolumeStats].map(capability).to_vec();
+        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::GetVolumeStats, rpc::Type::ExpandVolume];
+        let capabilities = capabilities.map(capability).to_vec();
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
     }
     async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
@@ -170,6 +177,47 @@ fn attach(cluster: &Cluster, count: usize) -> Result<(), String> {
         cluster.kubectl(&["patch", "volumeattachment", &name, "--subresource=status", "--type=merge", "-p", &patch])?;
     }
     Ok(())
+}
+
+/// Does the resizer's work: the volume is larger now, and the rest is the node's to do.
+fn grow(cluster: &Cluster, name: &str, size: &str) -> Result<(), String> {
+    let capacity = json!({"spec": {"capacity": {"storage": size}}}).to_string();
+    cluster.kubectl(&["patch", "pv", name, "--type=merge", "-p", &capacity])?;
+    let condition = json!({"type": "FileSystemResizePending", "status": "True", "lastTransitionTime": null});
+    let status = json!({"allocatedResourceStatuses": {"storage": "NodeResizePending"},
+        "allocatedResources": {"storage": size}, "conditions": [condition]});
+    let patch = json!({"status": status}).to_string();
+    cluster.kubectl(&["patch", "pvc", name, "--subresource=status", "--type=merge", "-p", &patch])?;
+    // A changed pod has its volumes looked at, which a node otherwise does once in a minute.
+    cluster.kubectl(&["label", "pod", "disks", "--overwrite", &format!("size={size}")]).map(drop)
+}
+
+/// A volume grows while a pod uses it, and what cannot grow any more is told of.
+fn grows(cluster: &Cluster, said: &dyn Fn(&str) -> usize) -> Result<(), String> {
+    let status = || cluster.get(&["pvc", "files"]).unwrap_or_default()["status"].clone();
+    let none = |value: &Value| value.as_object().is_none_or(serde_json::Map::is_empty);
+    grow(cluster, "files", "2Mi")?;
+    soon("it has grown", || status()["capacity"]["storage"] == "2Mi")?;
+    holds("by the driver's hand", said("expand files to 2097152 staged=true") == 1)?;
+    let grown = status();
+    let over = none(&grown["allocatedResourceStatuses"]) && grown["conditions"].as_array().is_none_or(Vec::is_empty);
+    holds(&format!("nothing is left to do: {grown}"), over)?;
+    grow(cluster, "files", "8Mi")?;
+    let phase = || status()["allocatedResourceStatuses"]["storage"].clone();
+    soon("it cannot", || phase() == "NodeResizeInfeasible")?;
+    let told = status();
+    let conditions = told["conditions"].as_array().cloned().unwrap_or_default();
+    let error = conditions.iter().find(|condition| condition["type"] == "NodeResizeError");
+    let message = error.map(|condition| condition["message"].clone()).unwrap_or_default();
+    holds(&format!("why: {told}"), message == "failed to expand pvc with there is no more")?;
+    let summary = cluster.kubectl(&["get", "--raw", "/api/v1/nodes/test/proxy/stats/summary"])?;
+    let summary: Value = serde_json::from_str(&summary).map_err(|error| error.to_string())?;
+    let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+    let pod = pods.into_iter().find(|pod| pod["podRef"]["name"] == "disks").unwrap_or_default();
+    let volumes = pod["volume"].as_array().cloned().unwrap_or_default();
+    let data = volumes.into_iter().find(|volume| volume["name"] == "data").unwrap_or_default();
+    let told = (&data["usedBytes"], &data["capacityBytes"], &data["pvcRef"]["name"]);
+    holds(&format!("how full it is: {pod}"), told == (&json!(3), &json!(10), &json!("files")))
 }
 
 /// Claim, attachment, staging, publishing, a file, and all the way back, with an agent that dies in between.
@@ -232,6 +280,8 @@ pub(crate) fn drivers_volumes(cluster: &mut Cluster) -> Result<(), String> {
     holds(&format!("the group of the volume: {group:?}"), group.is_ok_and(|group| group == 2000))?;
     let in_use = cluster.get(&["node", "test"])?["status"]["volumesInUse"].clone();
     holds(&format!("what the node uses: {in_use}"), in_use.as_array().is_some_and(|list| list.len() == 2))?;
+
+    grows(cluster, &said)?;
 
     cluster.kubectl(&["delete", "pod", "disks", "--wait=false"])?;
     cluster.server.kill();
