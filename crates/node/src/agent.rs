@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_status::{self, Heartbeat};
 use crate::os::{Limits, MachineFacts};
+use crate::pinning::{self, Pinning};
 use crate::plugins;
 use crate::pod::admission::Admitted;
 use crate::pod::mailbox::Registry;
@@ -93,6 +94,12 @@ pub async fn run(
         ranges: Ranges::found(&*config.os.files, &config.directory.join("pods")),
         claims: Claims::found(&*config.os.files, &config.directory),
         devices: Devices::found(&*config.os.files, &config.directory.join(devices::plugins::DIRECTORY)),
+        pinning: Pinning::found(
+            &*config.os.files,
+            &config.directory,
+            facts.topology.clone(),
+            config.settings.pinning.clone(),
+        ),
         drivers: Drivers::found(&*config.os.files, &config.directory.join("pods")),
         heartbeat: Notify::new(),
         facts,
@@ -112,6 +119,7 @@ pub async fn run(
         spawn("heartbeat", Box::pin(Heartbeat::new(node.clone(), port).run())),
         spawn("runtime events", Box::pin(follow_runtime(node.clone()))),
         spawn("static pods", Box::pin(static_pods::run(node.clone(), manager.clone()))),
+        spawn("pinning", Box::pin(pinning::run(node.clone()))),
         spawn("shutdown", Box::pin(shutdown::run(node.clone(), manager.clone()))),
         spawn("images", Box::pin(archives::follow(node.clone(), manager.clone()))),
     ];

@@ -15,7 +15,7 @@ use skiff_cri::v1::{
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, World};
 
-use crate::os::{Cgroups, Limits, Machine, Power, PowerWatch, Traffic, Usage};
+use crate::os::{Cgroups, Limits, Machine, Os, Power, PowerWatch, Traffic, Usage};
 use crate::testing::Api;
 use crate::{NodeConfig, hollow};
 
@@ -799,6 +799,52 @@ async fn a_machine_that_stops_ends_its_pods_in_order() {
     cluster.api.eventually("ready again", || ready()["status"] == "True" && held.load(Ordering::Relaxed)).await;
     cluster.pod("later", one("i"));
     cluster.until_ready("later").await;
+}
+
+/// Whole processors are a guaranteed pod's own, the others share the rest, and neither a restart nor another pod's end
+/// changes what it has.
+#[tokio::test]
+async fn processors_of_ones_own() {
+    let read = |path: &str| (path == "cpu/online").then(|| "0-3".to_owned());
+    let topology = crate::os::Topology::read(&read, 32 << 30);
+    let facts = crate::os::MachineFacts { processors: 4, topology, ..hollow::facts() };
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = dir.path().to_owned();
+    let settings = "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, cpuManagerPolicy: static, \
+        kubeReserved: {cpu: \"1\"}, topologyManagerPolicy: single-numa-node}";
+    let mut cluster = Cluster::with(move |config| {
+        config.os = Os { files: Arc::new(crate::os::RealFiles), ..Os::hollow(facts) };
+        config.settings = crate::Settings::read(settings.as_bytes()).expect("settings");
+        (config.log_directory, config.directory) = (directory.join("logs"), directory);
+    });
+    let own = |cpus: &str| {
+        let amounts = json!({"cpu": cpus, "memory": "1Mi"});
+        let mut spec = one("own");
+        spec["containers"][0]["resources"] = json!({"requests": amounts, "limits": amounts});
+        spec
+    };
+    cluster.pod("shared", one("i"));
+    cluster.until_ready("shared").await;
+    let runtime = cluster.runtime.clone();
+    let cpus = move |pod: &str| -> String {
+        let containers = runtime.containers().into_iter();
+        let mut of_pod = containers.filter(|c| c.labels.values().any(|label| label == pod));
+        let linux = of_pod.next_back().and_then(|container| container.resources?.linux);
+        linux.map(|linux| linux.cpuset_cpus).unwrap_or_default()
+    };
+    assert_eq!(cpus("shared"), "0-3");
+    cluster.pod("own", own("2"));
+    cluster.until_ready("own").await;
+    assert_eq!(cpus("own"), "1-2");
+    cluster.api.eventually("less is shared", || cpus("shared") == "0,3").await;
+    cluster.pod("late", own("2"));
+    cluster.until("late", "/reason", json!("OutOfcpu")).await;
+    cluster.start();
+    cluster.pod("other", own("1"));
+    cluster.until_ready("other").await;
+    assert_eq!((cpus("other"), cpus("own")), ("3".to_owned(), "1-2".to_owned()));
+    cluster.api.delete_pod("own", 1);
+    cluster.api.eventually("more is shared", || cpus("shared") == "0-2").await;
 }
 
 #[tokio::test]

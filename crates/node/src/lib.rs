@@ -21,6 +21,7 @@ mod metrics;
 mod node;
 mod node_status;
 pub mod os;
+mod pinning;
 mod plugins;
 mod pod;
 mod pressure;

@@ -26,6 +26,7 @@ use crate::make::services;
 use crate::metrics::Metrics;
 use crate::node_status;
 use crate::os::{Limits, MachineFacts};
+use crate::pinning::Pinning;
 use crate::pod::admission::{Admitted, Place};
 use crate::pod::facts;
 use crate::pod::mailbox::Registry;
@@ -80,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) claims: Claims,
     /// Device plugins and their devices.
     pub(crate) devices: Devices,
+    /// Processors and memory that containers have for themselves.
+    pub(crate) pinning: Pinning,
     /// Storage drivers and their volumes.
     pub(crate) drivers: Drivers,
     /// The node's status has changed and shall be written.
@@ -158,6 +161,7 @@ impl Node {
     pub(crate) fn leaves(&self, uid: &str) {
         self.admitted.forget(uid).iter().for_each(|uid| self.registry.wake(uid));
         self.devices.forget(&*self.config.os.files, uid);
+        self.pinning.forget(&*self.config.os.files, uid);
         self.weigh();
     }
 
@@ -190,7 +194,8 @@ impl Node {
             strict_groups: self.abilities.knows_strict_groups(),
             pressures: &self.pressures(),
         };
-        self.admitted.admit(pod, &place)
+        self.admitted.admit(pod, &place)?;
+        self.pinning.give(&*self.config.os.files, pod)
     }
 
     /// What the node counts as short of.

@@ -41,8 +41,12 @@ impl Lister {
             told.collect()
         };
         let containers = facts::containers(pod);
-        let containers =
-            containers.iter().map(|(_, c)| ContainerResources { name: c.name.clone(), devices: devices(&c.name) });
+        let cpus = |container: &str| self.0.pinning.of_container(facts::uid(pod), container).into_iter().map(i64::from);
+        let containers = containers.iter().map(|(_, c)| ContainerResources {
+            name: c.name.clone(),
+            devices: devices(&c.name),
+            cpu_ids: cpus(&c.name).collect(),
+        });
         PodResources {
             name: facts::name(pod).to_owned(),
             namespace: facts::namespace(pod).to_owned(),
@@ -66,7 +70,10 @@ impl PodResourcesLister for Lister {
             resource_name: resource.clone(),
             device_ids: plugin.healthy().map(str::to_owned).collect(),
         });
-        Ok(Response::new(AllocatableResourcesResponse { devices: devices.collect(), cpu_ids: Vec::new() }))
+        Ok(Response::new(AllocatableResourcesResponse {
+            devices: devices.collect(),
+            cpu_ids: self.0.pinning.allocatable().into_iter().map(i64::from).collect(),
+        }))
     }
     async fn get(&self, request: Request<GetPodResourcesRequest>) -> Result<Response<GetPodResourcesResponse>, Status> {
         let wanted = request.into_inner();

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::Topology;
 use super::usage::{self, Traffic, Usage};
 
 /// Knows the machine.
@@ -24,6 +25,8 @@ pub trait Machine: Send + Sync + 'static {
 pub struct MachineFacts {
     /// Processors online.
     pub processors: u64,
+    /// Where they and the memory are.
+    pub topology: Topology,
     /// In bytes.
     pub memory: u64,
     /// Of the file system that images and volumes are on, in bytes.
@@ -57,9 +60,12 @@ impl MachineFacts {
         let text = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
         let machine_id = text("/etc/machine-id").unwrap_or_default();
         let uuid = text("/sys/class/dmi/id/product_uuid").map(|uuid| uuid.to_lowercase());
+        let memory = memory_total(&std::fs::read_to_string("/proc/meminfo")?);
+        let topology = Topology::read(&|path| text(&format!("/sys/devices/system/{path}")).ok(), memory);
         Ok(Self {
-            processors: count_ranges(&text("/sys/devices/system/cpu/online").unwrap_or_default()).max(1),
-            memory: memory_total(&std::fs::read_to_string("/proc/meminfo")?),
+            processors: (topology.cpus().len() as u64).max(1),
+            topology,
+            memory,
             storage: storage(directory),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             system_uuid: uuid.unwrap_or_else(|_| machine_id.clone()),
@@ -103,15 +109,6 @@ impl Machine for MachineFacts {
     }
 }
 
-/// How many numbers `0-3,6` names.
-fn count_ranges(text: &str) -> u64 {
-    let range = |part: &str| -> Option<u64> {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
-    };
-    text.split(',').filter_map(range).sum()
-}
-
 fn memory_total(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -148,8 +145,6 @@ mod tests {
 
     #[test]
     fn texts_are_understood() {
-        assert_eq!(count_ranges("0-3,6"), 5);
-        assert_eq!(count_ranges("0"), 1);
         assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), 2 << 20);
         assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"X 1\"\n"), "X 1");
     }

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use crate::make::resources::Limits;
+pub use crate::pinning::Topology;
 pub use cgroups::{Cgroups, NoCgroups, RealCgroups};
 pub use files::{Content, Files, NoFiles, RealFiles};
 pub(crate) use inotify::Watched;

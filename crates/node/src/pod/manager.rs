@@ -174,6 +174,7 @@ impl Manager {
         let os = &self.node.config.os;
         let unknown = |uid: &str| !state.workers.contains_key(uid);
         self.node.devices.keep_only(&*os.files, |uid| state.workers.contains_key(uid));
+        self.node.pinning.keep_only(&*os.files, |uid| state.workers.contains_key(uid));
         let directories = [self.node.config.directory.join("pods"), self.node.memory_root()];
         let left = directories.iter().flat_map(|directory| os.files.list(directory).unwrap_or_default());
         let left: BTreeSet<String> = left.chain(self.node.claims.users()).filter(|uid| unknown(uid)).collect();

@@ -226,6 +226,7 @@ impl Worker {
         let about = node.about(pod, &start.name);
         let Some((role, container)) = facts::container(pod, &start.name) else { return Ok(()) };
         let Some(sandbox) = state.sandbox().filter(|sandbox| sandbox.ready) else { return Ok(()) };
+        let shared = node.pinning.version();
         let config = match self.container_config(pod, state, start, role, &container).await {
             Ok(config) => config,
             Err(Refusal::Image(missing)) => {
@@ -260,6 +261,7 @@ impl Worker {
             self.failed(&start.name);
             Trouble { reason: "RunContainerError", message: error.to_string() }
         })?;
+        node.pinning.started_under(shared);
         node.recorder.normal(&about, "Started", "Container started");
         self.post_start(pod, state, &container, id).await
     }
@@ -301,6 +303,8 @@ impl Worker {
         let devices = self.block_devices(container).map_err(Refusal::Config)?;
         let target = if role == Role::Ephemeral { debug_target(pod, state, container) } else { None };
         let security = security::container(pod, container, &image.user, target.as_deref()).map_err(Refusal::Config)?;
+        let mut placed = resources::container(pod, container, node.facts.memory);
+        node.pinning.place(&self.uid, &container.name, &mut placed);
         let parts = container::Parts {
             restarts: start.restarts,
             image_ref: image.reference,
@@ -308,7 +312,7 @@ impl Worker {
             mounts,
             devices,
             needs: self.needs(pod, container)?,
-            resources: resources::container(pod, container, node.facts.memory),
+            resources: placed,
             security,
         };
         let mut config = container::config(pod, container, parts);

@@ -8,8 +8,10 @@ use serde_json::Value;
 use skiff_api::resources::{self, ResourceList};
 use skiff_meta::Quantity;
 use skiff_meta::codec::yaml;
+use skiff_meta::quantity::Format;
 
 use super::{Eviction, Settings, SettingsError};
+use crate::pinning::{self, Alignment, Policy};
 use crate::pressure::{Amount, Signal, Threshold};
 use crate::shutdown::{self, Period};
 
@@ -34,10 +36,25 @@ struct File {
     shutdown_grace_period_by_pod_priority: Vec<Period>,
     system_reserved: Texts,
     kube_reserved: Texts,
+    #[serde(rename = "reservedSystemCPUs")]
+    reserved_system_cpus: String,
+    cpu_manager_policy: String,
+    memory_manager_policy: String,
+    reserved_memory: Vec<ReservedMemory>,
+    topology_manager_policy: String,
+    topology_manager_scope: String,
     container_log_max_size: Option<String>,
     container_log_max_files: Option<usize>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
+}
+
+/// Memory of one node of the machine that is not for containers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReservedMemory {
+    numa_node: u32,
+    limits: Texts,
 }
 
 pub(super) fn read(text: &[u8]) -> Result<Settings, SettingsError> {
@@ -54,9 +71,16 @@ pub(super) fn read(text: &[u8]) -> Result<Settings, SettingsError> {
     let log_size = file.container_log_max_size.as_deref().map(|text| bytes("containerLogMaxSize", text)).transpose()?;
     let mut reserved = amounts("systemReserved", &file.system_reserved)?;
     resources::add(&mut reserved, &amounts("kubeReserved", &file.kube_reserved)?);
+    let cpus = pinning::parse(&file.reserved_system_cpus).len();
+    if cpus > 0 {
+        let count = i64::try_from(cpus).unwrap_or(i64::MAX);
+        reserved.insert("cpu".to_owned(), Quantity::new(count, Format::DecimalSi));
+    }
+    let eviction = eviction(&file)?;
     Ok(Settings {
+        pinning: pinning(&file, &reserved, &eviction)?,
         max_pods: file.max_pods.unwrap_or(known.max_pods),
-        eviction: eviction(&file)?,
+        eviction,
         shutdown: shutdown(&file)?,
         reserved,
         log_size: log_size.unwrap_or(known.log_size),
@@ -125,6 +149,47 @@ fn shutdown(file: &File) -> Result<Vec<Period>, SettingsError> {
         return Err(wrong("shutdownGracePeriodByPodPriority", "cannot be beside shutdownGracePeriod"));
     }
     Ok(by_priority.clone())
+}
+
+fn pinning(file: &File, reserved: &ResourceList, eviction: &Eviction) -> Result<Policy, SettingsError> {
+    let chosen = |field, text: &str, known: &[&str]| {
+        let none = || wrong(field, format!("{text} is none of {}", known.join(", ")));
+        let text = if text.is_empty() { known[0] } else { text };
+        known.iter().position(|name| name.eq_ignore_ascii_case(text)).ok_or_else(none)
+    };
+    let cpus = chosen("cpuManagerPolicy", &file.cpu_manager_policy, &["none", "static"])? == 1;
+    let memory = chosen("memoryManagerPolicy", &file.memory_manager_policy, &["None", "Static"])? == 1;
+    let policies = ["none", "best-effort", "restricted", "single-numa-node"];
+    let alignment = match chosen("topologyManagerPolicy", &file.topology_manager_policy, &policies)? {
+        0 => Alignment::None,
+        1 => Alignment::BestEffort,
+        2 => Alignment::Restricted,
+        _ => Alignment::SingleNode,
+    };
+    let whole_pods = chosen("topologyManagerScope", &file.topology_manager_scope, &["container", "pod"])? == 1;
+    let count = reserved.get("cpu").map_or(0, |amount| usize::try_from((amount.milli() + 999) / 1000).unwrap_or(0));
+    if cpus && count == 0 {
+        let why = "static needs processors in systemReserved, kubeReserved or reservedSystemCPUs";
+        return Err(wrong("cpuManagerPolicy", why));
+    }
+    let mut reserved_memory = BTreeMap::new();
+    for one in &file.reserved_memory {
+        let amount = one.limits.get("memory").map_or(Ok(0), |text| bytes("reservedMemory", text))?;
+        reserved_memory.insert(one.numa_node, amount);
+    }
+    let hard = eviction.thresholds.iter().find(|threshold| threshold.signal == Signal::Memory && threshold.is_hard());
+    let least = match hard.map(|threshold| threshold.least) {
+        Some(Amount::Of(amount)) => amount,
+        _ => 0,
+    };
+    let needed = reserved.get("memory").map_or(0, |amount| amount.value()).unsigned_abs() + least;
+    let sum: u64 = reserved_memory.values().sum();
+    if memory && sum != needed {
+        let why = format!("{sum} bytes are not the {needed} of systemReserved, kubeReserved and evictionHard together");
+        return Err(wrong("reservedMemory", why));
+    }
+    let reserved_cpus = pinning::parse(&file.reserved_system_cpus);
+    Ok(Policy { cpus, memory, alignment, whole_pods, reserved_cpus, reserved_count: count, reserved_memory })
 }
 
 /// By signal. What is said of containers' own file system is left out: that is always the node's or that of images.
@@ -235,6 +300,19 @@ mod tests {
     }
 
     #[test]
+    fn processors_and_memory_of_ones_own() {
+        let told = settings(
+            "cpuManagerPolicy: static\nmemoryManagerPolicy: Static\ntopologyManagerPolicy: restricted\n\
+             topologyManagerScope: pod\nreservedSystemCPUs: 0-1\nkubeReserved: {memory: 400Mi}\n\
+             reservedMemory: [{numaNode: 0, limits: {memory: 500Mi}}]",
+        );
+        let policy = told.expect("settings").pinning;
+        assert!(policy.cpus && policy.memory && policy.whole_pods);
+        assert_eq!((policy.alignment, policy.reserved_count), (Alignment::Restricted, 2));
+        assert_eq!(policy.reserved_memory[&0], 500 << 20);
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         for (fields, told) in [
             ("evictionHard: {memory.free: 1Gi}", "evictionHard: there is no eviction signal memory.free"),
@@ -251,6 +329,9 @@ mod tests {
                 "shutdownGracePeriod: 10s\nshutdownGracePeriodByPodPriority: [{priority: 1}]",
                 "shutdownGracePeriodByPodPriority: cannot be beside shutdownGracePeriod",
             ),
+            ("cpuManagerPolicy: dynamic", "cpuManagerPolicy: dynamic is none of none, static"),
+            ("cpuManagerPolicy: static", "cpuManagerPolicy: static needs processors"),
+            ("memoryManagerPolicy: Static", "reservedMemory: 0 bytes are not the 104857600"),
             ("containerLogMaxFiles: 1", "containerLogMaxFiles: must be greater than 1"),
             ("maxPods: many", "invalid type"),
         ] {

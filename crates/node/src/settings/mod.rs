@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skiff_api::resources::ResourceList;
 
+use crate::pinning::Policy;
 use crate::pressure::Threshold;
 use crate::shutdown::Period;
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub(crate) eviction: Eviction,
     /// How long pods have when the machine is to stop, by priority.
     pub(crate) shutdown: Vec<Period>,
+    /// Who has processors and memory for itself.
+    pub(crate) pinning: Policy,
     /// What is not for pods: for the system and for the agent.
     pub(crate) reserved: ResourceList,
     /// A container's log larger than this is set aside, in bytes.
@@ -45,6 +48,7 @@ impl Default for Settings {
             max_pods: 110,
             eviction: Eviction { thresholds: Threshold::defaults(), max_pod_grace: 0, transition },
             shutdown: Vec::new(),
+            pinning: Policy::default(),
             reserved: ResourceList::new(),
             log_size: 10 << 20,
             log_files: 5,
