@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::Failure;
-use crate::run::{command, root, run};
+use crate::run::{cargo, command, root, run, target};
 
 /// One image: what goes in and how it starts.
 struct Recipe {
@@ -23,6 +23,8 @@ struct Recipe {
     packages: &'static [&'static str],
     files: &'static [(&'static str, &'static str)],
     links: &'static [(&'static str, &'static str)],
+    /// Programs of this workspace, which are built for it and lie in `bin/`.
+    programs: &'static [&'static str],
     command: &'static [&'static str],
     /// The signal that asks for a graceful end.
     stop_signal: &'static str,
@@ -45,6 +47,7 @@ const RECIPES: &[Recipe] = &[
         packages: &["busybox-static"],
         files: &[USERS, GROUPS],
         links: APPLETS,
+        programs: &[],
         command: &["/bin/sh"],
         stop_signal: "SIGTERM",
     },
@@ -75,8 +78,19 @@ const RECIPES: &[Recipe] = &[
             ("run/.keep", ""),
         ],
         links: APPLETS,
+        programs: &[],
         command: &["/usr/sbin/nginx"],
         stop_signal: "SIGQUIT",
+    },
+    Recipe {
+        name: "probe",
+        tags: &["docker.io/library/probe:1"],
+        packages: &["libc6", "libgcc-s1", "busybox-static"],
+        files: &[USERS, GROUPS],
+        links: APPLETS,
+        programs: &["probe"],
+        command: &["/bin/probe", "serve"],
+        stop_signal: "SIGTERM",
     },
     Recipe {
         name: "cni-plugins",
@@ -84,6 +98,7 @@ const RECIPES: &[Recipe] = &[
         packages: &["containernetworking-plugins", "busybox-static"],
         files: &[USERS, GROUPS],
         links: APPLETS,
+        programs: &[],
         command: &["/bin/sh"],
         stop_signal: "SIGTERM",
     },
@@ -158,9 +173,10 @@ pub(crate) fn build(name: &str, out: &Path) -> Result<(), Failure> {
     }
     for recipe in wanted {
         let archive = out.join(format!("{}.tar", recipe.name));
-        if !archive.is_file() {
+        let programs = programs(recipe)?;
+        if !is_newer(&archive, &programs) {
             let work = out.join(format!(".{}", recipe.name));
-            let made = make(recipe, &work, &archive);
+            let made = make(recipe, &programs, &work, &archive);
             let _ = fs::remove_dir_all(&work);
             made?;
         }
@@ -169,7 +185,23 @@ pub(crate) fn build(name: &str, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn make(recipe: &Recipe, work: &Path, archive: &Path) -> Result<(), Failure> {
+/// Builds the programs of an image; where they are.
+fn programs(recipe: &Recipe) -> Result<Vec<PathBuf>, Failure> {
+    let build = |name: &&str| {
+        // As the tests build everything, so that nothing is built twice.
+        run(&mut cargo(["build", "--locked", "--quiet", "--workspace", "--bin", name]))?;
+        Ok(target().join("debug").join(name))
+    };
+    recipe.programs.iter().map(build).collect()
+}
+
+/// Whether an archive is there and none of the programs in it has changed since.
+fn is_newer(archive: &Path, programs: &[PathBuf]) -> bool {
+    let made = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    made(archive).is_some_and(|at| programs.iter().all(|program| made(program).is_some_and(|built| built <= at)))
+}
+
+fn make(recipe: &Recipe, programs: &[PathBuf], work: &Path, archive: &Path) -> Result<(), Failure> {
     let _ = fs::remove_dir_all(work);
     let (debs, tree) = (work.join("debs"), work.join("tree"));
     for dir in [&debs, &tree] {
@@ -189,6 +221,10 @@ fn make(recipe: &Recipe, work: &Path, archive: &Path) -> Result<(), Failure> {
         fs::create_dir_all(path.parent().unwrap_or(&tree)).map_err(at(&path))?;
         let _ = fs::remove_file(&path);
         fs::write(&path, text).map_err(at(&path))?;
+    }
+    for program in programs {
+        let inside = tree.join("bin").join(program.file_name().unwrap_or_default());
+        run(command("strip", ["-o"]).arg(&inside).arg(program))?;
     }
     fs::create_dir_all(tree.join("tmp")).map_err(at(&tree))?;
     fs::set_permissions(tree.join("tmp"), fs::Permissions::from_mode(0o1777)).map_err(at(&tree))?;

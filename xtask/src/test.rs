@@ -24,7 +24,7 @@ pub(crate) enum Group {
 
 /// Test files that need root, containers or a built binary. Cargo leaves them out unless they are named (`test = false`
 /// in the manifest).
-const CLUSTER: &[&str] = &["root_net", "cluster", "several_nodes"];
+const CLUSTER: &[&str] = &["root_net", "cluster", "wire_pods", "several_nodes"];
 
 /// The same on servers without nodes: what the API says on the wire, several servers on one etcd, kubectl's verbs.
 const WIRE: &[&str] = &[

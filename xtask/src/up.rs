@@ -37,9 +37,10 @@ pub(crate) fn up(flags: &[String]) -> Result<(), Failure> {
     let images = data.join("images");
     fs::create_dir_all(&images).map_err(|e| format!("{}: {e}", images.display()))?;
     let built = target().join("images");
-    image::build("all", &built)?;
-    for name in ["busybox.tar", "nginx.tar"] {
-        link_or_copy(&built.join(name), &images.join(name))?;
+    for name in ["busybox", "nginx"] {
+        image::build(name, &built)?;
+        let archive = format!("{name}.tar");
+        link_or_copy(&built.join(&archive), &images.join(&archive))?;
     }
     let (mut server, log) = start(flags, &data)?;
     let config = data.join("admin.kubeconfig");

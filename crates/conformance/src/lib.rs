@@ -7,6 +7,6 @@ pub mod diff;
 mod refusals;
 mod wire;
 
-pub use diff::Differ;
+pub use diff::{Differ, SAMPLES};
 pub use refusals::{REFUSALS, Refusal, Words};
 pub use wire::{Answer, Credentials, Wire};

@@ -1,5 +1,7 @@
 //! Bad input, on the wire: against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started for it.
 
+#[path = "wire/operations.rs"]
+mod operations;
 mod support;
 
 use http::Method;
@@ -26,6 +28,7 @@ const CASES: &[Case<Run>] = &[
     ("anybody_may_ask_for_health_and_version", anybody),
     ("a_precondition_guards_a_deletion", precondition),
     ("a_dry_run_changes_nothing", dry_run),
+    ("every_kind_has_all_its_operations", operations::all),
 ];
 
 fn start() -> Result<Run, String> {

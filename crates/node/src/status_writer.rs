@@ -248,7 +248,15 @@ fn patch(uid: &str, last: Option<&PodStatus>, status: &PodStatus) -> Value {
             body[key] = Value::Null;
         }
     }
-    // Conditions are merged by their type, so one that is over would stay.
+    // Conditions are merged by their type: so would be why they did not hold before.
+    for condition in body["conditions"].as_array_mut().into_iter().flatten() {
+        for part in ["reason", "message"] {
+            if condition.get(part).is_none() {
+                condition[part] = Value::Null;
+            }
+        }
+    }
+    // And one that is over would stay.
     let told = |status: &PodStatus, type_: &str| status.conditions.iter().flatten().any(|c| c.type_ == type_);
     for over in RESIZES.iter().filter(|over| last.is_some_and(|last| told(last, over)) && !told(status, over)) {
         if let Some(list) = body["conditions"].as_array_mut() {
@@ -281,6 +289,9 @@ mod tests {
         let resizing = status(json!({"conditions": [pending, {"type": "Other", "status": "True"}]}));
         let over = json!([{"$patch": "delete", "type": "PodResizePending"}]);
         assert_eq!(patch("u", Some(&resizing), &status(json!({"conditions": []})))["status"]["conditions"], over);
+        let ready = status(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        let why = json!([{"type": "Ready", "status": "True", "reason": null, "message": null}]);
+        assert_eq!(patch("u", None, &ready)["status"]["conditions"], why);
         let body = patch("u", Some(&old), &new);
         assert_eq!(body["metadata"]["uid"], "u");
         assert_eq!(body["status"]["reason"], Value::Null);

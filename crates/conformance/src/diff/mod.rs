@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use skiff_api::{KINDS, Kind};
 
 pub use compare::Parting;
+pub use samples::SAMPLES;
 
 use crate::{Answer, Credentials, Wire};
 use mutate::Dice;
-use samples::SAMPLES;
 use steps::Step;
 
 /// Where the objects live, on both.

@@ -1,7 +1,7 @@
 //! A good object of every kind that can be created: what mutations start from.
 
-/// Group, kind, and an object without `apiVersion`, `kind` and `metadata.name`.
-pub(super) const SAMPLES: &[(&str, &str, &str)] = &[
+/// Group, kind, and an object without `apiVersion`, `kind` and `metadata.name`; `NS` and `NAME` stand for names.
+pub const SAMPLES: &[(&str, &str, &str)] = &[
     ("", "ConfigMap", r#"{"data":{"a":"b","c.d":"e"},"binaryData":{"x":"AAE="}}"#),
     ("", "Endpoints", r#"{"subsets":[{"addresses":[{"ip":"192.0.2.1"}],"ports":[{"name":"a","port":80}]}]}"#),
     (

@@ -58,12 +58,43 @@ impl Api {
     /// Without the parts named in `disable`.
     pub(crate) fn start_without(number: u8, disable: &str, flags: &[String]) -> Result<Self, String> {
         let (kubeconfig, server) = api_with(number, disable, flags)?;
+        Self::of(kubeconfig, server)
+    }
+
+    fn of(kubeconfig: PathBuf, server: Option<Process>) -> Result<Self, String> {
         let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
         let wire = {
             let _inside = runtime.enter();
             Wire::new(&kubeconfig)?
         };
         Ok(Self { wire, runtime, kubeconfig, made: Vec::new(), _server: server })
+    }
+
+    /// With a node that has these images, on which everything runs, at the address of this network namespace.
+    pub(crate) fn start_with_a_node(number: u8, images: &[&str]) -> Result<Self, String> {
+        if std::env::var_os("CONFORMANCE_KUBECONFIG").is_some() {
+            return Self::start(number);
+        }
+        let place = std::env::var_os("SKIFF_IMAGES").map(PathBuf::from);
+        let place = place.ok_or("SKIFF_IMAGES is not set; run `cargo xtask test cluster`")?;
+        let images = images.iter().map(|name| place.join(format!("{name}.tar"))).collect();
+        let flags = ["--bind-address", "0.0.0.0"].map(str::to_owned).to_vec();
+        let process = Process::start(&Setup { number, flags, images })?;
+        let api = Self::of(process.kubeconfig(), Some(process))?;
+        let nodes = GroupVersionResource::new("", "v1", "nodes");
+        let ready = |node: &Value| {
+            let conditions = node["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        };
+        api.see("the node is ready", nodes, "", |seen| seen.values().any(ready))?;
+        Ok(api)
+    }
+
+    /// One of the nodes.
+    pub(crate) fn node(&self) -> Result<Value, String> {
+        let nodes = self.json(Method::GET, "/api/v1/nodes", &Value::Null)?;
+        accepted(&nodes)?;
+        Ok(nodes.tree()["items"][0].clone())
     }
 
     /// Whom it speaks for.
@@ -140,7 +171,10 @@ impl Api {
         let found = self.runtime.block_on(async { tokio::time::timeout(LONG, looking).await });
         match found {
             Ok(found) => found.map(|()| seen),
-            Err(_) => Err(format!("not in time: {what}; there is {}", json!(seen))),
+            Err(_) => {
+                seen.values_mut().for_each(|object| object["metadata"]["managedFields"] = Value::Null);
+                Err(format!("not in time: {what}; there is {}", json!(seen)))
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
@@ -41,6 +42,8 @@ struct Controller {
     pods_on: Index<Pod>,
     heartbeats: Mutex<BTreeMap<String, Heartbeat>>,
     paces: Mutex<Paces>,
+    /// When pods were first seen under taints that do not say since when they are there, by node and UID.
+    tainted: Mutex<BTreeMap<String, BTreeMap<String, Timestamp>>>,
     pod_ranges: Vec<PodRange>,
     service_ranges: Vec<IpNet>,
     control_plane_node: String,
@@ -62,6 +65,7 @@ pub(crate) fn start(context: &Context, client: Client) -> Vec<Task> {
         pods_on: context.pods_by_node.clone(),
         heartbeats: Mutex::default(),
         paces: Mutex::default(),
+        tainted: Mutex::default(),
         pod_ranges: context.options.cluster_cidrs.clone(),
         service_ranges: context.options.service_cidrs.clone(),
         control_plane_node: context.options.control_plane_node.clone(),
@@ -109,6 +113,7 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<After, ClientError> {
         let Some(node) = self.nodes.get_key(key) else {
             self.heartbeats.lock().remove(&key.name);
+            self.tainted.lock().remove(&key.name);
             self.giving.lock().await.remove(&key.name);
             return Ok(After::Change);
         };
@@ -118,10 +123,26 @@ impl Controller {
         let silent = self.silent(&key.name);
         let (giving, wait) = self.giving_up(&node, silent);
         let now = self.world.now();
-        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, giving, now });
+        let seen = self.under_taints(&node, &pods, now);
+        let plan = plan::plan(&Snapshot { node: &node, pods: &pods, silent, giving, seen: &seen, now });
         let again = [plan.again, wait].into_iter().flatten().min();
         self.execute(&node, plan).await?;
         Ok(again.map_or(After::Change, After::Delay))
+    }
+
+    /// Since when the node's pods bear its taints, where those do not say it themselves.
+    fn under_taints(&self, node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> BTreeMap<String, Timestamp> {
+        let mut tainted = self.tainted.lock();
+        let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        if !taints.any(|taint| taint.effect == "NoExecute" && taint.time_added.is_none()) {
+            tainted.remove(node.name());
+            return BTreeMap::new();
+        }
+        let before = tainted.remove(node.name()).unwrap_or_default();
+        let since = |pod: &Arc<Pod>| (pod.uid().to_owned(), before.get(pod.uid()).copied().unwrap_or(now));
+        let seen: BTreeMap<_, _> = pods.iter().map(since).collect();
+        tainted.insert(node.name().to_owned(), seen.clone());
+        seen
     }
 
     /// Whether pods must leave the node if it is lost, and when to ask again.

@@ -1,6 +1,6 @@
 //! What to do about one node: conditions, taints, pods that must leave. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skiff_api::{pods, taints};
+use skiff_client::Kind;
 
 use super::zones::Giving;
 
@@ -35,6 +36,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) silent: Duration,
     /// What may become of the pods, if the node is lost.
     pub(super) giving: Giving,
+    /// When pods were first seen on this node under taints that do not say since when they are there, by UID.
+    pub(super) seen: &'a BTreeMap<String, Timestamp>,
     pub(super) now: Timestamp,
 }
 
@@ -158,7 +161,7 @@ fn evictions(snapshot: &Snapshot<'_>, taints: &[Taint]) -> (Vec<Arc<Pod>>, Optio
     }
     for pod in snapshot.pods.iter().filter(|pod| !pods::is_terminating(pod) && !pods::is_finished(pod)) {
         let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        match stays(&hard, tolerations, snapshot.now) {
+        match stays(&hard, tolerations, pod, snapshot) {
             Stays::ForEver => {}
             Stays::For(left) if left.is_zero() => leave.push(pod.clone()),
             Stays::For(left) => next = Some(next.map_or(left, |soonest: Duration| soonest.min(left))),
@@ -173,7 +176,10 @@ enum Stays {
 }
 
 /// The shortest time that any of the taints leaves the pod.
-fn stays(hard: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Stays {
+fn stays(hard: &[&Taint], tolerations: &[Toleration], pod: &Pod, snapshot: &Snapshot<'_>) -> Stays {
+    let now = snapshot.now;
+    // Who came when the taint was there already has its whole time.
+    let begun = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(Timestamp::MIN, |t| t.0);
     let mut shortest = Stays::ForEver;
     for taint in hard {
         let fitting: Vec<&Toleration> = tolerations.iter().filter(|t| taints::tolerates(t, taint)).collect();
@@ -181,7 +187,8 @@ fn stays(hard: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Stays {
             return Stays::For(Duration::ZERO);
         }
         let Some(seconds) = fitting.iter().filter_map(|t| t.toleration_seconds).min() else { continue };
-        let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+        let seen = || snapshot.seen.get(pod.uid()).copied().unwrap_or(now);
+        let since = taint.time_added.as_ref().map_or_else(seen, |added| added.0.max(begun));
         let left = since.as_second() + seconds.max(0) - now.as_second();
         let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
         shortest = match shortest {
@@ -213,7 +220,7 @@ mod tests {
 
     fn look(node: &Node, pods: &[Arc<Pod>], silent: u64, now: i64) -> Plan {
         let (silent, now) = (Duration::from_secs(silent), Timestamp::from_second(now).unwrap());
-        plan(&Snapshot { node, pods, silent, giving: Giving::Up, now })
+        plan(&Snapshot { node, pods, silent, giving: Giving::Up, seen: &BTreeMap::new(), now })
     }
 
     #[test]
@@ -223,7 +230,14 @@ mod tests {
         let lost = node("Unknown", evicting);
         let now = Timestamp::from_second(1000).unwrap();
         let pods = [pod("a", json!([]))];
-        let plan = plan(&Snapshot { node: &lost, pods: &pods, silent: GRACE, giving: Giving::Nobody, now });
+        let plan = plan(&Snapshot {
+            node: &lost,
+            pods: &pods,
+            silent: GRACE,
+            giving: Giving::Nobody,
+            seen: &BTreeMap::new(),
+            now,
+        });
         let taints = plan.taints.unwrap();
         assert_eq!(taints.iter().map(|t| &*t.effect).collect::<Vec<_>>(), ["NoSchedule"]);
         assert!(plan.evict.is_empty());
@@ -233,7 +247,8 @@ mod tests {
     fn a_node_whose_turn_has_not_come_is_only_closed() {
         let now = Timestamp::from_second(1000).unwrap();
         let effects = |node: &Node| {
-            let found = plan(&Snapshot { node, pods: &[], silent: GRACE, giving: Giving::NotNow, now });
+            let found =
+                plan(&Snapshot { node, pods: &[], silent: GRACE, giving: Giving::NotNow, seen: &BTreeMap::new(), now });
             let before = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
             let taints = found.taints.unwrap_or(before);
             taints.iter().map(|taint| taint.effect.clone()).collect::<Vec<_>>()
@@ -276,6 +291,38 @@ mod tests {
         let later = look(&gone, &pods[..1], 400, 1300);
         assert_eq!(later.evict.len(), 1, "its time is over");
         assert!(later.conditions.is_none() && later.taints.is_none());
+    }
+
+    #[test]
+    fn the_time_of_a_pod_begins_with_the_taint_or_with_itself() {
+        let tolerant = json!([{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 10}]);
+        // When the taint was added and the pod begun or first seen; how long it may stay at 1000.
+        for (added, begun, seen, left) in [
+            (Some("1970-01-01T00:16:35Z"), 900, None, 5),
+            (Some("1970-01-01T00:10:00Z"), 997, None, 7),
+            (None, 900, None, 10),
+            (None, 900, Some(992), 2),
+            (None, 900, Some(990), 0),
+        ] {
+            let taint = json!([{"key": "k", "effect": "NoExecute", "timeAdded": added}]);
+            let mut pod = (*pod("p", tolerant.clone())).clone();
+            pod.metadata.uid = Some("u".to_owned());
+            let second = |second| Timestamp::from_second(second).unwrap();
+            pod.status.as_mut().unwrap().start_time = Some(Time(second(begun)));
+            let (pods, node) = ([Arc::new(pod)], node("True", taint));
+            let seen = seen.map(|at| ("u".to_owned(), second(at))).into_iter().collect();
+            let snapshot = Snapshot {
+                node: &node,
+                pods: &pods,
+                silent: Duration::ZERO,
+                giving: Giving::Up,
+                seen: &seen,
+                now: second(1000),
+            };
+            let plan = plan(&snapshot);
+            assert_eq!(plan.evict.len(), usize::from(left == 0), "{added:?} {seen:?}");
+            assert!(left == 0 || plan.again == Some(Duration::from_secs(left)), "{added:?} {seen:?}: {:?}", plan.again);
+        }
     }
 
     #[test]

@@ -425,6 +425,10 @@ impl Worker {
             verdict: ending,
             now: self.node.world.now(),
         });
+        if is_terminal(status.phase.as_deref().unwrap_or_default()) && state.running().next().is_none() {
+            // Before the API hears of it: the scheduler gives its room away at once.
+            self.node.leaves(&self.uid);
+        }
         self.node.writer.set(pod, status.clone(), trace::current());
         if status.phase.as_deref() == Some("Running")
             && let Some(seen) = self.seen.take()
