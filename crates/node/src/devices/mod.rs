@@ -113,9 +113,10 @@ impl Devices {
     /// # Errors
     /// When there are too few, or the plugin refuses; the pod has whatever it was given until it is forgotten.
     pub(crate) async fn allocate(&self, files: &dyn Files, pod: &Pod) -> Result<(), DeviceError> {
-        if !self.concern(pod) {
-            return Ok(());
-        }
+        if self.concern(pod) { Box::pin(self.give_all(files, pod)).await } else { Ok(()) }
+    }
+
+    async fn give_all(&self, files: &dyn Files, pod: &Pod) -> Result<(), DeviceError> {
         let _turn = self.turn.lock().await;
         // What an init container has had is free for those that come after it.
         let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

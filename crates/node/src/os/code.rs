@@ -1,8 +1,9 @@
 //! The program's own code, of which the start needs far more than what comes after it.
 //!
 //! The kernel keeps every page of code in memory that was ever run, and counts it to the process. Most of Skiff's was run
-//! once, to parse flags, make certificates or fill tables. When the process has become quiet for the first time, all
-//! of its code is given back; what is needed again is read again, a few milliseconds once.
+//! once, to parse flags, make certificates or fill tables. When the process has become quiet, after the start and after
+//! each time that it had much to do, all of its code is given back; what is needed again is read again, a few milliseconds
+//! once.
 //!
 //! This is the one module with `unsafe`: no library offers this advice to the kernel as a safe call.
 
@@ -11,25 +12,40 @@ use std::time::Duration;
 
 use skiff_meta::WorldRef;
 
-/// How long the process is watched at a time.
-const WINDOW: Duration = Duration::from_secs(3);
-/// The processor time in a window up to which the process is quiet.
-const QUIET: Duration = Duration::from_millis(60);
+/// How long the process is watched at a time: after its start, and later.
+const WINDOW: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
+/// The processor time in a second up to which the process is quiet, and beyond which it had much to do.
+const QUIET: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
-/// Gives the code back as soon as the process is quiet, once.
+/// Whether the process has had much to do since its code was given back.
+struct Busy(bool);
+
+impl Busy {
+    /// It has used this much in a window. Whether it is quiet now, and was busy before.
+    fn settles(&mut self, used: Duration, window: Duration) -> bool {
+        let share = used.div_duration_f64(window);
+        self.0 |= share > QUIET.1.as_secs_f64();
+        let settles = self.0 && share <= QUIET.0.as_secs_f64();
+        self.0 &= !settles;
+        settles
+    }
+}
+
+/// Gives the code back whenever the process has become quiet, for ever.
 pub async fn give_back_when_quiet(world: WorldRef) {
-    let mut before = processor_time();
+    let (mut busy, mut window, mut before) = (Busy(true), WINDOW.0, processor_time());
     loop {
-        world.sleep(WINDOW).await;
+        world.sleep(window).await;
         let now = processor_time();
-        if now.saturating_sub(before) <= QUIET {
-            break;
+        if busy.settles(now.saturating_sub(before), window) {
+            window = WINDOW.1;
+            match give_back() {
+                Ok(bytes) => tracing::debug!(bytes, "code that is not needed now is given back"),
+                // It would not be another time.
+                Err(error) => return tracing::debug!("code cannot be given back: {error}"),
+            }
         }
         before = now;
-    }
-    match give_back() {
-        Ok(bytes) => tracing::debug!(bytes, "code that only the start needed is given back"),
-        Err(error) => tracing::debug!("code cannot be given back: {error}"),
     }
 }
 
@@ -91,6 +107,14 @@ mod tests {
         let expected = [(0x5555_0000_0000, 0x5555_0001_0000), (0x5555_0001_0000, 0x5555_0003_0000)];
         assert_eq!(unwritable(maps, "/usr/bin/a skiff"), expected);
         assert_eq!(unwritable(maps, "/usr/bin/other"), []);
+    }
+
+    #[test]
+    fn it_is_given_back_once_after_each_time_of_work() {
+        let mut busy = Busy(true);
+        let used = [500, 30, 30, 150, 10, 9000, 300, 200, 0];
+        let settled = used.map(|millis| busy.settles(Duration::from_millis(millis), Duration::from_secs(10)));
+        assert_eq!(settled, [false, true, false, false, false, false, false, true, false]);
     }
 
     #[test]

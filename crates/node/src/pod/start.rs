@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use skiff_client::ClientError;
@@ -32,8 +33,18 @@ const MOST_STUCK: usize = 2;
 const LEFT: &str = " sandboxes";
 
 impl Worker {
-    /// Takes one step. Whether it went well enough to look for the next at once.
-    pub(super) async fn act(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
+    /// Takes one step. Whether it went well enough to look for the next at once. What a step takes of memory is there only
+    /// while one is taken: most pods just run.
+    pub(super) fn act<'a>(
+        &'a mut self,
+        pod: &'a Arc<Pod>,
+        state: &'a RuntimeState,
+        actions: &'a Actions,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(self.step(pod, state, actions))
+    }
+
+    async fn step(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
         let stuck = self.tidy(state, actions).await;
         if stuck > MOST_STUCK && actions.sandbox.is_some() {
             let why = format!("{stuck} sandboxes of earlier attempts cannot be removed");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use futures::future::{try_join, try_join_all};
+use futures::future::{BoxFuture, try_join, try_join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use skiff_cri::v1::{self, NamespaceMode, PodSandboxState};
@@ -131,7 +131,15 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// The state of the pod with this UID now.
-    pub(crate) async fn look(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<RuntimeState, RuntimeError> {
+    pub(crate) fn look<'a>(
+        &'a mut self,
+        runtime: &'a dyn Runtime,
+        uid: &'a str,
+    ) -> BoxFuture<'a, Result<RuntimeState, RuntimeError>> {
+        Box::pin(self.read(runtime, uid))
+    }
+
+    async fn read(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<RuntimeState, RuntimeError> {
         let selector = || [(key::POD_UID.to_owned(), uid.to_owned())].into();
         let sandboxes = v1::PodSandboxFilter { label_selector: selector(), ..Default::default() };
         let containers = v1::ContainerFilter { label_selector: selector(), ..Default::default() };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use skiff_client::{DeleteOptions, trace};
 use skiff_meta::world::WorldExt;
@@ -98,7 +98,11 @@ impl Worker {
 
     /// Ends the pod: stops everything, tells the final status, cleans up, and once its deletion was asked for, lets the
     /// API forget it. Tries until it succeeds.
-    pub(super) async fn end(mut self, ending: Option<Ending>) {
+    pub(super) fn end(self, ending: Option<Ending>) -> BoxFuture<'static, ()> {
+        Box::pin(self.bring_down(ending))
+    }
+
+    async fn bring_down(mut self, ending: Option<Ending>) {
         self.probes.stop();
         let state = self.quieten(ending.as_ref()).await;
         self.node.leaves(&self.uid);

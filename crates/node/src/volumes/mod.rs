@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 use skiff_api::resources::ResourceList;
@@ -98,7 +99,15 @@ struct Places<'a> {
 }
 
 /// Sets up all volumes of a pod, or brings them up to date.
-pub(crate) async fn prepare(node: &Node, sources: &Sources<'_>, tokens: &mut Tokens) -> Result<Volumes, VolumeError> {
+pub(crate) fn prepare<'a>(
+    node: &'a Node,
+    sources: &'a Sources<'a>,
+    tokens: &'a mut Tokens,
+) -> BoxFuture<'a, Result<Volumes, VolumeError>> {
+    Box::pin(prepare_all(node, sources, tokens))
+}
+
+async fn prepare_all(node: &Node, sources: &Sources<'_>, tokens: &mut Tokens) -> Result<Volumes, VolumeError> {
     let uid = facts::uid(sources.pod);
     let places = Places {
         disk: volumes_directory(node, uid),
