@@ -264,7 +264,7 @@ pub const SAMPLES: &[(&str, &str, &str)] = &[
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicy",
-        r#"{"spec":{"failurePolicy":"Ignore","reinvocationPolicy":"Never","matchConstraints":{"resourceRules":[{"apiGroups":["none.example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["things"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[]"}}]}}"#,
+        r#"{"spec":{"failurePolicy":"Ignore","reinvocationPolicy":"Never","matchConstraints":{"resourceRules":[{"apiGroups":["none.example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["things"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[JSONPatch{op: \"add\", path: \"/metadata/labels/a\", value: \"b\"}]"}}]}}"#,
     ),
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", r#"{"spec":{"policyName":"p"}}"#),
 ];

@@ -11,7 +11,7 @@ use super::Run;
 use crate::support::{accepted, expect};
 
 /// Finalizers that the kinds get by themselves, so that their objects outlive their deletion.
-const PROTECTED: [&str; 3] = ["Namespace", "PersistentVolume", "PersistentVolumeClaim"];
+const PROTECTED: [&str; 4] = ["Namespace", "PersistentVolume", "PersistentVolumeClaim", "VolumeAttributesClass"];
 
 pub(crate) fn all(run: &mut Run) -> Result<(), String> {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
@@ -50,8 +50,14 @@ impl Lifecycle<'_> {
 
     /// The good object, with a name of its own.
     fn object(&self) -> Result<Value, String> {
-        let own = format!("ops-{}", self.version);
-        let text = self.sample.replace("NS", &self.run.namespace).replace("KNAME", "Kops").replace("NAME", "ops");
+        // Cluster-wide names of an earlier run may still be there.
+        let run = self.run.namespace.rsplit('-').next().unwrap_or_default();
+        let own = format!("ops-{run}-{}", self.version);
+        let text = self
+            .sample
+            .replace("NS", &self.run.namespace)
+            .replace("KNAME", &format!("K{run}"))
+            .replace("NAME", &format!("ops{run}"));
         let mut object: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
         let group = if self.kind.group.is_empty() { String::new() } else { format!("{}/", self.kind.group) };
         object["apiVersion"] = format!("{group}{}", self.version).into();
@@ -94,7 +100,8 @@ impl Lifecycle<'_> {
         let version = made["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         let selected = format!("{collection}?labelSelector=operations%3Dall");
         let whole = if self.kind.verbs.contains(&"deletecollection") { &selected } else { &path };
-        accepted(&self.send(Method::DELETE, whole, &Value::Null)?)?;
+        // Some old kinds would keep their dependents otherwise, and wait until that is done.
+        accepted(&self.send(Method::DELETE, whole, &json!({"propagationPolicy": "Background"}))?)?;
         if PROTECTED.contains(&self.kind.kind) {
             let going = self.send(Method::GET, &path, &Value::Null)?;
             return expect(going.code == 404 || going.tree()["metadata"]["deletionTimestamp"].is_string(), &going);
