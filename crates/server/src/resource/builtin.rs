@@ -10,7 +10,7 @@ use skiff_rules::Rules;
 
 use super::autoscaler::ThroughStored;
 use super::convert::{Conversion, EVENT_MEMBERS};
-use super::{Core, Names, Resource, ScalePaths, Subresource, Version, definition_v1beta1};
+use super::{Core, Names, Resource, ScalePaths, Subresource, Version, definition_v1beta1, habits};
 use crate::cache::{FieldReader, Form, ResourceCache};
 
 /// All built-in resources. Kinds that show the same objects share a cache.
@@ -37,8 +37,10 @@ fn resource(kind: &'static Kind, caches: &mut HashMap<String, Arc<ResourceCache>
         };
         caches.entry(kind.key_prefix()).or_insert_with(new).clone()
     });
+    let id = GroupResource::new(kind.group, kind.plural);
     Resource {
-        id: GroupResource::new(kind.group, kind.plural),
+        habits: habits::of(&id, false),
+        id,
         names: Names {
             plural: kind.plural.to_owned(),
             singular: kind.singular.to_owned(),

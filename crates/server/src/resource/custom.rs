@@ -10,7 +10,7 @@ use skiff_rules::custom::{CustomRules, kind_schema};
 
 use super::convert::Conversion;
 use super::registry::compare_versions;
-use super::{Core, Names, Resource, ScalePaths, Subresource, Version};
+use super::{Core, Names, Resource, ScalePaths, Subresource, Version, habits};
 use crate::cache::feed::ROOT;
 use crate::cache::{FieldReader, Form, ResourceCache};
 use crate::conversion::Webhook;
@@ -56,6 +56,7 @@ pub(crate) fn resource(definition: &Object, old: Option<Arc<Resource>>) -> Optio
     });
     Some(Resource {
         names: names(spec),
+        habits: habits::of(&id, true),
         id,
         namespaced: tree::text(spec, &["scope"]) == "Namespaced",
         versions,

@@ -24,6 +24,7 @@ use skiff_rules::Rules;
 use crate::cache::ResourceCache;
 use crate::conversion::Webhook;
 use convert::Conversion;
+use habits::Habits;
 
 /// One kind, as it is served.
 pub(crate) struct Resource {
@@ -41,6 +42,8 @@ pub(crate) struct Resource {
     pub(crate) storage: GroupVersionKind,
     /// Defined by a CustomResourceDefinition.
     pub(crate) custom: bool,
+    /// How its objects are read, written and deleted.
+    pub(crate) habits: Habits,
     /// Who converts between its versions, where they differ in more than their names.
     pub(crate) webhook: Option<Arc<Webhook>>,
     /// The definition of a custom kind.

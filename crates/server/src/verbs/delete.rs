@@ -8,7 +8,6 @@ use crate::call::{Answer, Call, Payload};
 use crate::request::Query;
 use crate::request::decode::{self, Expected};
 use crate::request::query::FieldValidation;
-use crate::resource::habits;
 use crate::write::remove::{DeleteOptions, Gone, remove};
 
 /// Deletes an object.
@@ -17,7 +16,7 @@ pub(crate) async fn delete(call: &mut Call, payload: Payload) -> Result<Answer, 
     warn(call, &options);
     let name = call.target.name.clone();
     let removed = remove(call, &name, &options).await?;
-    let whole = !removed.gone || habits::of(call.served.id(), call.served.resource.custom).returns_deleted;
+    let whole = !removed.gone || call.served.resource.habits.returns_deleted;
     // Upstream tells clients of the old option that the object is not gone yet.
     let code = if !removed.gone && options.orphan == Some(false) { 202 } else { 200 };
     match removed.object {

@@ -7,7 +7,6 @@ use skiff_meta::Status;
 use crate::call::{Answer, Call};
 use crate::error;
 use crate::request::query::{parse_given_version, parse_version};
-use crate::resource::habits;
 
 /// How long a reader waits for a version it has heard of elsewhere (upstream's figure).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -15,8 +14,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// The object: the newest, or with `resourceVersion` one not older than that.
 pub(crate) async fn get(call: &mut Call) -> Result<Answer, Status> {
     let name = call.target.name.clone();
-    let habits = habits::of(call.served.id(), call.served.resource.custom);
-    let parse = if habits.cached { parse_version } else { parse_given_version };
+    let parse = if call.served.resource.habits.cached { parse_version } else { parse_given_version };
     match parse(call.query.text("resourceVersion"))? {
         None => {
             call.catch_up().await?;

@@ -20,7 +20,7 @@ use crate::call::{Answer, Call};
 use crate::chain::{ConnectTarget, View};
 use crate::request::Shape;
 use crate::resource::convert::Conversion;
-use crate::resource::{Core, Names, Resource, Version};
+use crate::resource::{Core, Names, Resource, Version, habits};
 use crate::respond::body::full;
 use crate::respond::shape;
 use crate::tree;
@@ -53,8 +53,10 @@ fn resource((plural, kind, namespaced): (&str, &str, bool)) -> Resource {
         deprecation: None,
         gvk: gvk.clone(),
     };
+    let id = GroupResource::new(GROUP, plural);
     Resource {
-        id: GroupResource::new(GROUP, plural),
+        habits: habits::of(&id, false),
+        id,
         names: Names {
             plural: plural.to_owned(),
             kind: kind.to_owned(),

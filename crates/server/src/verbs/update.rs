@@ -9,7 +9,6 @@ use super::sub::scale;
 use crate::call::{Answer, Call, Payload};
 use crate::request::WriteOptions;
 use crate::request::decode::{self, Expected};
-use crate::resource::habits;
 use crate::write::replace::{Edit, replace};
 use crate::write::{Intent, fields};
 
@@ -44,7 +43,7 @@ impl Edit for Put {
         Ok(object)
     }
     fn creates(&self, call: &Call) -> bool {
-        self.part == Part::Main && habits::of(call.served.id(), call.served.resource.custom).create_on_update
+        self.part == Part::Main && call.served.resource.habits.create_on_update
     }
     fn is_put(&self) -> bool {
         true

@@ -13,7 +13,7 @@ use super::{ATTEMPTS, Change, Committed, services};
 use crate::call::Call;
 use crate::chain::Operation;
 use crate::metadata::system;
-use crate::resource::habits::{self, Dependents};
+use crate::resource::habits::Dependents;
 use crate::tree;
 
 const ORPHAN: &str = "orphan";
@@ -119,7 +119,7 @@ async fn attempt(
         options: &options.tree,
     };
     let mut extra = admitted.validate(call, None).await?;
-    let dependents = habits::of(&id, call.served.resource.custom).dependents;
+    let dependents = call.served.resource.habits.dependents;
     let (new, gone) = match plan(&id, &old, options, dependents, call.api.world.now()) {
         Plan::Nothing => {
             return Ok(Some(Removed { object: Gone::Stored(stored.clone()), gone: false, written: false }));
@@ -396,7 +396,7 @@ mod tests {
 
     fn planned(resource: &str, old: &Value, options: Value) -> Plan {
         let id = GroupResource::new("", resource);
-        let dependents = habits::of(&id, false).dependents;
+        let dependents = crate::resource::habits::of(&id, false).dependents;
         plan(&id, old, &DeleteOptions::from_tree(options).unwrap(), dependents, now())
     }
 

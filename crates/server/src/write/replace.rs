@@ -13,7 +13,6 @@ use crate::call::Call;
 use crate::chain::Operation;
 use crate::metadata::system;
 use crate::request::go_words;
-use crate::resource::habits;
 use crate::tree;
 
 /// How a request changes an object.
@@ -200,7 +199,7 @@ fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, is_put: 
     let version = tree::text(new, &["metadata", "resourceVersion"]);
     let path = FieldPath::new("metadata.resourceVersion");
     if version.is_empty() || version == "0" {
-        if !habits::of(id, call.served.resource.custom).unconditional_update {
+        if !call.served.resource.habits.unconditional_update {
             let fault = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(Status::invalid(&GroupKind::new(&*id.group, &*id.resource), name, &[fault]));
         }
