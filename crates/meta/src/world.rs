@@ -5,6 +5,7 @@
 //! locks are fine anywhere, since they need no runtime; `tokio::time`, `tokio::spawn` and sockets are not, outside the
 //! rooms that do real I/O.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -104,6 +105,32 @@ pub trait WorldExt: World {
 
 impl<W: World + ?Sized> WorldExt for W {}
 
+thread_local! {
+    /// A request draws several numbers, and asking the kernel for each costs more than the numbers themselves.
+    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { bytes: [0; 512], used: 512 }) };
+}
+
+/// Random bytes fetched from the kernel and not given out yet.
+struct Stock {
+    bytes: [u8; 512],
+    used: usize,
+}
+
+impl Stock {
+    fn draw(&mut self) -> u64 {
+        let Some(next) = self.bytes.get_mut(self.used..).and_then(|rest| rest.first_chunk_mut::<8>()) else {
+            // The kernel's generator cannot fail once seeded; were it missing, no secret this process makes could be
+            // trusted.
+            getrandom::fill(&mut self.bytes).unwrap_or_else(|error| panic!("no randomness from the kernel: {error}"));
+            self.used = 0;
+            return self.draw();
+        };
+        self.used += 8;
+        // Whoever reads this memory later shall not learn what was given out.
+        u64::from_ne_bytes(std::mem::take(next))
+    }
+}
+
 /// The real world: Tokio's clock and tasks, the kernel's randomness.
 pub struct RealWorld {
     #[allow(clippy::disallowed_types)]
@@ -144,9 +171,19 @@ impl World for RealWorld {
         )
     }
     fn random(&self) -> u64 {
-        let mut bytes = [0; 8];
-        // The kernel's generator cannot fail once seeded; were it missing, no secret this process makes could be trusted.
-        getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("no randomness from the kernel: {error}"));
-        u64::from_ne_bytes(bytes)
+        STOCK.with_borrow_mut(|stock| stock.draw())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_given_out_once() {
+        let mut stock = Stock { bytes: [0; 512], used: 512 };
+        let drawn: std::collections::BTreeSet<u64> = (0..1_000).map(|_| stock.draw()).collect();
+        assert_eq!(drawn.len(), 1_000);
+        assert!(stock.bytes[..stock.used].iter().all(|byte| *byte == 0), "what was given out is forgotten");
     }
 }
