@@ -24,6 +24,8 @@ pub(crate) struct KindRules {
     pub(crate) counts_generation: bool,
     /// Faults of any object of the kind.
     pub(crate) validate: fn(&At<'_>, &mut FieldErrors),
+    /// More faults of a new object.
+    pub(crate) validate_new: fn(&At<'_>, &mut FieldErrors),
     /// Faults of a change, beyond those of the new object.
     pub(crate) validate_change: fn(&At<'_>, &At<'_>, &mut FieldErrors),
     /// What is made at creation, once the object has its UID.
@@ -54,6 +56,7 @@ impl KindRules {
             first_status: None,
             counts_generation: false,
             validate: |_, _| {},
+            validate_new: |_, _| {},
             validate_change: |_, _, _| {},
             create: |_| {},
             carry: |_, _, _| {},
@@ -102,6 +105,7 @@ impl Rules for KindRules {
     fn validate_create(&self, object: &Value) -> FieldErrors {
         let mut faults = Vec::new();
         (self.validate)(&At::root(object), &mut faults);
+        (self.validate_new)(&At::root(object), &mut faults);
         faults
     }
 

@@ -9,6 +9,7 @@ mod at;
 mod cells;
 mod cron;
 pub mod custom;
+mod disabled;
 mod faults;
 mod kind;
 mod kinds;

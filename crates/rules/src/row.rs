@@ -8,6 +8,7 @@ use serde_json::Value;
 use skiff_meta::field::FieldErrors;
 use skiff_meta::names::NameForm;
 
+use crate::disabled::{self, Disabled};
 use crate::view::{Change, View};
 use crate::warnings::Warn;
 use crate::{Column, Part, Rules, age};
@@ -43,6 +44,8 @@ pub(crate) struct Row {
     pub(crate) validate_update: fn(&Value, &Value, &mut FieldErrors),
     /// Faults of a write to another part.
     pub(crate) validate_part: fn(&Value, &Value, Part, &mut FieldErrors),
+    /// Fields of features that are off.
+    pub(crate) disabled: &'static [Disabled],
     /// Doubtful use.
     pub(crate) warnings: Warn,
     /// Selectable fields.
@@ -79,6 +82,7 @@ impl Row {
             validate_create: |_, _| {},
             validate_update: |_, _, _| {},
             validate_part: |_, _, _, _| {},
+            disabled: &[],
             warnings: |_, _, _| Vec::new(),
             selectable: |_| Vec::new(),
             columns: "Name,Created At",
@@ -127,6 +131,7 @@ impl Rules for Row {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        disabled::drop_fields(self.disabled, object, None);
         if let Some(status) = self.status {
             object.put("status", status());
         }
@@ -138,6 +143,7 @@ impl Rules for Row {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        disabled::drop_fields(self.disabled, new, Some(old));
         new.child("metadata").put("generation", old.at("metadata.generation").clone());
         match part {
             Part::Main if self.status.is_some() => new.put("status", old.get_or_null("status").clone()),
@@ -176,6 +182,7 @@ impl Rules for Row {
             Part::Main if !self.resets.is_empty() => self.resets,
             Part::Main if self.status.is_some() => &[&["status"]],
             Part::Other("approval") => &[&["spec"]],
+            Part::Other("finalize") => &[&["status"]],
             Part::Status if self.status_keeps == METADATA => &[&["metadata"], &["spec"]],
             Part::Status => &[&["spec"]],
             Part::Main | Part::Other(_) => &[],

@@ -37,6 +37,11 @@ pub(super) fn compare(ours: &Answer, theirs: &Answer) -> Vec<Parting> {
         let words = outline(&format!("{} | {}", message(&a), message(&b)));
         return vec![Parting::new(format!("code {} for {}: {words}", ours.code, theirs.code), shown(&a), shown(&b))];
     }
+    // A watch that ends at once shows nothing to compare.
+    if b["type"] == "ERROR" && a["type"] != "ERROR" {
+        let what = format!("watch refused there: {}", outline(&message(&b["object"])));
+        return vec![Parting::new(what, shown(&a), shown(&b))];
+    }
     let mut partings = Vec::new();
     if a["kind"] == "Status" && a["message"] != b["message"] {
         let same_parts = sorted(&message(&a)) == sorted(&message(&b));

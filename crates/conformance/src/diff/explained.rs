@@ -46,6 +46,26 @@ const EXPLAINED: &[Explained] = &[
     (REPLICAS, |_, asked| asked.scaled, "there, a scaling that changes nothing takes the replicas from their owner"),
     ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
     (
+        "watch refused there",
+        |parting, _| {
+            parting.theirs.contains("oo old resource version") || parting.theirs.contains("Too large resource version")
+        },
+        "each server remembers as much as it happens to, and theirs learns of a write a moment later",
+    ),
+    (
+        "body at ",
+        |parting, _| parting.what.ends_with("rows/*/cells/*") && parting.theirs == "\"?\"",
+        "what a controller of theirs has not looked at yet",
+    ),
+    (
+        "body at ",
+        |parting, _| {
+            let name = |text: &str| text.ends_with("-admin\"");
+            parting.what.ends_with("rows/*/cells/*") && name(&parting.ours) && name(&parting.theirs)
+        },
+        "each server's administrator has another name",
+    ),
+    (
         "body at ",
         |parting, _| parting.theirs.contains("the required storage feature RequestWatchProgress is disabled"),
         "their store is too old for a watch that asks for its end",

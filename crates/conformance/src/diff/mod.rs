@@ -25,6 +25,8 @@ use crate::{Answer, Credentials, Wire};
 use mutate::Dice;
 use steps::Step;
 
+/// How often a read that differs is repeated.
+const CACHED: usize = 2;
 /// Where the objects live, on both.
 const NAMESPACE: &str = "diff";
 
@@ -131,22 +133,30 @@ impl Differ {
         Ok(Some((before, after)))
     }
 
+    /// What they are sent, where we are sent `ours`, which was made of `before`; `None`: there is nothing to change.
+    async fn translated(&self, step: &Step, before: &Value, ours: &Value) -> Result<Option<Value>, String> {
+        if step.changes.is_none() {
+            return Ok(Some(ours.clone()));
+        }
+        let live = self.theirs.json(Method::GET, &step.source, &Value::Null).await?.tree();
+        if live["kind"] == "Status" {
+            return Ok(None);
+        }
+        let mut theirs = ours.clone();
+        normal::translate(&mut theirs, before, &live);
+        Ok(Some(theirs))
+    }
+
     /// Whether the objects are the same from here on.
     async fn step(&mut self, kind: &'static Kind, step: &Step, scaled: bool) -> Result<bool, String> {
-        let (mut our_body, their_body) = match &step.changes {
-            None => (step.body.clone(), step.body.clone()),
-            Some(_) => {
-                let live = self.theirs.json(Method::GET, &step.source, &Value::Null).await?.tree();
-                let Some((before, ours)) = self.changed(step).await?.filter(|_| live["kind"] != "Status") else {
-                    return Ok(true);
-                };
-                let mut theirs = ours.clone();
-                normal::translate(&mut theirs, &before, &live);
-                (ours, theirs)
-            }
-        };
+        let (mut before, mut our_body) = (Value::Null, step.body.clone());
+        if step.changes.is_some() {
+            let Some(changed) = self.changed(step).await? else { return Ok(true) };
+            (before, our_body) = changed;
+        }
+        let Some(mut their_body) = self.translated(step, &before, &our_body).await? else { return Ok(true) };
         let (ours, theirs) = futures::join!(send(&self.ours, step, &our_body), send(&self.theirs, step, &their_body));
-        let (mut ours, theirs) = match (ours?, theirs) {
+        let (mut ours, mut theirs) = match (ours?, theirs) {
             // A panic of theirs tells nothing about ours.
             (ours, Err(error)) if error.contains("unexpected internal error") => return Ok(ours.code >= 400),
             (ours, theirs) => (ours, theirs?),
@@ -158,9 +168,27 @@ impl Differ {
             our_body = again;
             ours = send(&self.ours, step, &our_body).await?;
         }
+        // And so may theirs.
+        for _ in 0..3 {
+            let stale = theirs.code == 409 && ours.code != 409 && step.changes.is_some();
+            let Some(again) = (if stale { self.translated(step, &before, &our_body).await? } else { None }) else {
+                break;
+            };
+            their_body = again;
+            theirs = send(&self.theirs, step, &their_body).await?;
+        }
         self.requests += 1;
+        let mut partings = compare::compare(&ours, &theirs);
+        // What they read from their cache may be a moment behind.
+        for _ in 0..CACHED {
+            if partings.is_empty() || step.method != Method::GET {
+                break;
+            }
+            ours = send(&self.ours, step, &our_body).await?;
+            partings = compare::compare(&ours, &send(&self.theirs, step, &their_body).await?);
+        }
         let mut same = true;
-        for parting in compare::compare(&ours, &theirs) {
+        for parting in partings {
             let why = explained::why(&parting, &explained::Asked { body: &our_body, scaled });
             same &= why.is_some() && !explained::stays(&parting);
             // What is explained must not stand for what is not.

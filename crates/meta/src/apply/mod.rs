@@ -338,8 +338,8 @@ fn apply_once(
     managers.take_away(&touched.union(&comparison.removed), Some(&id));
     if let Some(mut entry) = managers.0.remove(&id) {
         entry.set = entry.set.difference(&never_owned());
-        // Applying what is there already is no change, and has no time.
-        if comparison.is_same() {
+        // Applying what is there already is no change, and has no time. What is reset afterwards is one.
+        if *live == object {
             entry.time = last.and_then(|last| last.time);
         }
         if !entry.set.is_empty() {

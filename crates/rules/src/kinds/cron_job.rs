@@ -7,6 +7,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use super::job;
 use crate::at::At;
 use crate::cells::{self, NONE};
+use crate::disabled;
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -17,7 +18,6 @@ const LONGEST_NAME: usize = 52;
 
 pub(crate) const CRON_JOB: Row = Row {
     status: EMPTY,
-    status_keeps: &["labels"],
     generation: &["spec"],
     default,
     validate_create: |object, out| {
@@ -27,6 +27,7 @@ pub(crate) const CRON_JOB: Row = Row {
         }
     },
     validate_update: |new, old, out| validate(new, Some(old), out),
+    disabled: disabled::CRON_JOB,
     warnings: warnings::of_cron_job,
     columns: "Name,Schedule,Timezone,?Suspend,#Active,Last Schedule,Age,+Containers,+Images,+Selector",
     cells,

@@ -31,6 +31,7 @@ pub(crate) static CUSTOM_RESOURCE_DEFINITION: KindRules = KindRules {
         }
     },
     validate,
+    validate_new: object_name,
     validate_change,
     columns: &[NAME, ("Created At", "date", 0, "Time at which the object was created")],
     cells: |object, _| vec![name(object), object["metadata"]["creationTimestamp"].clone()],
@@ -69,7 +70,7 @@ fn store_versions(definition: &mut Value) {
 
 fn validate(at: &At<'_>, faults: &mut FieldErrors) {
     let spec = at.get("spec");
-    object_name(at, faults);
+    faults.extend(approval_fault(at));
     group(&spec.get("group"), faults);
     if spec.get("scope").required(faults, "") {
         spec.get("scope").one_of(faults, &["Cluster", "Namespaced"]);
@@ -109,14 +110,13 @@ fn validate_change(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
     }
 }
 
-/// The name is made of the names of what is defined; who may define in a group is looked at as well.
+/// The name is made of the names of what is defined.
 fn object_name(at: &At<'_>, faults: &mut FieldErrors) {
     let (names, group) = (at.walk("spec.names.plural"), at.walk("spec.group"));
     let name = at.walk("metadata.name");
     if name.text() != format!("{}.{}", names.text(), group.text()) {
         name.invalid(faults, "must be spec.names.plural+\".\"+spec.group");
     }
-    faults.extend(approval_fault(at));
 }
 
 fn group(group: &At<'_>, faults: &mut FieldErrors) {

@@ -6,6 +6,7 @@ use skiff_meta::LabelSelector;
 use skiff_meta::field::{FieldError, FieldErrors};
 
 use crate::at::{At, is_empty_selector};
+use crate::disabled;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -18,7 +19,6 @@ pub(crate) const DAEMON_SET: Row = Row {
     status: Some(
         || json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}),
     ),
-    status_keeps: &["labels"],
     generation: &["spec"],
     default,
     prepare_create: |object| object.child("metadata").child("annotations").put(TEMPLATE_GENERATION, "1".into()),
@@ -42,6 +42,7 @@ pub(crate) const DAEMON_SET: Row = Row {
         }
         workload::collisions_grow(&status, old, out);
     },
+    disabled: disabled::WORKLOAD,
     warnings: warnings::of_daemon_set,
     columns: "Name,#Desired,#Current,#Ready,#Up-to-date,#Available,Node Selector,Age,+Containers,+Images,+Selector",
     cells,

@@ -6,6 +6,7 @@ use skiff_meta::LabelSelector;
 use skiff_meta::field::{FieldError, FieldErrors};
 
 use crate::at::At;
+use crate::disabled;
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -25,6 +26,7 @@ pub(crate) const DEPLOYMENT: Row = Row {
         workload::replica_status(&status, &counts, out);
         workload::collisions_grow(&status, old, out);
     },
+    disabled: disabled::WORKLOAD,
     warnings: warnings::of_workload,
     columns: "Name,Ready,Up-to-date,Available,Age,+Containers,+Images,+Selector",
     cells,

@@ -11,6 +11,7 @@ use super::webhook;
 use crate::Part;
 use crate::age;
 use crate::at::At;
+use crate::disabled;
 use crate::podspec::{self, node_selector};
 use crate::row::{EMPTY, METADATA, Row, name_and_age, name_cell};
 use crate::view::{Change, View};
@@ -109,6 +110,7 @@ pub(crate) const RESOURCE_SLICE: Row = Row {
         spec.immutable("driver", before, out);
         spec.immutable("nodeName", before, out);
     },
+    disabled: disabled::RESOURCE_SLICE,
     warnings: warnings::of_resource_slice,
     selectable: |slice| {
         let field = |name: &str| slice.at("spec").text(name).to_owned();
@@ -390,8 +392,46 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     for device in spec.items("devices") {
         device.faults("name", &names::dns1123_label(device.text("name")), out);
         abilities(&device, out);
+        placement(&device, spec.flag("perDeviceNodeSelection"), out);
     }
     spec.unique("devices", "name", out);
+}
+
+/// Where a device is, if each of a slice says so itself.
+fn placement(device: &At<'_>, itself: bool, out: &mut FieldErrors) {
+    if !itself {
+        if ["nodeName", "nodeSelector", "allNodes"].iter().any(|field| device.has(field)) {
+            let why = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true \
+                       in the ResourceSlice spec";
+            out.push(FieldError::invalid(&device.path, "", why));
+        }
+        return;
+    }
+    let mut given = Vec::new();
+    match device.value.get_or_null("nodeName").as_str() {
+        None => {}
+        Some("") => device.invalid("nodeName", "must not be empty", out),
+        Some(_) => {
+            given.push("`nodeName`");
+            device.form("nodeName", names::dns1123_subdomain, out);
+        }
+    }
+    if device.has("nodeSelector") {
+        given.push("`nodeSelector`");
+        node_selector(&device.get("nodeSelector"), out);
+    }
+    if device.flag("allNodes") {
+        given.push("`allNodes`");
+    } else if device.has("allNodes") {
+        device.invalid("allNodes", "must be either unset or set to true", out);
+    }
+    let why = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to \
+               true in the ResourceSlice spec";
+    match given.len() {
+        0 => out.push(FieldError::required(&device.path, why)),
+        1 => {}
+        _ => out.push(FieldError::invalid(&device.path, format!("{{{}}}", given.join(", ")), why)),
+    }
 }
 
 /// What a device can, and how much of it (upstream: `validateDevice` of `pkg/apis/resource/validation`).

@@ -24,6 +24,12 @@ pub(crate) const ENDPOINT_SLICE: Row = Row {
             port.default_to("protocol", "TCP");
         }
     },
+    prepare_create: without_topology,
+    prepare_update: |new, old, _| {
+        if new.get_or_null("endpoints") != old.get_or_null("endpoints") {
+            without_topology(new);
+        }
+    },
     validate: validate_slice,
     validate_update: |new, old, out| {
         let path = FieldPath::new("addressType");
@@ -50,6 +56,11 @@ pub(crate) const ENDPOINT_SLICE: Row = Row {
     },
     ..Row::new("discovery.k8s.io", "EndpointSlice")
 };
+
+/// What an older version said of places is kept where it is, and written no more.
+fn without_topology(slice: &mut Value) {
+    slice.items_mut("endpoints").iter_mut().for_each(|endpoint| endpoint.drop_member("deprecatedTopology"));
+}
 
 pub(crate) const ENDPOINTS: Row = Row {
     default: |endpoints| {

@@ -11,6 +11,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::{LabelSelector, names};
 
 use crate::at::At;
+use crate::disabled;
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -36,6 +37,7 @@ pub(crate) const JOB: Row = Row {
             status::validate(new, old, out);
         }
     },
+    disabled: disabled::WORKLOAD,
     warnings: warnings::of_job,
     selectable: |job| vec![("status.successful", job.at("status").int("succeeded").unwrap_or_default().to_string())],
     columns: "Name,Status,Completions,Duration,Age,+Containers,+Images,+Selector",

@@ -21,13 +21,20 @@ pub(crate) const NODE: Row = Row {
     status: None,
     resets: &[&["status"]],
     default: |node| {
-        // The older form of the same.
-        if let Some(spec) = node.existing("spec")
-            && spec.count("podCIDRs") == 0
-            && !spec.text("podCIDR").is_empty()
-        {
-            let range = spec.get_or_null("podCIDR").clone();
-            spec.put("podCIDRs", Value::Array(vec![range]));
+        // The older form says the same, and is believed where it does not.
+        if let Some(spec) = node.existing("spec") {
+            let first = spec.get_or_null("podCIDRs").get(0).cloned();
+            match spec.get_or_null("podCIDR").clone() {
+                Value::String(range) if !range.is_empty() => {
+                    if first.is_none_or(|first| first != *range) {
+                        spec.put("podCIDRs", Value::Array(vec![range.into()]));
+                    }
+                }
+                _ => first.into_iter().for_each(|range| spec.put("podCIDR", range)),
+            }
+        }
+        for list in ["capacity", "allocatable"] {
+            podspec::round(node.existing("status").and_then(|status| status.existing(list)));
         }
         if let Some(status) = node.existing("status")
             && !status.has("allocatable")

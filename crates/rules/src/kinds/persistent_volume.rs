@@ -47,6 +47,7 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
         spec.default_text("persistentVolumeReclaimPolicy", "Retain");
         spec.default_to("volumeMode", "Filesystem");
         podspec::default_source(spec);
+        podspec::round(spec.existing("capacity"));
         volume.child("status").default_text("phase", "Pending");
     },
     validate: |volume, out| validate_spec(&At::member(volume, "spec"), out),

@@ -8,7 +8,7 @@ use skiff_meta::names;
 
 use crate::at::At;
 use crate::cells::or_unset;
-use crate::podspec::quantity;
+use crate::podspec::{self, quantity};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -21,6 +21,12 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 pub(crate) const PERSISTENT_VOLUME_CLAIM: Row = Row {
     status: Some(|| json!({"phase": "Pending"})),
     default,
+    prepare_create: |claim| sources(claim.child("spec"), &Value::Null),
+    prepare_update: |new, old, part| {
+        if part == Part::Main {
+            sources(new.child("spec"), old.get_or_null("spec"));
+        }
+    },
     validate: |claim, out| validate_spec(&At::member(claim, "spec"), out),
     validate_update,
     validate_part: |new, _, part, out| {
@@ -36,12 +42,50 @@ pub(crate) const PERSISTENT_VOLUME_CLAIM: Row = Row {
     ..Row::new("", "PersistentVolumeClaim")
 };
 
+/// What a volume begins with stands in two fields. The older one knows claims and snapshots alone, and what else is in
+/// it was always ignored; sources in other namespaces are a feature that is off
+/// (`pkg/api/persistentvolumeclaim/util.go`).
+fn sources(spec: &mut Value, before: &Value) {
+    let elsewhere = !spec.at("dataSourceRef").text("namespace").is_empty();
+    if elsewhere && !before.has("dataSourceRef") {
+        spec.drop_member("dataSourceRef");
+    }
+    let had = before.has("dataSource") || before.has("dataSourceRef");
+    let known = |source: &Value| {
+        matches!(
+            (source.text("apiGroup"), source.text("kind")),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
+    };
+    if !had && !spec.has("dataSourceRef") && !known(spec.get_or_null("dataSource")) {
+        spec.drop_member("dataSource");
+    }
+    for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
+        let source = spec.get_or_null(from);
+        if source.is_null() || spec.has(to) || !source.text("namespace").is_empty() {
+            continue;
+        }
+        let mut same = Value::Object(serde_json::Map::new());
+        for name in ["apiGroup", "kind", "name"] {
+            same.put(name, source.get_or_null(name).clone());
+        }
+        spec.put(to, same);
+    }
+}
+
 /// Fills in a claim, or a template of claims.
 pub(super) fn default(claim: &mut Value) {
     if !claim.at("status").has("phase") {
         claim.child("status").put("phase", "Pending".into());
     }
-    claim.child("spec").default_to("volumeMode", "Filesystem");
+    let spec = claim.child("spec");
+    spec.default_to("volumeMode", "Filesystem");
+    if let Some(resources) = spec.existing("resources") {
+        podspec::default_resources(resources);
+    }
+    for list in ["capacity", "allocatedResources"] {
+        podspec::round(claim.child("status").existing(list));
+    }
 }
 
 /// Faults of a claim's spec.

@@ -6,6 +6,7 @@ use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 
 use crate::at::At;
 use crate::cells::{self, or_none};
+use crate::disabled;
 use crate::podspec::{self, Context, qos};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
@@ -23,6 +24,7 @@ pub(crate) const POD: Row = Row {
     validate_create,
     validate_update,
     validate_part,
+    disabled: disabled::POD,
     warnings: warnings::of_pod,
     selectable,
     columns: "Name,Ready,Status,Restarts,Age,+IP,+Node,+Nominated Node,+Readiness Gates",
@@ -38,6 +40,7 @@ pub(crate) const POD_TEMPLATE: Row = Row {
         }
     },
     validate: |object, out| podspec::validate_template(&At::member(object, "template"), out),
+    disabled: disabled::POD_TEMPLATE,
     warnings: warnings::of_pod_template,
     columns: "Name,Containers,Images,Pod Labels",
     cells: |object, _| {

@@ -8,7 +8,7 @@ use skiff_meta::{Quantity, names};
 
 use crate::age;
 use crate::at::At;
-use crate::podspec::{may_overcommit, quantity, resource_name};
+use crate::podspec::{may_overcommit, quantity, resource_name, round};
 use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -16,7 +16,14 @@ use crate::warnings;
 pub(crate) const LIMIT_RANGE: Row = Row {
     default: |range| {
         let limits = range.child("spec").items_mut("limits").iter_mut();
-        limits.filter(|limit| limit.text("type") == "Container").for_each(default_limit);
+        for limit in limits {
+            for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+                round(limit.existing(list));
+            }
+            if limit.text("type") == "Container" {
+                default_limit(limit);
+            }
+        }
     },
     validate: |range, out| {
         let spec = At::member(range, "spec");
@@ -110,6 +117,12 @@ fn bounds(limit: &At<'_>, name: &str, out: &mut FieldErrors) {
 
 pub(crate) const RESOURCE_QUOTA: Row = Row {
     status: EMPTY,
+    default: |quota| {
+        round(quota.existing("spec").and_then(|spec| spec.existing("hard")));
+        for list in ["hard", "used"] {
+            round(quota.existing("status").and_then(|status| status.existing(list)));
+        }
+    },
     validate: |quota, out| {
         let spec = At::member(quota, "spec");
         for (name, amount) in spec.entries("hard") {

@@ -6,6 +6,7 @@ use skiff_meta::LabelSelector;
 use skiff_meta::field::FieldErrors;
 
 use crate::at::At;
+use crate::disabled;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -15,7 +16,6 @@ const COUNTS: [&str; 4] = ["replicas", "fullyLabeledReplicas", "readyReplicas", 
 
 pub(crate) const REPLICA_SET: Row = Row {
     status: Some(|| json!({"replicas": 0})),
-    status_keeps: &["labels"],
     generation: &["spec"],
     default: |object| {
         workload::default_template(object);
@@ -30,6 +30,7 @@ pub(crate) const REPLICA_SET: Row = Row {
     },
     validate_update: |new, old, out| At::member(new, "spec").immutable("selector", old.get_or_null("spec"), out),
     validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
+    disabled: disabled::WORKLOAD,
     warnings: warnings::of_workload,
     selectable: |object| vec![("status.replicas", object.at("status").int("replicas").unwrap_or_default().to_string())],
     columns: "Name,#Desired,#Current,#Ready,Age,+Containers,+Images,+Selector",
@@ -55,6 +56,7 @@ pub(crate) const REPLICATION_CONTROLLER: Row = Row {
     },
     validate: validate_controller,
     validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
+    disabled: disabled::WORKLOAD,
     warnings: warnings::of_replication_controller,
     selectable: REPLICA_SET.selectable,
     columns: REPLICA_SET.columns,

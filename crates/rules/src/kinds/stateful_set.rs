@@ -8,6 +8,7 @@ use skiff_meta::names::{self, NameForm};
 
 use super::persistent_volume_claim as claim;
 use crate::at::At;
+use crate::disabled;
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -16,15 +17,8 @@ use crate::{age, cells, podspec, workload};
 pub(crate) const STATEFUL_SET: Row = Row {
     name: NameForm::Label,
     status: Some(|| json!({"replicas": 0, "availableReplicas": 0})),
-    status_keeps: &["labels"],
     generation: &["spec"],
     default,
-    prepare_create: |object| without_max_unavailable(object),
-    prepare_update: |new, old, _| {
-        if !old.at("spec").at("updateStrategy").at("rollingUpdate").has("maxUnavailable") {
-            without_max_unavailable(new);
-        }
-    },
     validate,
     validate_create: |object, out| {
         for template in At::member(object, "spec").items("volumeClaimTemplates") {
@@ -38,6 +32,7 @@ pub(crate) const STATEFUL_SET: Row = Row {
         workload::replica_status(&status, &counts, out);
         workload::collisions_grow(&status, old, out);
     },
+    disabled: disabled::STATEFUL_SET,
     warnings: warnings::of_stateful_set,
     columns: "Name,Ready,Age,+Containers,+Images",
     cells,
@@ -81,13 +76,6 @@ pub(crate) const CONTROLLER_REVISION: Row = Row {
     ..Row::new("apps", "ControllerRevision")
 };
 
-/// Nobody may have more than one pod unavailable who has not done so before: upstream switched it off again in 1.36.
-fn without_max_unavailable(object: &mut Value) {
-    if let Some(rolling) = object.pointer_mut("/spec/updateStrategy/rollingUpdate").and_then(Value::as_object_mut) {
-        rolling.remove("maxUnavailable");
-    }
-}
-
 fn default(object: &mut Value) {
     workload::default_template(object);
     let spec = object.child("spec");
@@ -108,8 +96,9 @@ fn default(object: &mut Value) {
     spec.default_to("replicas", 1);
     spec.default_to("revisionHistoryLimit", 10);
     for template in spec.items_mut("volumeClaimTemplates") {
-        template.default_text("apiVersion", "v1");
-        template.default_text("kind", "PersistentVolumeClaim");
+        // Whatever they are said to be, they are claims.
+        template.put("apiVersion", "v1".into());
+        template.put("kind", "PersistentVolumeClaim".into());
         claim::default(template);
     }
 }

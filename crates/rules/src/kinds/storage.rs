@@ -10,6 +10,7 @@ use skiff_meta::{Quantity, names};
 use crate::age;
 use crate::at::At;
 use crate::cells::{NONE, or_none};
+use crate::disabled;
 use crate::row::{METADATA, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -141,6 +142,7 @@ pub(crate) const CSI_DRIVER: Row = Row {
         crate::metadata::immutable(now, was, &told, out);
         spec.immutable("volumeLifecycleModes", before, out);
     },
+    disabled: disabled::CSI_DRIVER,
     warnings: warnings::of_csi_driver,
     columns: "Name,?AttachRequired,?PodInfoOnMount,?StorageCapacity,TokenRequests,?RequiresRepublish,Modes,Age",
     cells: driver_cells,

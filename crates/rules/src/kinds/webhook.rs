@@ -263,10 +263,13 @@ fn service(at: &At<'_>, out: &mut FieldErrors) {
     if path == "//" {
         return at.invalid("path", "segment[0] may not be empty", out);
     }
-    let steps = path.strip_prefix('/').unwrap_or_else(|| {
+    if !path.starts_with('/') {
         at.invalid("path", "must start with a '/'", out);
-        path
-    });
+    }
+    // Its first character is passed over, whatever it is.
+    let mut steps = path.chars();
+    steps.next();
+    let steps = steps.as_str();
     for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
         if step.is_empty() {
             at.invalid("path", &format!("segment[{i}] may not be empty"), out);

@@ -143,6 +143,31 @@ fn common(spec: &At<'_>, container: &At<'_>, volumes: &Volumes<'_>, out: &mut Fi
     security::container(&container.get("securityContext"), security::has_host_users(spec), out);
 }
 
+/// Faults of the claims that containers may name.
+pub(super) fn resource_claims(spec: &At<'_>, out: &mut FieldErrors) {
+    let mut seen = BTreeSet::new();
+    for claim in spec.items("resourceClaims") {
+        let name = claim.text("name");
+        if !name.is_empty() && !seen.insert(name) {
+            out.push(FieldError::duplicate(&claim.path("name"), name));
+        } else {
+            claim.require_form("name", names::dns1123_label, out);
+        }
+        match (claim.has("resourceClaimName"), claim.has("resourceClaimTemplateName")) {
+            (true, true) => {
+                claim.wrong("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified", out);
+            }
+            (false, false) => {
+                claim.wrong("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`", out);
+            }
+            _ => {}
+        }
+        for field in ["resourceClaimName", "resourceClaimTemplateName"].iter().filter(|field| claim.has(field)) {
+            claim.faults(field, &names::dns1123_subdomain(claim.text(field)), out);
+        }
+    }
+}
+
 fn claims(spec: &At<'_>, container: &At<'_>, out: &mut FieldErrors) {
     for claim in container.get("resources").items("claims") {
         let name = claim.text("name");

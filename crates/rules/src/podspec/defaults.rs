@@ -40,10 +40,13 @@ pub(crate) fn default_resources(resources: &mut Value) {
     }
 }
 
-fn round(list: Option<&mut Value>) {
+/// Rounds a list of amounts to thousandths.
+pub(crate) fn round(list: Option<&mut Value>) {
     for (_, amount) in list.and_then(Value::as_object_mut).into_iter().flatten() {
-        let finer = amount.as_str().is_some_and(|text| text.ends_with(['n', 'u']));
-        if let (true, Ok(quantity)) = (finer, Quantity::from_json(amount)) {
+        if let Ok(quantity) = Quantity::from_json(amount)
+            && quantity != Quantity::from_milli(quantity.milli(), quantity.format())
+            && quantity.milli() != i64::MAX
+        {
             *amount = Quantity::from_milli(quantity.milli(), quantity.format()).to_string().into();
         }
     }

@@ -21,7 +21,7 @@ use crate::metadata;
 use crate::view::View;
 
 pub(crate) use containers::untrimmed_image;
-pub(crate) use defaults::{default_pod, default_source, default_spec};
+pub(crate) use defaults::{default_pod, default_resources, default_source, default_spec, round};
 pub(crate) use resources::{is_extended, may_overcommit, quantity, resource_name};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use security::app_armor_of_annotations;
@@ -44,6 +44,7 @@ pub(crate) fn validate(spec: &At<'_>, context: Context<'_>, out: &mut FieldError
         spec.missing("terminationGracePeriodSeconds", "", out);
     }
     let volumes = volumes::validate(spec, context, out);
+    containers::resource_claims(spec, out);
     containers::validate(spec, &volumes, out);
     resources::pod_level(spec, out);
     host_network_ports(spec, context, out);

@@ -158,8 +158,28 @@ pub(crate) fn check_preconditions(
     stored: &Object,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    let id = GroupResource::new(&*kind.group, &*kind.kind);
     let meta = stored.meta();
+    let revision = stored.revision().to_string();
+    // Two kinds look at them themselves.
+    let own = match (&*kind.group, &*kind.kind) {
+        ("", "Namespace") => Some("namespaces"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => Some("customresourcedefinitions"),
+        _ => None,
+    };
+    if let Some(own) = own {
+        let id = GroupResource::new(&*kind.group, own);
+        let wanted = [("UID", &options.uid, &meta.uid), ("ResourceVersion", &options.version, &revision)];
+        return match wanted.into_iter().find(|(_, wanted, found)| wanted.as_ref().is_some_and(|w| w != *found)) {
+            Some((what, wanted, found)) => {
+                let wanted = wanted.as_deref().unwrap_or_default();
+                let why =
+                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+                Err(Status::conflict(&id, name, &why))
+            }
+            None => Ok(()),
+        };
+    }
+    let id = GroupResource::new(&*kind.group, &*kind.kind);
     if let Some(uid) = options.uid.as_ref().filter(|u| **u != meta.uid) {
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
@@ -168,7 +188,6 @@ pub(crate) fn check_preconditions(
         );
         return Err(Status::conflict(&id, name, &why));
     }
-    let revision = stored.revision().to_string();
     if let Some(version) = options.version.as_ref().filter(|v| **v != revision) {
         let why = format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record \

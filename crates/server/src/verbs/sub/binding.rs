@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
-use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object, Status};
+use skiff_meta::{GroupResource, GroupVersionKind, Object, Status};
 
 use crate::call::{Answer, Call, Payload};
 use crate::chain::Operation;
@@ -63,8 +63,10 @@ fn check(binding: &Value) -> Result<(), Status> {
     if faults.is_empty() {
         return Ok(());
     }
-    let name = tree::text(binding, &["metadata", "name"]);
-    Err(Status::invalid(&GroupKind::new("", "Binding"), name, &faults))
+    // Upstream takes such faults for its own.
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let why = if let [only] = &*faults { only.clone() } else { format!("[{}]", faults.join(", ")) };
+    Err(Status::failure(500, "", why))
 }
 
 fn set_node(pod: &mut Value, old: &Object, name: &str, binding: &Value, now: &str) -> Result<(), Status> {

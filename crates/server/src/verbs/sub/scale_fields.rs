@@ -52,6 +52,8 @@ pub(super) fn to_object(entries: &[Value], scale: &[Value], path: &[String], ver
     for entry in left {
         let mut own = entry.clone();
         own["apiVersion"] = json!(version);
+        // Who comes to own the replicas by scaling is told without a time.
+        own.as_object_mut().map(|own| own.remove("time"));
         own["fieldsV1"] = path.iter().rev().fold(json!({}), |inner, name| json!({(format!("f:{name}")): inner}));
         // A manager's fields stand in one entry.
         match result.iter_mut().find(|other| manager(other) == manager(&own)) {
