@@ -109,6 +109,7 @@ async fn begin(api: &Arc<Api>, user: &User, target: &ListTarget) -> Result<(Sele
             namespace: &target.namespace,
             name: &name,
             fields: &target.selection.fields,
+            labels: &target.selection.labels,
             path: "",
         })
         .await?;

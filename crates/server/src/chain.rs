@@ -104,6 +104,8 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The `fieldSelector` of a list, watch or deletecollection, as it stands in the query; else empty.
     pub fields: &'a str,
+    /// The `labelSelector` of the same.
+    pub labels: &'a str,
     /// The URL's path.
     pub path: &'a str,
 }

@@ -12,6 +12,7 @@ use crate::audit::AuditConfig;
 use crate::auth::{AuthenticationConfig, AuthorizationConfig};
 use crate::chain::Explainer;
 use crate::encryption::Keyring;
+use crate::live::Live;
 
 /// Everything that can be set; [`ServerConfig::default`] is a server on any free port of the loopback device that keeps
 /// nothing on disk.
@@ -43,9 +44,9 @@ pub struct ServerConfig {
     /// What is written down of requests, if anything.
     pub audit: Option<AuditConfig>,
     /// Whose tokens are believed beside the cluster's own.
-    pub authentication: Option<AuthenticationConfig>,
+    pub authentication: Option<Arc<Live<AuthenticationConfig>>>,
     /// Who decides what they may.
-    pub authorization: AuthorizationConfig,
+    pub authorization: Arc<Live<AuthorizationConfig>>,
     /// What admission plug-ins are told.
     pub admission: AdmissionConfig,
     /// Keys for what is encrypted in the store.
@@ -76,7 +77,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(60),
             audit: None,
             authentication: None,
-            authorization: AuthorizationConfig::default(),
+            authorization: Live::shared(AuthorizationConfig::default()),
             admission: AdmissionConfig::default(),
             encryption: None,
             event_ttl: 3_600,

@@ -158,6 +158,7 @@ impl Api {
             namespace: &target.namespace,
             name: target.authorized_name(),
             fields: if selects { query.text("fieldSelector") } else { "" },
+            labels: if selects { query.text("labelSelector") } else { "" },
             path,
         };
         self.allow_recorded(&attributes, record).await
@@ -172,9 +173,10 @@ impl Api {
         record: Option<&Record>,
     ) -> Result<(), Status> {
         let (group, version, resource, subresource) = ("", "", "", "");
-        let (namespace, name, fields) = ("", "", "");
+        let (namespace, name, fields, labels) = ("", "", "", "");
+        let verb = method;
         let attributes =
-            Attributes { user, verb: method, group, version, resource, subresource, namespace, name, fields, path };
+            Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, labels, path };
         self.allow_recorded(&attributes, record).await
     }
 }

@@ -23,7 +23,7 @@ use skiff_meta::world::RealWorld;
 use skiff_server::auth::AuthenticationConfig;
 use skiff_server::chain::{Identity, Peer};
 use skiff_server::pki::Pki;
-use skiff_server::{Api, ServerConfig};
+use skiff_server::{Api, Live, ServerConfig};
 use skiff_store::MemoryStore;
 use tokio::net::TcpListener;
 
@@ -84,15 +84,19 @@ fn sign(key: &KeyPair, claims: &Value) -> String {
 
 /// A server that believes what the file says, and what time it is.
 async fn believing(file: &Value) -> (Arc<Api>, i64) {
+    let (api, now, _) = following(file).await;
+    (api, now)
+}
+
+/// The same, and where it may be told something else.
+async fn following(file: &Value) -> (Arc<Api>, i64, Arc<Live<AuthenticationConfig>>) {
     let world = RealWorld::shared();
     let store = Arc::new(MemoryStore::new(world.clone()));
     let pki = Pki::in_memory(world.now()).unwrap();
-    let config = ServerConfig {
-        authentication: Some(AuthenticationConfig::read(&file.to_string()).unwrap()),
-        ..ServerConfig::default()
-    };
+    let live = Live::shared(AuthenticationConfig::read(&file.to_string()).unwrap());
+    let config = ServerConfig { authentication: Some(live.clone()), ..ServerConfig::default() };
     let now = world.now().as_second();
-    (Api::new(config, &pki, store, world).await.unwrap(), now)
+    (Api::new(config, &pki, store, world).await.unwrap(), now, live)
 }
 
 async fn ask(api: &Arc<Api>, request: http::request::Builder, body: String) -> (u16, Bytes) {
@@ -200,4 +204,28 @@ async fn expressions_name_users_and_judge_them() {
     for (path, code) in [("/livez", 200), ("/readyz", 401), ("/version", 401), ("/livez/ping", 401)] {
         assert_eq!(ask(&api, Request::get(path), String::new()).await.0, code, "{path}");
     }
+}
+
+#[tokio::test]
+async fn issuers_come_and_go_while_the_server_runs() {
+    let key = KeyPair::generate().unwrap();
+    let (url, authority) = issuer(&key).await;
+    let jwt = json!({
+        "issuer": {"url": url, "audiences": ["skiff"], "certificateAuthority": authority},
+        "claimMappings": {"username": {"claim": "sub", "prefix": ""}},
+    });
+    let file = |jwt: Value, anonymous: bool| {
+        json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": jwt,
+            "anonymous": {"enabled": anonymous}})
+    };
+    let (api, now, live) = following(&file(json!([]), true)).await;
+    let token = sign(&key, &json!({"iss": url, "aud": "skiff", "sub": "jane", "exp": now + 600}));
+    let first = live.get();
+    for (issuers, expected) in [(json!([]), 401), (json!([jwt]), 201), (json!([]), 401)] {
+        let text = file(issuers, true).to_string();
+        live.replace(AuthenticationConfig::read_again(&text, &first).unwrap());
+        assert_eq!(who(&api, token.clone()).await.0, expected, "{text}");
+    }
+    let refused = AuthenticationConfig::read_again(&file(json!([]), false).to_string(), &first).unwrap_err();
+    assert!(refused.to_string().ends_with("anonymous: cannot change while it runs"), "{refused}");
 }

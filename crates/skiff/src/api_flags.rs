@@ -9,11 +9,11 @@ use skiff_client::Backend;
 use skiff_client::config::Kubeconfig;
 use skiff_client::http::HttpBackend;
 use skiff_meta::WorldRef;
-use skiff_server::ServerConfig;
 use skiff_server::admission::config::AdmissionConfig;
 use skiff_server::audit::{AuditConfig, Batching, LogOptions, Mode, Policy, WebhookOptions};
 use skiff_server::auth::{AuthenticationConfig, AuthorizationConfig, Oidc};
 use skiff_server::encryption::{EncryptionConfig, Keyring};
+use skiff_server::{Live, ServerConfig};
 
 use crate::error::StartError;
 use crate::follow::Followed;
@@ -78,12 +78,21 @@ pub(crate) struct ApiFlags {
 
 impl ApiFlags {
     /// Whose tokens are believed.
-    fn authentication(&self) -> Result<Option<AuthenticationConfig>, StartError> {
+    fn authentication(&self, world: &WorldRef) -> Result<Option<Arc<Live<AuthenticationConfig>>>, StartError> {
         let wrong =
             |flag, value: &dyn std::fmt::Display, why: String| StartError::Flag { flag, value: value.to_string(), why };
-        if let Some(file) = &self.authentication_config {
-            let config = AuthenticationConfig::read(&read(file)?);
-            return config.map(Some).map_err(|e| wrong("authentication-config", &file.display(), e.to_string()));
+        if let Some(file) = self.authentication_config.clone() {
+            let text = read(&file)?;
+            let first = AuthenticationConfig::read(&text);
+            let first = first.map_err(|e| wrong("authentication-config", &file.display(), e.to_string()))?;
+            let live = Live::shared(first.clone());
+            let taken = live.clone();
+            let take = move |text: &str| {
+                taken.replace(AuthenticationConfig::read_again(text, &first).map_err(|error| error.to_string())?);
+                Ok(())
+            };
+            follow("authentication-config", file, text, world, Box::new(take))?;
+            return Ok(Some(live));
         }
         let Some(issuer) = self.oidc_issuer_url.clone() else { return Ok(None) };
         let pair = |text: &String| {
@@ -103,22 +112,34 @@ impl ApiFlags {
             issuer,
         };
         let shown = oidc.issuer.clone();
-        AuthenticationConfig::of_flags(oidc).map(Some).map_err(|e| wrong("oidc-issuer-url", &shown, e.to_string()))
+        let config = AuthenticationConfig::of_flags(oidc);
+        config.map(Live::shared).map(Some).map_err(|e| wrong("oidc-issuer-url", &shown, e.to_string()))
     }
 
     /// Who decides what they may.
-    fn authorization(&self, world: &WorldRef) -> Result<AuthorizationConfig, StartError> {
-        let Some(file) = &self.authorization_config else { return Ok(AuthorizationConfig::default()) };
-        let connect = |path: &str| {
+    fn authorization(&self, world: &WorldRef) -> Result<Arc<Live<AuthorizationConfig>>, StartError> {
+        let Some(file) = self.authorization_config.clone() else { return Ok(Live::shared(Default::default())) };
+        let network = world.clone();
+        let connect = move |path: &str| {
             let remote = Kubeconfig::load(Path::new(path)).and_then(|config| config.remote(None));
-            let backend = remote.and_then(|remote| HttpBackend::new(remote, world.clone(), "kube-apiserver"));
+            let backend = remote.and_then(|remote| HttpBackend::new(remote, network.clone(), "kube-apiserver"));
             backend.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(|error| error.to_string())
         };
-        AuthorizationConfig::read(&read(file)?, &connect).map_err(|error| StartError::Flag {
+        let text = read(&file)?;
+        let first = AuthorizationConfig::read(&text, &connect).map_err(|error| StartError::Flag {
             flag: "authorization-config",
             value: file.display().to_string(),
             why: error.to_string(),
-        })
+        })?;
+        let live = Live::shared(first.clone());
+        let taken = live.clone();
+        let take = move |text: &str| {
+            let config = AuthorizationConfig::read_again(text, &connect, &first).map_err(|error| error.to_string())?;
+            taken.replace(config);
+            Ok(())
+        };
+        follow("authorization-config", file, text, world, Box::new(take))?;
+        Ok(live)
     }
 
     /// What admission plug-ins are told.
@@ -146,34 +167,54 @@ impl ApiFlags {
         let text = read(&file)?;
         let keys = Keyring::new(EncryptionConfig::read(&text).map_err(|e| wrong(e.to_string()))?, world.clone());
         if self.encryption_provider_config_automatic_reload {
-            let followed = Followed::new(&file).map_err(|e| wrong(format!("cannot be followed: {e}")))?;
-            world.spawn("encryption-keys", Box::pin(follow_keys(file, text, followed, keys.clone())));
+            let taken = keys.clone();
+            let take = move |text: &str| {
+                taken.replace(EncryptionConfig::read(text).map_err(|error| error.to_string())?);
+                Ok(())
+            };
+            follow("encryption-provider-config", file, text, world, Box::new(take))?;
         }
         Ok(Some(keys))
     }
 }
 
-/// Takes over what the file says whenever it says something else. What is not good is told, and changes nothing.
-async fn follow_keys(file: PathBuf, mut known: String, mut followed: Followed, keys: Arc<Keyring>) {
-    loop {
-        if let Err(error) = followed.changed().await {
-            return tracing::error!("{} is no longer followed: {error}", file.display());
-        }
-        match read(&file) {
-            Ok(text) if text == known => {}
-            Ok(text) => {
-                match EncryptionConfig::read(&text) {
-                    Ok(config) => {
-                        keys.replace(config);
-                        tracing::info!("{} has changed and is in use", file.display());
-                    }
-                    Err(error) => tracing::error!("{}: {error}", file.display()),
-                }
-                known = text;
+/// Takes over what a file says by now.
+type Take = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Takes over what the file says whenever it says something else than `known`. What is not good is told, and changes
+/// nothing.
+fn follow(
+    flag: &'static str,
+    file: PathBuf,
+    mut known: String,
+    world: &WorldRef,
+    take: Take,
+) -> Result<(), StartError> {
+    let mut followed = Followed::new(&file).map_err(|error| StartError::Flag {
+        flag,
+        value: file.display().to_string(),
+        why: format!("cannot be followed: {error}"),
+    })?;
+    let task = async move {
+        loop {
+            if let Err(error) = followed.changed().await {
+                return tracing::error!("{} is no longer followed: {error}", file.display());
             }
-            Err(error) => tracing::warn!("{error}"),
+            match read(&file) {
+                Ok(text) if text == known => {}
+                Ok(text) => {
+                    match take(&text) {
+                        Ok(()) => tracing::info!("{} has changed and is in use", file.display()),
+                        Err(error) => tracing::error!("{}: {error}", file.display()),
+                    }
+                    known = text;
+                }
+                Err(error) => tracing::warn!("{error}"),
+            }
         }
-    }
+    };
+    world.spawn(flag, Box::pin(task));
+    Ok(())
 }
 
 /// The audit log.
@@ -274,7 +315,7 @@ impl ApiFlags {
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = time("request-timeout", &self.request_timeout)?;
         config.audit = self.audit.config()?;
-        config.authentication = self.authentication()?;
+        config.authentication = self.authentication(world)?;
         config.authorization = self.authorization(world)?;
         config.admission = self.admission()?;
         if config.max_in_flight.0.checked_add(config.max_in_flight.1).is_none_or(|sum| sum == 0) {

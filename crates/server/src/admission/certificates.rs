@@ -36,6 +36,7 @@ async fn may(authorizer: &dyn Authorizer, request: &AdmissionRequest<'_>, verb: 
             namespace: "",
             name,
             fields: "",
+            labels: "",
             path: "",
         };
         if matches!(authorizer.authorize(&attributes).await, Decision::Allow(_)) {

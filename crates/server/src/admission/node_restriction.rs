@@ -166,6 +166,7 @@ impl NodeRestriction {
             namespace: request.namespace,
             name: request.name,
             fields: "",
+            labels: "",
             path: "",
         };
         if matches!(self.authorizer.authorize(&attributes).await, Decision::Allow(_)) {

@@ -75,6 +75,7 @@ impl ResourceClaim {
                 namespace,
                 name,
                 fields: "",
+                labels: "",
                 path: "",
             };
             match self.authorizer.authorize(&attributes).await {

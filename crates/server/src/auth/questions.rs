@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::selector::{FieldSelector, LabelSelector};
 use skiff_meta::{GroupKind, GroupVersionResource, Status, WorldRef, names};
 
 use super::authn::{Authenticators, Bearer};
@@ -120,21 +121,24 @@ struct Requirement {
 }
 
 impl Selection {
-    /// As a query string says it. What cannot be said there is left out, which only makes the question broader.
-    fn text(&self) -> String {
+    /// As a query string says it, and how much of it cannot be said there: that is left out, which only makes the
+    /// question broader.
+    fn text(&self, labels: bool) -> (String, Left) {
         if !self.raw_selector.is_empty() {
-            return self.raw_selector.clone();
-        }
-        let terms = self.requirements.iter().flatten().filter_map(|requirement| {
-            let [value] = requirement.values.as_deref()? else { return None };
-            let operator = match requirement.operator.as_str() {
-                "In" => "=",
-                "NotIn" => "!=",
-                _ => return None,
+            let readable = match labels {
+                true => LabelSelector::parse(&self.raw_selector).is_ok(),
+                false => FieldSelector::parse(&self.raw_selector).is_ok(),
             };
-            Some(format!("{}{operator}{}", requirement.key, skiff_meta::selector::escape_field_value(value)))
-        });
-        terms.collect::<Vec<_>>().join(",")
+            return if readable { (self.raw_selector.clone(), Left::Nothing) } else { (String::new(), Left::All) };
+        }
+        let all = self.requirements.as_deref().unwrap_or_default();
+        let terms: Vec<String> = all.iter().filter_map(|requirement| requirement.text(labels)).collect();
+        let left = match terms.len() {
+            said if said == all.len() => Left::Nothing,
+            0 => Left::All,
+            _ => Left::Some,
+        };
+        (terms.join(","), left)
     }
 
     fn faults(&self, path: &FieldPath, labels: bool, faults: &mut Vec<FieldError>) {
@@ -156,7 +160,30 @@ impl Selection {
     }
 }
 
+/// How much of a selector is left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Some,
+    All,
+}
+
 impl Requirement {
+    /// As a query string says it, if it can be said there.
+    fn text(&self, labels: bool) -> Option<String> {
+        let (key, values) = (&self.key, self.values.as_deref().unwrap_or_default());
+        let text = match (labels, self.operator.as_str(), values) {
+            (false, "In", [value]) => format!("{key}={}", skiff_meta::selector::escape_field_value(value)),
+            (false, "NotIn", [value]) => format!("{key}!={}", skiff_meta::selector::escape_field_value(value)),
+            (true, "In", [_, ..]) => format!("{key} in ({})", values.join(",")),
+            (true, "NotIn", [_, ..]) => format!("{key} notin ({})", values.join(",")),
+            (true, "Exists", []) => key.clone(),
+            (true, "DoesNotExist", []) => format!("!{key}"),
+            _ => return None,
+        };
+        (!labels || LabelSelector::parse(&text).is_ok()).then_some(text)
+    }
+
     /// Operators that are not known are let through: clients may be newer.
     fn faults(&self, path: &FieldPath, labels: bool, faults: &mut Vec<FieldError>) {
         let values = self.values.as_deref().unwrap_or_default();
@@ -257,12 +284,28 @@ impl Reviews {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
         let audiences = asked.audiences.unwrap_or_default();
-        question["status"] = match self.authenticators.bearer(&asked.token, &audiences).await {
+        let known = self.authenticators.bearer(&asked.token, &audiences).await;
+        // What else the question says there is said again.
+        if !question["status"].is_object() {
+            question["status"] = json!({});
+        }
+        let status = &mut question["status"];
+        match known {
             Ok(Bearer { user, audiences }) => {
-                json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+                status["authenticated"] = json!(true);
+                status["user"] = user_info(&user);
+                status["audiences"] = json!(audiences);
             }
-            Err(error) => json!({"user": {}, "error": error.to_string()}),
-        };
+            Err(error) => {
+                if !status["user"].is_object() {
+                    status["user"] = json!({});
+                }
+                status["error"] = json!(error.to_string());
+                if let Some(status) = status.as_object_mut() {
+                    status.remove("authenticated");
+                }
+            }
+        }
         Ok(question)
     }
 
@@ -304,9 +347,15 @@ impl Reviews {
             namespace: "",
             name: "",
             fields: "",
+            labels: "",
             path: "",
         };
-        let fields = asked.resource_attributes.as_ref().and_then(|r| r.field_selector.as_ref()).map(Selection::text);
+        let resource = asked.resource_attributes.as_ref();
+        let said = |selection: Option<&Selection>, labels| {
+            selection.map_or((String::new(), Left::Nothing), |selection| selection.text(labels))
+        };
+        let (fields, no_fields) = said(resource.and_then(|r| r.field_selector.as_ref()), false);
+        let (labels, no_labels) = said(resource.and_then(|r| r.label_selector.as_ref()), true);
         let attributes = match (&asked.resource_attributes, &asked.non_resource_attributes) {
             (Some(r), _) => Attributes {
                 verb: &r.verb,
@@ -316,7 +365,8 @@ impl Reviews {
                 subresource: &r.subresource,
                 namespace: &r.namespace,
                 name: &r.name,
-                fields: fields.as_deref().unwrap_or_default(),
+                fields: &fields,
+                labels: &labels,
                 ..base
             },
             (None, Some(other)) => Attributes { verb: &other.verb, path: &other.path, ..base },
@@ -333,6 +383,19 @@ impl Reviews {
         }
         if !reason.is_empty() {
             status["reason"] = json!(reason);
+        }
+        let ignored =
+            [("fieldSelector", no_fields), ("labelSelector", no_labels)].into_iter().filter_map(|(name, left)| {
+                let how = match left {
+                    Left::Nothing => return None,
+                    Left::Some => "partially ignored",
+                    Left::All => "ignored",
+                };
+                Some(format!("spec.resourceAttributes.{name} {how} due to parse error"))
+            });
+        let ignored: Vec<String> = ignored.collect();
+        if !ignored.is_empty() {
+            status["evaluationError"] = json!(ignored.join("; "));
         }
         status
     }

@@ -35,6 +35,7 @@ impl skiff_cel::Authorizer for CelAuthorizer<'_> {
             namespace: &asked.namespace,
             name: &asked.name,
             fields: asked.field_selector.as_deref().unwrap_or_default(),
+            labels: asked.label_selector.as_deref().unwrap_or_default(),
             path: asked.path.as_deref().unwrap_or_default(),
         };
         // Roles and nodes are decided from memory; whoever would have to wait is not asked from within an expression.

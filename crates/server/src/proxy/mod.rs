@@ -162,6 +162,7 @@ impl NodeConnector {
             namespace: &target.namespace,
             name: &target.name,
             fields: "",
+            labels: "",
             path: "",
         };
         match self.authorizer.authorize(&attributes).await {

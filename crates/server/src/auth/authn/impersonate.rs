@@ -113,9 +113,9 @@ impl Ask<'_> {
         name: &str,
     ) -> Result<(), Status> {
         let version = if group.is_empty() { "" } else { "v1" };
-        let (user, verb, fields, path) = (self.caller, "impersonate", "", "");
+        let (user, verb, fields, labels, path) = (self.caller, "impersonate", "", "", "");
         let attributes =
-            Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, path };
+            Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, labels, path };
         match self.authorizer.authorize(&attributes).await {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(&attributes, &why)),

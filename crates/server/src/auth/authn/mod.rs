@@ -24,6 +24,7 @@ pub use jwt::{AuthenticationConfig, AuthenticationError, Oidc};
 
 use super::names::{AUTHENTICATED, MASTERS};
 use crate::chain::{Authenticator, Peer, User};
+use crate::live::{Derived, Live};
 
 /// All ways to say who one is.
 pub(crate) struct Authenticators {
@@ -31,7 +32,7 @@ pub(crate) struct Authenticators {
     accounts: Arc<Accounts>,
     admin: Option<StaticToken>,
     front: Option<FrontProxy>,
-    issuers: Vec<jwt::Issuer>,
+    issuers: Option<Derived<AuthenticationConfig, Vec<jwt::Issuer>>>,
     anonymous: Arc<User>,
     /// Where nobody in particular may come in; `None`: everywhere.
     doors: Option<jwt::Anonymous>,
@@ -53,7 +54,7 @@ impl Authenticators {
             accounts,
             admin,
             front: None,
-            issuers: Vec::new(),
+            issuers: None,
             anonymous: Arc::new(User::anonymous()),
             doors: None,
         }
@@ -65,9 +66,12 @@ impl Authenticators {
     }
 
     /// Also believes other issuers' tokens, and perhaps nobody without credentials.
-    pub(crate) fn believing(self, config: AuthenticationConfig, world: &WorldRef) -> Self {
-        let issuers = config.jwt.into_iter().map(|jwt| jwt::Issuer::new(jwt, world.clone())).collect();
-        Self { issuers, doors: config.anonymous, ..self }
+    pub(crate) fn believing(self, config: Arc<Live<AuthenticationConfig>>, world: &WorldRef) -> Self {
+        let (doors, world) = (config.get().anonymous.clone(), world.clone());
+        let issuer = move |jwt: &Arc<jwt::Jwt>| jwt::Issuer::new(jwt.clone(), world.clone());
+        let issuers =
+            Derived::new(config, move |config: &AuthenticationConfig| config.jwt.iter().map(&issuer).collect());
+        Self { issuers: Some(issuers), doors, ..self }
     }
 
     /// Who bears `token`, when it is good for one of `audiences` (none: the API server's own).
@@ -90,7 +94,8 @@ impl Authenticators {
             let user = bootstrap::check(self.accounts.view(), parts, self.accounts.now()).await?;
             return Ok(Bearer { user, audiences });
         }
-        if let Some(issuer) = self.issuers.iter().find(|issuer| issuer.made(token)) {
+        let issuers = self.issuers.as_ref().map(Derived::get).unwrap_or_default();
+        if let Some(issuer) = issuers.iter().find(|issuer| issuer.made(token)) {
             let audiences: Vec<String> = audiences.iter().filter(|a| **a == own[0]).cloned().collect();
             if audiences.is_empty() {
                 return Err(TokenError::Unknown);

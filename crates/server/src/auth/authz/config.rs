@@ -123,6 +123,30 @@ impl AuthorizationConfig {
         Self::parse(text, connect).map_err(AuthorizationError)
     }
 
+    /// Reads what the file says by now. Whom no other server asks is asked from the start on, or not at all.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when the kinds of authorizers beside webhooks are not those of `first`.
+    pub fn read_again(text: &str, connect: Connect<'_>, first: &Self) -> Result<Self, AuthorizationError> {
+        let config = Self::read(text, connect)?;
+        let kinds = |config: &Self| {
+            let kind = |asked: &Asked| match asked {
+                Asked::Node => Some("Node"),
+                Asked::Roles => Some("RBAC"),
+                Asked::Always(true) => Some("AlwaysAllow"),
+                Asked::Always(false) => Some("AlwaysDeny"),
+                Asked::Webhook(_) => None,
+            };
+            config.0.iter().filter_map(kind).collect::<BTreeSet<_>>()
+        };
+        match kinds(&config) == kinds(first) {
+            true => Ok(config),
+            false => {
+                Err(AuthorizationError("authorizers: types other than Webhook cannot change while it runs".to_owned()))
+            }
+        }
+    }
+
     fn parse(text: &str, connect: Connect<'_>) -> Result<Self, String> {
         let versions = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
         let file: File = config_file::read(text, "AuthorizationConfiguration", &versions)?;

@@ -61,6 +61,7 @@ mod tests {
             namespace: "default",
             name: "",
             fields: "",
+            labels: "",
             path: "/api/v1/namespaces/default/pods",
         };
         let cases = [

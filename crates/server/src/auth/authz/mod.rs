@@ -21,10 +21,11 @@ use webhook::Webhook;
 
 use super::names::MASTERS;
 use crate::chain::{Attributes, Authorizer, Decision, View};
+use crate::live::{Derived, Live};
 
 /// `system:masters`, then whom the configuration names; the first that has an opinion decides.
 pub(crate) struct Authorizers {
-    order: Vec<Arc<dyn Authorizer>>,
+    order: Derived<AuthorizationConfig, Vec<Arc<dyn Authorizer>>>,
     rbac: Arc<Rbac>,
 }
 
@@ -42,15 +43,16 @@ impl Authorizer for Always {
 }
 
 impl Authorizers {
-    pub(crate) fn new(config: AuthorizationConfig, view: Arc<dyn View>, world: &WorldRef) -> Self {
-        let rbac = Arc::new(Rbac::new(view.clone()));
-        let of = |asked| match asked {
-            Asked::Node => Arc::new(NodeAuthorizer::new(view.clone())) as Arc<dyn Authorizer>,
-            Asked::Roles => rbac.clone(),
-            Asked::Always(yes) => Arc::new(Always(yes)),
-            Asked::Webhook(hook) => Arc::new(Webhook::new(hook, world.clone())),
+    pub(crate) fn new(config: Arc<Live<AuthorizationConfig>>, view: Arc<dyn View>, world: &WorldRef) -> Self {
+        let (rbac, node) = (Arc::new(Rbac::new(view.clone())), Arc::new(NodeAuthorizer::new(view)));
+        let (roles, world) = (rbac.clone(), world.clone());
+        let of = move |asked: &Asked| match asked {
+            Asked::Node => node.clone() as Arc<dyn Authorizer>,
+            Asked::Roles => roles.clone(),
+            Asked::Always(yes) => Arc::new(Always(*yes)),
+            Asked::Webhook(hook) => Arc::new(Webhook::new(hook.clone(), world.clone())),
         };
-        Self { order: config.0.into_iter().map(of).collect(), rbac }
+        Self { order: Derived::new(config, move |config| config.0.iter().map(&of).collect()), rbac }
     }
 
     /// The role-based one, for those who ask for rules rather than for a decision.
@@ -66,7 +68,7 @@ impl Authorizer for Authorizers {
             return Decision::Allow(String::new());
         }
         let mut reasons = String::new();
-        for authorizer in &self.order {
+        for authorizer in &*self.order.get() {
             match authorizer.authorize(attributes).await {
                 Decision::NoOpinion(why) if why.is_empty() => {}
                 Decision::NoOpinion(why) if reasons.is_empty() => reasons = why,

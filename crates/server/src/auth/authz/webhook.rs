@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use skiff_cel::{Budget, PER_CALL_LIMIT, Value};
 use skiff_meta::WorldRef;
+use skiff_meta::selector::{FieldSelector, FieldTerm, LabelSelector, Operator, Requirement};
 use skiff_meta::world::WorldExt;
 
 use super::config::Hook;
@@ -159,16 +160,53 @@ impl Authorizer for Webhook {
 
 /// What the review asks.
 fn spec(attributes: &Attributes<'_>) -> Json {
-    let Attributes { user, verb, group, version, resource, subresource, namespace, name, path, .. } = attributes;
+    let Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, labels, path } =
+        attributes;
     let mut spec = json!({"user": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra});
     match resource.is_empty() {
         true => spec["nonResourceAttributes"] = json!({"path": path, "verb": verb}),
         false => {
             spec["resourceAttributes"] = json!({"verb": verb, "group": group, "version": version,
                 "resource": resource, "subresource": subresource, "namespace": namespace, "name": name});
+            for (selector, requirements) in [("fieldSelector", of_fields(fields)), ("labelSelector", of_labels(labels))]
+            {
+                if !requirements.is_empty() {
+                    spec["resourceAttributes"][selector] = json!({"requirements": requirements});
+                }
+            }
         }
     }
     spec
+}
+
+/// What is asked of fields. A selector that cannot be read is left out: the question is the broader one then.
+fn of_fields(text: &str) -> Vec<Json> {
+    let selector = FieldSelector::parse(text).unwrap_or_default();
+    let requirement = |term: &FieldTerm| {
+        let operator = if term.negated { "NotIn" } else { "In" };
+        json!({"key": term.field, "operator": operator, "values": [term.value]})
+    };
+    selector.terms().iter().map(requirement).collect()
+}
+
+/// What is asked of labels; comparisons of numbers are left out as well.
+fn of_labels(text: &str) -> Vec<Json> {
+    let Ok(selector) = LabelSelector::parse(text) else { return Vec::new() };
+    let requirement = |requirement: &Requirement| {
+        let operator = match requirement.operator {
+            Operator::In | Operator::Equals | Operator::DoubleEquals => "In",
+            Operator::NotIn | Operator::NotEquals => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+            Operator::GreaterThan | Operator::LessThan => return None,
+        };
+        let mut shown = json!({"key": requirement.key, "operator": operator});
+        if !requirement.values.is_empty() {
+            shown["values"] = json!(requirement.values);
+        }
+        Some(shown)
+    };
+    selector.requirements().iter().filter_map(requirement).collect()
 }
 
 fn decision(status: &Json) -> Result<Decision, String> {
@@ -253,6 +291,7 @@ mod tests {
             namespace,
             name: "p",
             fields: "",
+            labels: "",
             path: "",
         };
         block_on(webhook.authorize(&attributes))
@@ -287,6 +326,36 @@ mod tests {
     }
 
     #[test]
+    fn selectors_are_told_as_requirements() {
+        let user = User::default();
+        let base = Attributes {
+            user: &user,
+            verb: "list",
+            group: "",
+            version: "v1",
+            resource: "pods",
+            subresource: "",
+            namespace: "a",
+            name: "",
+            fields: "spec.nodeName=n,status.phase!=Failed",
+            labels: "a in (x,y),!b,c>1",
+            path: "",
+        };
+        let asked = &spec(&base)["resourceAttributes"];
+        let fields = json!([{"key": "spec.nodeName", "operator": "In", "values": ["n"]},
+            {"key": "status.phase", "operator": "NotIn", "values": ["Failed"]}]);
+        let labels =
+            json!([{"key": "a", "operator": "In", "values": ["x", "y"]}, {"key": "b", "operator": "DoesNotExist"}]);
+        assert_eq!(
+            (&asked["fieldSelector"]["requirements"], &asked["labelSelector"]["requirements"]),
+            (&fields, &labels)
+        );
+        // What cannot be read is not told.
+        let odd = spec(&Attributes { fields: "a", labels: "in (", ..base });
+        assert_eq!(odd["resourceAttributes"].as_object().map(serde_json::Map::len), Some(7));
+    }
+
+    #[test]
     fn without_an_answer_the_policy_decides() {
         for (policy, expected) in [
             ("Deny", Decision::Deny(String::new())),
@@ -297,6 +366,20 @@ mod tests {
             let server = Arc::new(Server { broken: true, ..Server::default() });
             let webhook = webhook(server, Frozen::at(1_800_000_000), policy);
             assert_eq!(ask(&webhook, "alice", "a"), expected, "{policy}");
+        }
+    }
+
+    #[test]
+    fn webhooks_come_and_go_and_nobody_else() {
+        let connect = |_: &str| Ok(Arc::new(Server::default()) as Arc<dyn Backend>);
+        let first = AuthorizationConfig::read(&format!("{HEAD}- type: Node\n- type: RBAC\n"), &connect).unwrap();
+        let hooked = hook("Deny");
+        for (text, fine) in [
+            (format!("{hooked}- type: RBAC\n- type: Node\n"), true),
+            (hooked.clone(), false),
+            (format!("{hooked}- type: RBAC\n- type: Node\n- type: AlwaysAllow\n"), false),
+        ] {
+            assert_eq!(AuthorizationConfig::read_again(&text, &connect, &first).is_ok(), fine, "{text}");
         }
     }
 

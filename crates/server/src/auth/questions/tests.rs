@@ -25,7 +25,8 @@ fn setup() -> Setup {
     let accounts = Arc::new(Accounts::new(pki.account_key(), "me".to_owned(), view.clone(), world.clone()));
     let certificates = Certificates::new(pki.client_verifier().unwrap());
     let authenticators = Arc::new(Authenticators::new(certificates, accounts.clone(), None));
-    let authorizers = Arc::new(Authorizers::new(Default::default(), view.clone(), &(world.clone() as WorldRef)));
+    let authorizers =
+        Arc::new(Authorizers::new(crate::Live::shared(Default::default()), view.clone(), &(world.clone() as WorldRef)));
     Setup { view, accounts, reviews: Reviews { authenticators, authorizers, world } }
 }
 
@@ -69,6 +70,30 @@ fn may_i_and_may_they() {
         },
     });
     assert_eq!(allowed(&root, "subjectaccessreviews", "", selected), true);
+}
+
+#[test]
+fn what_is_not_understood_of_a_selector_is_left_out_and_told() {
+    let setup = setup();
+    let root = User::new("root", &[MASTERS]);
+    let requirement = |operator: &str| json!({"key": "a", "operator": operator, "values": ["b"]});
+    let told = |name: &str, how: &str| json!(format!("spec.resourceAttributes.{name} {how} due to parse error"));
+    for (name, selector, expected) in [
+        ("labelSelector", json!({"requirements": [requirement("In")]}), Value::Null),
+        ("labelSelector", json!({"requirements": [requirement("Like")]}), told("labelSelector", "ignored")),
+        (
+            "labelSelector",
+            json!({"requirements": [requirement("Like"), requirement("NotIn")]}),
+            told("labelSelector", "partially ignored"),
+        ),
+        ("fieldSelector", json!({"rawSelector": "a=b"}), Value::Null),
+        ("fieldSelector", json!({"rawSelector": "a"}), told("fieldSelector", "ignored")),
+    ] {
+        let mut spec = json!({"user": "x", "resourceAttributes": {"verb": "list", "resource": "pods"}});
+        spec["resourceAttributes"][name] = selector.clone();
+        let review = ask(&setup, &root, "subjectaccessreviews", "", spec).unwrap();
+        assert_eq!(review["evaluationError"], expected, "{selector}");
+    }
 }
 
 #[test]

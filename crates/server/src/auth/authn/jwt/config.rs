@@ -31,7 +31,7 @@ struct File {
 }
 
 /// Whether requests without credentials are somebody's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Anonymous {
     enabled: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Anonymous {
     conditions: Vec<Condition>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Condition {
     path: String,
@@ -140,6 +140,18 @@ pub struct Oidc {
 }
 
 impl AuthenticationConfig {
+    /// Reads what the file says by now.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when it says something else than `first` about requests without credentials.
+    pub fn read_again(text: &str, first: &Self) -> Result<Self, AuthenticationError> {
+        let config = Self::read(text)?;
+        match config.anonymous == first.anonymous {
+            true => Ok(config),
+            false => Err(AuthenticationError("anonymous: cannot change while it runs".to_owned())),
+        }
+    }
+
     /// Reads the file.
     ///
     /// # Errors

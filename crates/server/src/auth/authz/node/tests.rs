@@ -24,6 +24,7 @@ fn base<'a>(user: &'a User) -> Attributes<'a> {
         namespace: "a",
         name: "",
         fields: "",
+        labels: "",
         path: "",
     }
 }

@@ -97,6 +97,7 @@ impl Escalation {
             namespace: request.namespace,
             name,
             fields: "",
+            labels: "",
             path: "",
         };
         matches!(self.authorizer.authorize(&attributes).await, Decision::Allow(_))

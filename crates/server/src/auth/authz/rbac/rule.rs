@@ -200,6 +200,7 @@ mod tests {
                 namespace,
                 name,
                 fields: "",
+                labels: "",
                 path,
             };
             assert_eq!(allows(&rule, &attributes), expected, "{rule:?} {attributes:?}");

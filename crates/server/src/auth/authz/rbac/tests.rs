@@ -36,7 +36,7 @@ fn decide(rbac: &Rbac, user: &User, verb: &str, resource: &str, namespace: &str)
 
 fn attributes<'a>(user: &'a User, verb: &'a str, resource: &'a str, namespace: &'a str) -> Attributes<'a> {
     let (group, version, subresource, name, fields, path) = ("", "v1", "", "", "", "");
-    Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, path }
+    Attributes { user, verb, group, version, resource, subresource, namespace, name, fields, labels: "", path }
 }
 
 fn may(rbac: &Rbac, user: &User, verb: &str, resource: &str, namespace: &str) -> bool {
