@@ -181,7 +181,15 @@ fn pull_policy(image: &str) -> &'static str {
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         ends(part.chars().next()) && ends(part.chars().next_back()) && part.chars().all(of_name)
     };
-    if repository.len() > 255 || !repository.split('/').all(good) {
+    let (host, port) = domain.split_once(':').unwrap_or((domain, "0"));
+    let label = |label: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        ends(label.chars().next())
+            && ends(label.chars().next_back())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let good_domain = domain.starts_with('[') || host.split('.').all(label) && port.bytes().all(|b| b.is_ascii_digit());
+    if repository.len() > 255 || !repository.split('/').all(good) || is_domain && !good_domain {
         return "IfNotPresent";
     }
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
@@ -285,6 +293,8 @@ mod tests {
             ("nginx:1.2", "IfNotPresent"),
             ("host:5000/nginx", "Always"),
             ("host:5000/nginx:v1", "IfNotPresent"),
+            ("host:5000/nginx", "Always"),
+            ("../up", "IfNotPresent"),
             ("nginx@sha256:abc", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");

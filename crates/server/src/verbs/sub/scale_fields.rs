@@ -61,6 +61,10 @@ pub(super) fn to_object(entries: &[Value], scale: &[Value], path: &[String], ver
             None => result.push(own),
         }
     }
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    result.sort_by_cached_key(|entry| {
+        ["operation", "time", "manager", "apiVersion", "subresource"].map(|name| text(entry, name))
+    });
     result
 }
 
@@ -104,10 +108,10 @@ mod tests {
         assert_eq!(
             to_object(&entries, &after, &path, "apps/v1"),
             [
-                entries[0].clone(),
-                entry("two", "Update", "apps/v1", json!({"f:spec": {"f:selector": {}}})),
-                entries[3].clone(),
                 entry("five", "Apply", "apps/v1", only),
+                entries[0].clone(),
+                entries[3].clone(),
+                entry("two", "Update", "apps/v1", json!({"f:spec": {"f:selector": {}}})),
             ]
         );
     }
