@@ -94,9 +94,14 @@ fn one(image: &str) -> Value {
 #[tokio::test]
 async fn a_pod_starts_with_one_write_and_goes_with_two() {
     let cluster = Cluster::new();
+    // Until the runtime has been asked for what others left there.
+    cluster.api.eventually("a lease", || !cluster.api.get("leases", "node-1").is_null()).await;
+    let looks = cluster.runtime.count(Call::ListContainers);
     cluster.pod("p", one("i"));
     cluster.until_ready("p").await;
     assert_eq!(cluster.api.written(), ["PATCH pods/status p"], "one write for a whole start");
+    // Once when it runs, and once more when the API shows its status.
+    assert!(cluster.runtime.count(Call::ListContainers) - looks <= 2, "a new pod is looked at once it runs");
     let status = cluster.status("p");
     assert_eq!((&status["phase"], &status["hostIP"]), (&json!("Running"), &json!("10.99.0.1")));
     assert_eq!(status["containerStatuses"][0]["containerID"], format!("fake://{}", cluster.running()[0]));

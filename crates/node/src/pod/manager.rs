@@ -34,6 +34,8 @@ struct State {
     workers: HashMap<String, Entry>,
     /// UIDs that nothing is left of here, while the API still has them (finalizers).
     done: HashSet<String>,
+    /// Whatever the runtime has of pods that nobody told of before has a worker: others are new to it.
+    adopted: bool,
 }
 
 struct Entry {
@@ -75,7 +77,8 @@ impl Manager {
             self.node.changed(pod);
             entry.mailbox.update(pod.clone(), cause);
         } else if !state.done.contains(uid) {
-            self.begin(&mut state, Mailbox::new(pod.clone(), false, cause));
+            let fresh = state.adopted && !facts::has_begun(pod);
+            self.begin(&mut state, Mailbox::new(pod.clone(), false, cause), fresh);
         }
     }
 
@@ -88,7 +91,7 @@ impl Manager {
             (facts::namespace(&other), facts::name(&other)) == place
         });
         if !taken && !state.done.contains(facts::uid(pod)) {
-            self.begin(&mut state, Mailbox::new(pod.clone(), false, None));
+            self.begin(&mut state, Mailbox::new(pod.clone(), false, None), false);
         }
     }
 
@@ -105,10 +108,11 @@ impl Manager {
         }
     }
 
-    fn begin(&self, state: &mut State, mailbox: Arc<Mailbox>) {
+    /// `fresh`: the runtime has nothing of the pod.
+    fn begin(&self, state: &mut State, mailbox: Arc<Mailbox>, fresh: bool) {
         let (pod, _) = mailbox.pod();
         let uid = facts::uid(&pod).to_owned();
-        let worker = Worker::new(self.node.clone(), mailbox.clone());
+        let worker = Worker::new(self.node.clone(), mailbox.clone(), fresh);
         let (all, own, statics) = (Arc::downgrade(&self.state), uid.clone(), self.node.statics.clone());
         let task = async move {
             worker.run().await;
@@ -136,9 +140,10 @@ impl Manager {
         for (uid, pod) in orphans {
             if !state.workers.contains_key(&uid) {
                 tracing::info!(pod = facts::described(&pod), "ends a pod that the API does not have any more");
-                self.begin(&mut state, Mailbox::new(Arc::new(pod), true, None));
+                self.begin(&mut state, Mailbox::new(Arc::new(pod), true, None), false);
             }
         }
+        state.adopted = true;
         self.sweep(&state);
         Ok(())
     }

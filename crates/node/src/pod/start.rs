@@ -161,19 +161,22 @@ impl Worker {
             match new_sandbox {
                 Some(_) => {
                     let made = runtime.run_pod_sandbox(config.clone(), &handler);
-                    node.metrics.time(&node.world, "run_podsandbox", made).await.map(drop)
+                    node.metrics.time(&node.world, "run_podsandbox", made).await.map(Some)
                 }
-                None => Ok(()),
+                None => Ok(None),
             }
         };
         let ready = self.volumes.is_some();
         let make_volumes = async { ready || self.bring_volumes(pod, state).await };
         let (made, have_volumes) = tokio::join!(make_sandbox, make_volumes);
-        if let Err(error) = made {
-            node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
-            self.failed(POD);
-            return false;
-        }
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+                self.failed(POD);
+                return false;
+            }
+        };
         if !have_volumes || self.is_to_end() {
             return false;
         }
@@ -183,7 +186,11 @@ impl Worker {
             self.failed(POD);
             return false;
         }
-        let state = match self.look(&[]).await {
+        let looked = match &made {
+            Some(id) => self.observer.with_sandbox(&*node.runtime, state, id).await,
+            None => self.look(&[]).await,
+        };
+        let state = match looked {
             Ok(state) => state,
             Err(error) => {
                 tracing::warn!(pod = facts::described(pod), "{error}");
@@ -191,6 +198,7 @@ impl Worker {
                 return false;
             }
         };
+        made.iter().for_each(|id| node.registry.owns(&self.mailbox, id));
         self.worked(POD);
         let mut all_well = true;
         for start in starts {

@@ -125,11 +125,18 @@ impl RuntimeState {
 /// costs two lists, and one more question per container that has changed.
 #[derive(Default)]
 pub(crate) struct Observer {
+    /// The runtime has nothing of the pod, which need not be asked.
+    fresh: bool,
     containers: HashMap<String, ContainerRecord>,
     sandboxes: HashMap<String, SandboxRecord>,
 }
 
 impl Observer {
+    /// `fresh`: the runtime has nothing of the pod yet.
+    pub(crate) fn new(fresh: bool) -> Self {
+        Self { fresh, ..Self::default() }
+    }
+
     /// The state of the pod with this UID now.
     pub(crate) fn look<'a>(
         &'a mut self,
@@ -139,7 +146,23 @@ impl Observer {
         Box::pin(self.read(runtime, uid))
     }
 
+    /// A state with one sandbox more, which was just made.
+    pub(crate) async fn with_sandbox(
+        &mut self,
+        runtime: &dyn Runtime,
+        before: &RuntimeState,
+        id: &str,
+    ) -> Result<RuntimeState, RuntimeError> {
+        let made = sandbox_record(runtime.pod_sandbox_status(id).await?);
+        self.sandboxes.insert(id.to_owned(), made.clone());
+        let sandboxes = [made].into_iter().chain(before.sandboxes.iter().cloned()).collect();
+        Ok(RuntimeState { sandboxes, containers: before.containers.clone() })
+    }
+
     async fn read(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<RuntimeState, RuntimeError> {
+        if std::mem::take(&mut self.fresh) {
+            return Ok(RuntimeState::default());
+        }
         let selector = || [(key::POD_UID.to_owned(), uid.to_owned())].into();
         let sandboxes = v1::PodSandboxFilter { label_selector: selector(), ..Default::default() };
         let containers = v1::ContainerFilter { label_selector: selector(), ..Default::default() };

@@ -56,7 +56,7 @@ pub(crate) struct Worker {
     pub(super) resizes: Resizes,
     /// What the pod's group was told last.
     pub(super) limits: Option<Limits>,
-    observer: Observer,
+    pub(super) observer: Observer,
     references: Option<(Arc<Pod>, Vec<Arc<Reference>>)>,
     tokens: Tokens,
     previous: PodStatus,
@@ -90,7 +90,7 @@ enum Turn {
 }
 
 impl Worker {
-    pub(crate) fn new(node: Arc<Node>, mailbox: Arc<Mailbox>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, mailbox: Arc<Mailbox>, fresh: bool) -> Self {
         let (pod, _) = mailbox.pod();
         let uid = facts::uid(&pod).to_owned();
         let known = Record::load(&*node.config.os.files, &node.pod_directory(&uid));
@@ -113,7 +113,7 @@ impl Worker {
             record,
             resizes: Resizes::default(),
             limits: None,
-            observer: Observer::default(),
+            observer: Observer::new(fresh),
             references: None,
             tokens: Tokens::default(),
             previous: pod.status.clone().unwrap_or_default(),
