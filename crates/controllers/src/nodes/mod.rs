@@ -130,7 +130,7 @@ impl Controller {
         Ok(again.map_or(After::Change, After::Delay))
     }
 
-    /// Since when the node's pods bear its taints, where those do not say it themselves.
+    /// Since when the node's pods bear its taints for a while, where those do not say it themselves.
     fn under_taints(&self, node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> BTreeMap<String, Timestamp> {
         let mut tainted = self.tainted.lock();
         let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
@@ -140,7 +140,8 @@ impl Controller {
         }
         let before = tainted.remove(node.name()).unwrap_or_default();
         let since = |pod: &Arc<Pod>| (pod.uid().to_owned(), before.get(pod.uid()).copied().unwrap_or(now));
-        let seen: BTreeMap<_, _> = pods.iter().map(since).collect();
+        let counted = pods.iter().filter(|pod| plan::is_counted(node, pod));
+        let seen: BTreeMap<_, _> = counted.map(since).collect();
         tainted.insert(node.name().to_owned(), seen.clone());
         seen
     }

@@ -170,6 +170,14 @@ fn evictions(snapshot: &Snapshot<'_>, taints: &[Taint]) -> (Vec<Arc<Pod>>, Optio
     (leave, next)
 }
 
+/// Whether the pod bears the node's taints, but not for ever.
+pub(super) fn is_counted(node: &Node, pod: &Pod) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let mut hard = taints.filter(|taint| taint.effect == "NoExecute");
+    let tolerations = || pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    hard.any(|taint| tolerations().any(|t| t.toleration_seconds.is_some() && taints::tolerates(t, taint)))
+}
+
 enum Stays {
     ForEver,
     For(Duration),
@@ -322,6 +330,19 @@ mod tests {
             let plan = plan(&snapshot);
             assert_eq!(plan.evict.len(), usize::from(left == 0), "{added:?} {seen:?}");
             assert!(left == 0 || plan.again == Some(Duration::from_secs(left)), "{added:?} {seen:?}: {:?}", plan.again);
+        }
+    }
+
+    #[test]
+    fn only_those_are_counted_whose_time_ends() {
+        let tainted = node("True", json!([{"key": "k", "effect": "NoExecute"}, {"key": "x", "effect": "NoSchedule"}]));
+        for (tolerations, counted) in [
+            (json!([]), false),
+            (json!([{"key": "k", "operator": "Exists"}]), false),
+            (json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 9}]), true),
+            (json!([{"key": "x", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9}]), false),
+        ] {
+            assert_eq!(is_counted(&tainted, &pod("p", tolerations.clone())), counted, "{tolerations}");
         }
     }
 
