@@ -118,6 +118,21 @@ impl Object {
         Self::from_canonical(canonical_bytes(&value)?, revision, None)
     }
 
+    /// From JSON that carries its own resourceVersion. What a server of this kind sends is canonical but for that member,
+    /// and is taken as it is; of another server's JSON the tree is read.
+    ///
+    /// # Errors
+    /// When it is no JSON object with `metadata.uid`.
+    pub fn from_wire_json(bytes: &[u8]) -> Result<Self, ObjectError> {
+        let Head { metadata: meta } = serde_json::from_slice(bytes)?;
+        let Offsets { splice, kind, managed } = offsets(bytes, &meta.uid)?;
+        let (head, rest) = bytes.split_at(splice as usize);
+        let Some((head, revision)) = spliced(head) else { return Self::from_wire(serde_json::from_slice(bytes)?) };
+        let splice = splice - (bytes.len() - head.len() - rest.len()) as u32;
+        let bytes = [head, rest].concat().into();
+        Ok(Self { bytes, splice, kind, managed, revision, meta, trace: None, decoded: OnceLock::new() })
+    }
+
     /// The same object as of another revision: the last state of a removed object is told with the revision of its
     /// removal.
     pub fn at_revision(&self, revision: u64) -> Self {
@@ -321,6 +336,14 @@ fn offsets(bytes: &[u8], uid: &str) -> Result<Offsets, ObjectError> {
     Err(ObjectError::NotCanonical("metadata.uid is not where it belongs"))
 }
 
+/// What stands before the `"resourceVersion":"N",` that it ends with, and that version.
+fn spliced(head: &[u8]) -> Option<(&[u8], u64)> {
+    let head = head.strip_suffix(b"\",")?;
+    let digits = head.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (head, version) = head.split_at(head.len() - digits);
+    Some((head.strip_suffix(b"\"resourceVersion\":\"")?, std::str::from_utf8(version).ok()?.parse().ok()?))
+}
+
 /// Where the object's own member `quoted` begins.
 fn member(bytes: &[u8], quoted: &[u8]) -> Option<usize> {
     let (mut depth, mut i) = (0u32, 0usize);
@@ -417,7 +440,17 @@ mod tests {
     fn wire_form_round_trips_and_types_are_shared() {
         let mut wire = sample();
         wire["metadata"]["resourceVersion"] = json!("7");
+        let quick = Object::from_wire_json(&canonical_bytes(&wire).unwrap()).unwrap();
         let object = Object::from_wire(wire.clone()).unwrap();
+        assert_eq!(format!("{quick:?}"), format!("{object:?}"));
+        // In the order of another server, and with another spacing.
+        for foreign in [
+            r#"{"kind":"K","apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"7","managedFields":[]}}"#,
+            r#"{"apiVersion": "v1", "kind": "K", "metadata": {"name": "a", "resourceVersion": "7", "uid": "u"}}"#,
+        ] {
+            let tree = Object::from_wire(serde_json::from_str(foreign).unwrap()).unwrap();
+            assert_eq!(format!("{:?}", Object::from_wire_json(foreign.as_bytes()).unwrap()), format!("{tree:?}"));
+        }
         assert_eq!(object.revision(), 7);
         assert_eq!(object.to_value().unwrap(), wire);
         let (one, two) = (object.typed::<Value>().unwrap(), object.typed::<Value>().unwrap());

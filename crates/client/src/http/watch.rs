@@ -124,19 +124,35 @@ impl Watcher {
     }
 
     fn take(&mut self, line: &[u8]) -> Result<Option<Event>, ClientError> {
-        let event: WatchEvent<'_> = parse(line)?;
-        let json = event.object.get().as_bytes();
-        if event.kind == "ERROR" {
-            return Err(parse::<Status>(json)?.into());
-        }
-        let head: VersionOnly = parse(json)?;
-        let event = match event.kind {
-            "ADDED" | "MODIFIED" => Some(Event::Apply(object(parse(json)?)?)),
-            "DELETED" => Some(Event::Delete(object(parse(json)?)?)),
-            _ => None,
+        let (kind, json) = envelope(line)?;
+        let object = match kind {
+            "ERROR" => return Err(parse::<Status>(json)?.into()),
+            "ADDED" | "MODIFIED" | "DELETED" => Arc::new(Object::from_wire_json(json).map_err(unreadable)?),
+            _ => {
+                self.version = Some(parse::<VersionOnly>(json)?.metadata.resource_version);
+                return Ok(None);
+            }
         };
-        self.version = Some(head.metadata.resource_version);
-        Ok(event)
+        self.version = Some(match object.revision() {
+            // Not a number: somebody else's way to count.
+            0 => parse::<VersionOnly>(json)?.metadata.resource_version,
+            revision => revision.to_string(),
+        });
+        Ok(Some(if kind == "DELETED" { Event::Delete(object) } else { Event::Apply(object) }))
+    }
+}
+
+/// The type of a watch event, and its object's JSON. Servers write the one before the other, which spares us from looking
+/// for the object's end.
+fn envelope(line: &[u8]) -> Result<(&str, &[u8]), ClientError> {
+    let usual = || {
+        let rest = line.strip_prefix(br#"{"type":""#)?.strip_suffix(b"}")?;
+        let (kind, rest) = rest.split_at(rest.iter().position(|byte| *byte == b'"')?);
+        Some((std::str::from_utf8(kind).ok()?, rest.strip_prefix(br#"","object":"#)?))
+    };
+    match usual() {
+        Some(found) => Ok(found),
+        None => parse(line).map(|WatchEvent { kind, object }| (kind, object.get().as_bytes())),
     }
 }
 
@@ -169,11 +185,15 @@ struct Version {
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ClientError> {
-    serde_json::from_slice(bytes).map_err(|e| ClientError::BadAnswer(e.to_string()))
+    serde_json::from_slice(bytes).map_err(unreadable)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> ClientError {
+    ClientError::BadAnswer(error.to_string())
 }
 
 fn object(value: Value) -> Result<Arc<Object>, ClientError> {
-    Object::from_wire(value).map(Arc::new).map_err(|e| ClientError::BadAnswer(e.to_string()))
+    Object::from_wire(value).map(Arc::new).map_err(unreadable)
 }
 
 /// A body, line by line.
@@ -255,7 +275,14 @@ mod tests {
     }
 
     fn lines(events: &[(&str, Value)]) -> String {
-        events.iter().map(|(kind, object)| format!("{}\n", json!({"type": kind, "object": object}))).collect()
+        // As every server writes them, and in another order.
+        let usual = |kind: &str, object: &Value| format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
+        let sorted = |kind: &str, object: &Value| format!("{}\n", json!({"type": kind, "object": object}));
+        let write = |(number, (kind, object)): (usize, &(&str, Value))| match number % 2 {
+            0 => usual(kind, object),
+            _ => sorted(kind, object),
+        };
+        events.iter().enumerate().map(write).collect()
     }
 
     #[tokio::test]
