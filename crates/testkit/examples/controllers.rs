@@ -1,5 +1,5 @@
 //! What controllers cost: `controllers [DEPLOYMENTS [REPLICAS [NODES]]]` brings many Deployments to Available on hollow
-//! nodes, then leaves the cluster alone for a while.
+//! nodes, then leaves the cluster alone for a while, and once more with pods that no node takes.
 //!
 //! API server on the memory store, controllers, scheduler and nodes run in this process, which therefore pays for all.
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use skiff_client::Kind;
 use skiff_meta::world::RealWorld;
@@ -18,6 +19,8 @@ use skiff_testkit::{Cluster, Options};
 const IDLE: Duration = Duration::from_secs(30);
 /// Kernel ticks per second, on every Linux of today.
 const TICKS: f64 = 100.0;
+/// Pods that fit nowhere.
+const HOMELESS: i32 = 300;
 /// Creations on their way at the same time.
 const AT_ONCE: usize = 16;
 
@@ -51,6 +54,26 @@ fn deployment(number: usize, replicas: i32) -> Result<Deployment, serde_json::Er
             "spec": {"containers": [{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "10m"}}}]},
         }},
     }))
+}
+
+/// Waits for as many pods that are known to fit nowhere.
+async fn refused(cluster: &Cluster) -> Result<(), Failure> {
+    let mut homeless = deployment(usize::MAX, HOMELESS)?;
+    let pods = homeless.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).ok_or("no pods")?;
+    pods.node_selector = Some([("no".to_owned(), "where".to_owned())].into());
+    cluster.admin().namespaced::<Deployment>("default").create(&homeless).await?;
+    let refused = |pod: &Pod| skiff_api::pods::condition(pod, "PodScheduled").is_some_and(|c| c.status == "False");
+    let all = |seen: &Seen<Pod>| seen.values().filter(|pod| refused(pod)).count() == HOMELESS as usize;
+    cluster.until("default", all).await;
+    Ok(())
+}
+
+/// The share of a core that is used, once what was about to settle has settled.
+async fn idle() -> Result<f64, Failure> {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (spent, begin) = (processor()?, Instant::now());
+    tokio::time::sleep(IDLE).await;
+    Ok((processor()? - spent) / begin.elapsed().as_secs_f64())
 }
 
 fn is_available(deployment: &Deployment, replicas: i32) -> bool {
@@ -95,11 +118,8 @@ async fn main() -> Result<(), Failure> {
         Ok(writes) => println!("writes: {} ({:.2} a pod)", writes.total(), writes.total() as f64 / pods as f64),
         Err(error) => println!("writes: {error}"),
     }
-    // What was about to settle settles first.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (spent, begin) = (processor()?, Instant::now());
-    tokio::time::sleep(IDLE).await;
-    let idle = (processor()? - spent) / begin.elapsed().as_secs_f64();
-    println!("idle: {:.2}% of a core", idle * 100.0);
+    println!("idle: {:.2}% of a core", idle().await? * 100.0);
+    refused(&cluster).await?;
+    println!("idle with {HOMELESS} pods that fit nowhere: {:.2}% of a core", idle().await? * 100.0);
     Ok(())
 }
