@@ -10,6 +10,7 @@ pub mod config;
 pub mod decide;
 pub mod devices;
 pub mod events;
+pub mod extender;
 pub mod framework;
 pub mod plugins;
 pub mod profile;

@@ -31,7 +31,7 @@ use crate::ranges;
 /// Runs until told to stop.
 pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), StartError> {
     let config = ServerConfig { encryption: flags.api.keyring(&world)?, ..config(flags, &world)? };
-    let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref())?;
+    let scheduler_config = scheduler_config("scheduler-config", flags.scheduler_config.as_deref(), &world)?;
     if flags.node.runs(Part::Agent) {
         node::fit(&flags.node)?;
         ranges::parse("cluster-cidr", &flags.cluster_cidr)?;
@@ -64,7 +64,8 @@ pub(crate) async fn run(flags: &flags::Server, world: WorldRef) -> Result<(), St
         let (own, world, first, file) =
             (client.clone(), world.clone(), Mutex::new(Some(options)), flags.scheduler_config.clone());
         turns.take("kube-scheduler", client, move || {
-            let options = first.lock().ok().and_then(|mut first| first.take()).unwrap_or_else(|| another_turn(&file));
+            let options =
+                first.lock().ok().and_then(|mut first| first.take()).unwrap_or_else(|| another_turn(&file, &world));
             vec![scheduler(own.clone(), options, &world)]
         });
     }
@@ -378,19 +379,24 @@ fn scheduler(client: Client, options: skiff_scheduler::Options, world: &WorldRef
 }
 
 /// What a scheduler is told that begins after an earlier one has lost its leadership.
-fn another_turn(file: &Option<PathBuf>) -> skiff_scheduler::Options {
-    let config = scheduler_config("scheduler-config", file.as_deref()).unwrap_or_else(|error| {
+fn another_turn(file: &Option<PathBuf>, world: &WorldRef) -> skiff_scheduler::Options {
+    let config = scheduler_config("scheduler-config", file.as_deref(), world).unwrap_or_else(|error| {
         tracing::error!("the scheduler goes on with its defaults: {error}");
         skiff_scheduler::Config::default()
     });
     skiff_scheduler::Options { config, ..Default::default() }
 }
 
-fn scheduler_config(flag: &'static str, path: Option<&Path>) -> Result<skiff_scheduler::Config, StartError> {
+fn scheduler_config(
+    flag: &'static str,
+    path: Option<&Path>,
+    world: &WorldRef,
+) -> Result<skiff_scheduler::Config, StartError> {
     let Some(path) = path else { return Ok(skiff_scheduler::Config::default()) };
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| StartError::Io(shown.clone(), e))?;
-    skiff_scheduler::Config::read(&text).map_err(|source| StartError::SchedulerConfig { flag, path: shown, source })
+    let read = skiff_scheduler::Config::read(&text, world);
+    read.map_err(|source| StartError::SchedulerConfig { flag, path: shown, source })
 }
 
 /// Lets the API server ask the scheduler of the same process.
@@ -427,7 +433,7 @@ pub(crate) async fn controllers_alone(kubeconfig: &Path, world: WorldRef) -> Res
 
 /// `skiff scheduler`: against any Kubernetes API.
 pub(crate) async fn scheduler_alone(flags: &flags::SchedulerAlone, world: WorldRef) -> Result<(), StartError> {
-    let config = scheduler_config("config", flags.config.as_deref())?;
+    let config = scheduler_config("config", flags.config.as_deref(), &world)?;
     let options = skiff_scheduler::Options { config, ..Default::default() };
     let task = scheduler(remote(&flags.component.kubeconfig, "kube-scheduler", &world)?, options, &world);
     stopped(None).await?;

@@ -134,15 +134,24 @@ fn scorer(place: &str, args: StrategyArgs) -> Result<Scorer, ConfigError> {
     Ok(Scorer { strategy, resources: weighed(place, args.resources)? })
 }
 
-/// A plugin with its arguments; `None`: it takes none.
-pub(super) fn plugin(place: &str, name: &str, args: &Value) -> Result<Option<Box<dyn Plugin>>, ConfigError> {
+/// NodeResourcesFit, which does not look at these resources either.
+pub(super) fn fit(place: &str, args: &Value, ignored: &[String]) -> Result<NodeResourcesFit, ConfigError> {
+    let args: FitArgs = read(place, args)?;
+    let names = args.ignored_resources.into_iter().chain(ignored.iter().cloned()).collect();
+    let ignored = Ignored { names, groups: args.ignored_resource_groups };
+    let scorer = args.scoring_strategy.map(|args| scorer(place, args)).transpose()?.unwrap_or_default();
+    Ok(NodeResourcesFit { scorer: Arc::new(scorer), ignored: Arc::new(ignored) })
+}
+
+/// A plugin with its arguments; `None`: it takes none. `ignored` are resources that others look after.
+pub(super) fn plugin(
+    place: &str,
+    name: &str,
+    args: &Value,
+    ignored: &[String],
+) -> Result<Option<Box<dyn Plugin>>, ConfigError> {
     Ok(Some(match name {
-        "NodeResourcesFit" => {
-            let args: FitArgs = read(place, args)?;
-            let ignored = Ignored { names: args.ignored_resources, groups: args.ignored_resource_groups };
-            let scorer = args.scoring_strategy.map(|args| scorer(place, args)).transpose()?.unwrap_or_default();
-            Box::new(NodeResourcesFit { scorer: Arc::new(scorer), ignored: Arc::new(ignored) })
-        }
+        "NodeResourcesFit" => Box::new(fit(place, args, ignored)?),
         "NodeResourcesBalancedAllocation" => {
             let args: BalanceArgs = read(place, args)?;
             Box::new(BalancedAllocation { resources: Arc::new(weighed(place, args.resources)?) })

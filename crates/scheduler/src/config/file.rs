@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use skiff_meta::WorldRef;
 
 use super::args;
+use super::extenders::{ExtenderArgs, extenders, ignored};
 use super::{Config, ConfigError};
 use crate::profile::{Preemption, Profile, Slot, default_slots};
 use crate::queue::Pauses;
@@ -37,7 +39,7 @@ pub(super) struct File {
     #[serde(default)]
     profiles: Vec<FileProfile>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<ExtenderArgs>,
 }
 
 #[derive(Default, Deserialize)]
@@ -112,10 +114,7 @@ fn percentage(place: &str, percentage: Option<i64>) -> Result<Option<usize>, Con
 }
 
 impl File {
-    pub(super) fn config(mut self) -> Result<Config, ConfigError> {
-        if !self.extenders.is_empty() {
-            return Err(ConfigError::value("extenders", "there are no extenders here"));
-        }
+    pub(super) fn config(mut self, world: &WorldRef) -> Result<Config, ConfigError> {
         if self.profiles.is_empty() {
             self.profiles.push(FileProfile::default());
         }
@@ -128,11 +127,13 @@ impl File {
             return Err(ConfigError::value("podMaxBackoffSeconds", "is less than podInitialBackoffSeconds"));
         }
         let share = percentage("percentageOfNodesToScore", self.percentage_of_nodes_to_score)?;
-        let mut config = Config { profiles: Vec::new(), pauses, ..Config::default() };
+        let ignored = ignored(&self.extenders);
+        let extenders = extenders(self.extenders, world)?;
+        let mut config = Config { profiles: Vec::new(), pauses, extenders, ..Config::default() };
         let mut names = BTreeSet::new();
         for (number, file) in self.profiles.iter().enumerate() {
             let place = format!("profiles[{number}]");
-            let (mut profile, timeout) = file.profile(&place)?;
+            let (mut profile, timeout) = file.profile(&place, &ignored)?;
             profile.percentage_of_nodes_to_score = profile.percentage_of_nodes_to_score.or(share);
             if !names.insert(profile.name.clone()) {
                 return Err(ConfigError::value(place, format!("the schedulerName {} is there twice", profile.name)));
@@ -145,9 +146,16 @@ impl File {
 }
 
 impl FileProfile {
-    /// The profile, and how long volumes have to be bound.
-    fn profile(&self, place: &str) -> Result<(Profile, Option<Duration>), ConfigError> {
+    /// The profile, and how long volumes have to be bound; `ignored` are resources that others look after.
+    fn profile(&self, place: &str, ignored: &[String]) -> Result<(Profile, Option<Duration>), ConfigError> {
         let mut slots = default_slots();
+        if !ignored.is_empty() {
+            let fit = args::fit(place, &Value::Null, ignored)?;
+            slots
+                .iter_mut()
+                .filter(|s| s.plugin.name() == "NodeResourcesFit")
+                .for_each(|s| s.plugin = Box::new(fit.clone()));
+        }
         let mut preemption = Preemption::default();
         let mut timeout = None;
         for PluginConfig { name, args } in &self.plugin_config {
@@ -158,7 +166,7 @@ impl FileProfile {
                 other => {
                     let slot = slots.iter_mut().find(|slot| slot.plugin.name() == other);
                     let slot = slot.ok_or_else(|| ConfigError::value(&place, "there is no such plugin"))?;
-                    if let Some(plugin) = args::plugin(&place, other, args)? {
+                    if let Some(plugin) = args::plugin(&place, other, args, ignored)? {
                         slot.plugin = plugin;
                     }
                 }

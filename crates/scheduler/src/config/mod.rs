@@ -1,6 +1,7 @@
 //! `KubeSchedulerConfiguration` (`kubescheduler.config.k8s.io/v1`), as upstream reads it from a file.
 
 mod args;
+mod extenders;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -8,7 +9,9 @@ mod tests;
 use std::time::Duration;
 
 use serde_json::Value;
+use skiff_meta::WorldRef;
 
+use crate::extender::Extender;
 use crate::profile::Profile;
 use crate::queue::Pauses;
 
@@ -20,11 +23,18 @@ pub struct Config {
     pub pauses: Pauses,
     /// How long volumes have to be bound.
     pub volume_timeout: Duration,
+    /// Who else is asked.
+    pub extenders: Vec<Extender>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { profiles: vec![Profile::default()], pauses: Pauses::default(), volume_timeout: Duration::from_secs(600) }
+        Self {
+            profiles: vec![Profile::default()],
+            pauses: Pauses::default(),
+            volume_timeout: Duration::from_secs(600),
+            extenders: Vec::new(),
+        }
     }
 }
 
@@ -67,17 +77,17 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Reads a configuration.
+    /// Reads a configuration, with the certificates of extenders; these will be asked in this world.
     ///
     /// # Errors
     /// When it is none, or says what cannot be done.
-    pub fn read(text: &str) -> Result<Self, ConfigError> {
+    pub fn read(text: &str, world: &WorldRef) -> Result<Self, ConfigError> {
         let decoded =
             skiff_meta::codec::yaml::decode(text.as_bytes()).map_err(|e| ConfigError::Syntax(e.to_string()))?;
-        Self::of(decoded.value)
+        Self::of(decoded.value, world)
     }
 
-    fn of(value: Value) -> Result<Self, ConfigError> {
+    fn of(value: Value, world: &WorldRef) -> Result<Self, ConfigError> {
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
         let (kind, version) = (text("kind"), text("apiVersion"));
         if kind != "KubeSchedulerConfiguration" || version != "kubescheduler.config.k8s.io/v1" {
@@ -85,6 +95,6 @@ impl Config {
         }
         let file: file::File = serde_json::from_value(value)
             .map_err(|source| ConfigError::Field { place: "KubeSchedulerConfiguration".to_owned(), source })?;
-        file.config()
+        file.config(world)
     }
 }

@@ -1,9 +1,12 @@
+use skiff_meta::world::RealWorld;
+
 use super::*;
+use crate::extender::Settings;
 
 const HEAD: &str = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
 
 fn read(body: &str) -> Result<Config, String> {
-    Config::read(&format!("{HEAD}{body}")).map_err(|error| error.to_string())
+    Config::read(&format!("{HEAD}{body}"), &RealWorld::shared()).map_err(|error| error.to_string())
 }
 
 fn shown(profile: &Profile) -> String {
@@ -69,10 +72,78 @@ profiles:
 }
 
 #[test]
+fn extenders_are_told_what_they_are_for() {
+    let config = read(
+        "extenders:
+- urlPrefix: https://127.0.0.1:8888/extender/
+  filterVerb: filter
+  prioritizeVerb: prioritize
+  preemptVerb: preempt
+  bindVerb: bind
+  weight: 5
+  enableHTTPS: true
+  httpTimeout: 100ms
+  nodeCacheCapable: true
+  ignorable: true
+  managedResources:
+  - {name: example.com/gpu, ignoredByScheduler: true}
+  - {name: example.com/fpga}
+- urlPrefix: http://localhost
+profiles:
+- {}
+- schedulerName: second
+  pluginConfig: [{name: NodeResourcesFit, args: {ignoredResources: [example.com/mine]}}]
+",
+    )
+    .unwrap();
+    let verb = str::to_owned;
+    let first = Settings {
+        url: "https://127.0.0.1:8888/extender/".to_owned(),
+        filter: verb("filter"),
+        prioritize: verb("prioritize"),
+        preempt: verb("preempt"),
+        bind: verb("bind"),
+        weight: 5,
+        knows_nodes: true,
+        resources: vec!["example.com/gpu".to_owned(), "example.com/fpga".to_owned()],
+        is_ignorable: true,
+        timeout: Duration::from_millis(100),
+    };
+    let second =
+        Settings { url: "http://localhost".to_owned(), timeout: Duration::from_secs(5), ..Settings::default() };
+    assert_eq!(config.extenders.iter().map(|extender| extender.settings.clone()).collect::<Vec<_>>(), [first, second]);
+    // What extenders look after is not looked at here, in any profile.
+    let nodes = || vec![crate::tests::node("n", serde_json::json!({}))];
+    let asking = |name: &str| {
+        let asked = serde_json::json!([{"name": "c", "image": "i", "resources": {"requests": {name: "1"}}}]);
+        crate::tests::with("p", "0", serde_json::json!({"spec": {"containers": asked}}))
+    };
+    for profile in config.profiles {
+        let own = profile.name == "second";
+        let mut stage = crate::tests::Stage { profile, ..crate::tests::Stage::new(nodes()) };
+        assert_eq!(stage.place(asking("example.com/gpu")).as_deref(), Ok("n"));
+        assert!(stage.place(asking("example.com/fpga")).is_err());
+        assert_eq!(stage.place(asking("example.com/mine")).is_ok(), own);
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let with = |what: &str| format!("profiles:\n- {what}\n");
+    let extender = |what: &str| format!("extenders: [{{urlPrefix: 'http://e', {what}}}]");
     for (body, expected) in [
-        ("extenders: [{}]".to_owned(), "extenders: there are no extenders here"),
+        (extender("prioritizeVerb: p"), "extenders[0].weight: must have a positive weight"),
+        (extender("bindVerb: b}, {urlPrefix: 'http://e', bindVerb: b"), "found 2 extenders implementing bind"),
+        (extender("managedResources: [{name: cpu}]"), "managedResources[0].name: is an invalid extended resource name"),
+        (
+            extender("managedResources: [{name: a.com/b}, {name: a.com/b}]"),
+            "managedResources[1].name: duplicate extender managed resource name",
+        ),
+        (extender("httpTimeout: soon"), "extenders[0].httpTimeout: \"soon\" is no duration"),
+        (extender("tlsConfig: {caFile: /nowhere}"), "extenders[0].tlsConfig.caFile: /nowhere: No such file"),
+        (extender("tlsConfig: {caData: '*'}"), "extenders[0].tlsConfig.caFile: Invalid symbol"),
+        ("extenders: [{urlPrefix: 'ftp://e'}]".to_owned(), "\"ftp://e\" is no address of a server"),
+        (extender("verbs: []"), "unknown field `verbs`"),
         ("unknown: 1".to_owned(), "unknown field `unknown`"),
         ("percentageOfNodesToScore: 101".to_owned(), "percentageOfNodesToScore: 101 is not in the range 0 to 100"),
         ("podMaxBackoffSeconds: 1\npodInitialBackoffSeconds: 2".to_owned(), "is less than podInitialBackoffSeconds"),
@@ -98,7 +169,7 @@ fn what_cannot_be_done_is_said() {
         let error = read(&body).err().unwrap_or_else(|| "accepted".to_owned());
         assert!(error.contains(expected), "{body}: {error}");
     }
-    let error = Config::read("apiVersion: v1\nkind: Pod\n").err().map(|error| error.to_string());
+    let error = Config::read("apiVersion: v1\nkind: Pod\n", &RealWorld::shared()).err().map(|error| error.to_string());
     assert_eq!(
         error.as_deref(),
         Some("no KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1, but Pod of v1")

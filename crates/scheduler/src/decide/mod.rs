@@ -15,7 +15,7 @@ use crate::queue::Nominator;
 
 pub use attempt::{Attempt, Part, Refused};
 pub use diagnosis::{Diagnosis, Histogram};
-pub use preempt::{Preempted, preempt};
+pub use preempt::{Candidate, Preempted, least_harm};
 pub use score::{Scored, score};
 
 /// What became of a pod.
@@ -52,6 +52,16 @@ impl Turn {
     }
 }
 
+/// What a search came to.
+enum Found<'p> {
+    /// Nodes that fit, in `Turn::fitting`.
+    Nodes(Attempt<'p>),
+    /// None, and why; without an attempt where no node came into question.
+    Nowhere(Option<Attempt<'p>>, Diagnosis),
+    /// There is nothing to look for.
+    Over(Decision),
+}
+
 /// Decides for a pod. Among equally good nodes `random` picks one.
 pub fn decide(
     profile: &Profile,
@@ -61,44 +71,132 @@ pub fn decide(
     turn: &mut Turn,
     random: u64,
 ) -> Decision {
+    match find(profile, cluster, nominated, pod, turn, true) {
+        Found::Nodes(mut attempt) => place(&mut attempt, cluster, &turn.fitting, &[], random),
+        Found::Over(decision) => decision,
+        Found::Nowhere(mut attempt, mut diagnosis) => {
+            let found = room(attempt.as_mut(), profile, cluster, nominated, pod, &mut diagnosis, turn, random);
+            nowhere(profile, diagnosis, found.map(|found| found.map_or_else(|no| no, least_harm)))
+        }
+    }
+}
+
+/// The nodes that fit, for those who ask others before they choose: the first half of [`decide`]. `nominated_first`: the
+/// node that the pod waits for room on alone, if it fits there.
+///
+/// # Errors
+/// The diagnosis, or the decision where that is made.
+pub fn fitting(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    nominated: &Nominator,
+    pod: &Arc<PodInfo>,
+    turn: &mut Turn,
+    nominated_first: bool,
+) -> Result<Vec<NodeIx>, Result<Diagnosis, Decision>> {
+    match find(profile, cluster, nominated, pod, turn, nominated_first) {
+        Found::Nodes(_) => Ok(turn.fitting.clone()),
+        Found::Nowhere(_, diagnosis) => Err(Ok(diagnosis)),
+        Found::Over(decision) => Err(Err(decision)),
+    }
+}
+
+/// Chooses among nodes that fit, whose scores others have raised by `more`: the second half of [`decide`].
+pub fn choose(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    pod: &Arc<PodInfo>,
+    nodes: &[NodeIx],
+    more: &[i64],
+    random: u64,
+) -> Decision {
+    match Attempt::begin(profile, pod, cluster) {
+        Ok(mut attempt) => place(&mut attempt, cluster, nodes, more, random),
+        Err(refused) => Decision::Failed(refused.why),
+    }
+}
+
+/// The nodes on which room could be made for a pod that fits nowhere, noted in the diagnosis where there are none; `None`:
+/// the profile does not preempt.
+pub fn rooms(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    nominated: &Nominator,
+    pod: &Arc<PodInfo>,
+    diagnosis: &mut Diagnosis,
+    turn: &mut Turn,
+    random: u64,
+) -> Option<Result<Vec<Arc<Candidate>>, Preempted>> {
+    let mut attempt = Attempt::begin(profile, pod, cluster).ok();
+    room(attempt.as_mut(), profile, cluster, nominated, pod, diagnosis, turn, random)
+}
+
+/// What is said of a pod that fits nowhere, once it is known whether room is made for it.
+pub fn nowhere(profile: &Profile, mut diagnosis: Diagnosis, preempted: Option<Preempted>) -> Decision {
+    if let Some(Preempted::No { why, .. }) = &preempted {
+        let said = diagnosis.give_up.as_ref().map_or("no new claims to deallocate", GiveUp::message).to_owned();
+        let devices = profile.filters_with("DynamicResources").then_some(said);
+        diagnosis.post_filter = devices.into_iter().chain([format!("preemption: {why}")]).collect();
+    }
+    diagnosis.preempted = preempted;
+    Decision::Nowhere(Box::new(diagnosis))
+}
+
+fn find<'p>(
+    profile: &'p Profile,
+    cluster: &mut Cluster,
+    nominated: &Nominator,
+    pod: &Arc<PodInfo>,
+    turn: &mut Turn,
+    nominated_first: bool,
+) -> Found<'p> {
     cluster.sort();
     cluster.index.shed();
     if cluster.is_empty() {
-        return Decision::NoNodes;
+        return Found::Over(Decision::NoNodes);
     }
     let mut attempt = match Attempt::begin(profile, pod, cluster) {
         Ok(attempt) => attempt,
-        Err(Refused { place, waits: true, .. }) => return Decision::Waits(place),
+        Err(Refused { place, waits: true, .. }) => return Found::Over(Decision::Waits(place)),
         Err(Refused { place, why, .. }) => {
             let mut diagnosis = Diagnosis { nodes: cluster.len(), refused: Some(why), ..Diagnosis::default() };
             diagnosis.rejected_by.insert(place);
             diagnosis.nominated_is_hopeless = true;
-            return attempt_to_preempt(None, profile, cluster, nominated, pod, diagnosis, turn, random);
+            return Found::Nowhere(None, diagnosis);
         }
     };
-    match search(&mut attempt, cluster, nominated, turn) {
-        None => match turn.fitting[..] {
-            [only] => Decision::Place(only, None),
-            ref fitting => {
-                let scored = score(&mut attempt, cluster, fitting);
-                Decision::Place(scored.best(random), Some(Box::new(scored)))
-            }
-        },
-        Some(diagnosis) if diagnosis.failed.is_some() => Decision::Failed(diagnosis.failed.unwrap_or_default()),
-        Some(diagnosis) => {
-            attempt_to_preempt(Some(&mut attempt), profile, cluster, nominated, pod, diagnosis, turn, random)
+    match search(&mut attempt, cluster, nominated, turn, nominated_first) {
+        None => Found::Nodes(attempt),
+        Some(Diagnosis { failed: Some(why), .. }) => Found::Over(Decision::Failed(why)),
+        Some(diagnosis) => Found::Nowhere(Some(attempt), diagnosis),
+    }
+}
+
+fn place(attempt: &mut Attempt<'_>, cluster: &Cluster, fitting: &[NodeIx], more: &[i64], random: u64) -> Decision {
+    match fitting {
+        [only] => Decision::Place(*only, None),
+        fitting => {
+            let mut scored = score(attempt, cluster, fitting);
+            scored.totals.iter_mut().zip(more).for_each(|(total, more)| *total += more);
+            Decision::Place(scored.best(random), Some(Box::new(scored)))
         }
     }
 }
 
 /// Fills `turn.fitting`; `None` when it is not empty, and otherwise why.
-fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, turn: &mut Turn) -> Option<Diagnosis> {
+fn search(
+    attempt: &mut Attempt<'_>,
+    cluster: &Cluster,
+    nominated: &Nominator,
+    turn: &mut Turn,
+    nominated_first: bool,
+) -> Option<Diagnosis> {
     let Turn { start, reasons, fitting, memo, awaited } = turn;
     fitting.clear();
     let mut diagnosis = Diagnosis { nodes: cluster.len(), ..Diagnosis::default() };
     // Where the pod waits for room, it most likely fits, and nowhere else.
     let waits_on = attempt.pod.nominated_node().to_owned();
-    if let Some(node) = cluster.node(&waits_on) {
+    if let Some(node) = cluster.node(&waits_on).filter(|_| nominated_first) {
         reasons.clear();
         if attempt.check_after(cluster, node, nominated, reasons).is_none() {
             fitting.push(node.ix);
@@ -183,27 +281,18 @@ fn search(attempt: &mut Attempt<'_>, cluster: &Cluster, nominated: &Nominator, t
     Some(diagnosis)
 }
 
-#[allow(clippy::too_many_arguments, reason = "the whole of a decision")]
-fn attempt_to_preempt(
+fn room(
     attempt: Option<&mut Attempt<'_>>,
     profile: &Profile,
     cluster: &Cluster,
     nominated: &Nominator,
     pod: &Arc<PodInfo>,
-    mut diagnosis: Diagnosis,
+    diagnosis: &mut Diagnosis,
     turn: &mut Turn,
     random: u64,
-) -> Decision {
+) -> Option<Result<Vec<Arc<Candidate>>, Preempted>> {
     // Devices are given back before pods are asked to go.
     diagnosis.give_up = attempt.as_ref().and_then(|attempt| attempt.parts.iter().find_map(|part| part.cycle.give_up()));
-    if let Some(settings) = &profile.preemption {
-        let preempted = preempt(attempt, settings, cluster, nominated, pod, &diagnosis, turn, random);
-        if let Preempted::No { why, .. } = &preempted {
-            let said = diagnosis.give_up.as_ref().map_or("no new claims to deallocate", GiveUp::message).to_owned();
-            let devices = profile.filters_with("DynamicResources").then_some(said);
-            diagnosis.post_filter = devices.into_iter().chain([format!("preemption: {why}")]).collect();
-        }
-        diagnosis.preempted = Some(preempted);
-    }
-    Decision::Nowhere(Box::new(diagnosis))
+    let settings = profile.preemption.as_ref()?;
+    Some(preempt::candidates(attempt, settings, cluster, nominated, pod, diagnosis, turn, random))
 }

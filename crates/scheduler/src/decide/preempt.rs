@@ -36,11 +36,25 @@ pub enum Preempted {
 
 /// A node with the pods that would have to go.
 #[derive(Debug)]
-pub(super) struct Candidate {
-    node: String,
+pub struct Candidate {
+    /// The node.
+    pub node: String,
     /// The most important first.
-    victims: Vec<Arc<PodInfo>>,
+    pub victims: Vec<Arc<PodInfo>>,
     harm: Harm,
+}
+
+impl Candidate {
+    /// With this number of budgets violated.
+    pub fn new(node: &str, mut victims: Vec<Arc<PodInfo>>, violations: usize) -> Self {
+        victims.sort_by_key(importance);
+        Self { node: node.to_owned(), harm: harm(&victims, violations), victims }
+    }
+
+    /// How many budgets are violated.
+    pub fn violations(&self) -> usize {
+        self.harm.0
+    }
 }
 
 /// The less, the better: budgets violated, the highest priority, the sum of priorities, the number of pods; and then the
@@ -69,9 +83,12 @@ fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
     (Reverse(pod.priority), started(pod))
 }
 
-#[allow(clippy::too_many_arguments, reason = "the whole of a decision")]
-/// Looks for room; what is known of the nodes is in `turn`. `attempt` is missing when no node came into question.
-pub fn preempt(
+/// Looks for nodes on which room can be made; what is known of the nodes is in `turn`. `attempt` is missing when no node came
+/// into question.
+///
+/// # Errors
+/// When there is none, with the reason.
+pub(super) fn candidates(
     attempt: Option<&mut Attempt<'_>>,
     settings: &Preemption,
     cluster: &Cluster,
@@ -80,9 +97,9 @@ pub fn preempt(
     diagnosis: &Diagnosis,
     turn: &mut Turn,
     random: u64,
-) -> Preempted {
+) -> Result<Vec<Arc<Candidate>>, Preempted> {
     if let Some(why) = ineligible(cluster, pod, diagnosis) {
-        return Preempted::No { why: why.to_owned(), clear: false };
+        return Err(Preempted::No { why: why.to_owned(), clear: false });
     }
     let potential = &diagnosis.resolvable;
     let mut statuses = Histogram::default();
@@ -117,16 +134,22 @@ pub fn preempt(
             }
         }
     }
+    if found.is_empty() {
+        let others = ("Preemption is not helpful for scheduling".to_owned(), diagnosis.nodes - looked_at);
+        let status =
+            Diagnosis { nodes: diagnosis.nodes, reasons: statuses, others: Some(others), ..Diagnosis::default() };
+        return Err(Preempted::No { why: status.to_string(), clear: true });
+    }
+    Ok(found)
+}
+
+/// The node on which the least harm is done.
+pub fn least_harm(mut found: Vec<Arc<Candidate>>) -> Preempted {
     // Those that violate no budget first, so that ties go to them.
     found.sort_by_key(|candidate| candidate.harm.0 > 0);
     match found.iter().min_by_key(|candidate| candidate.harm) {
         Some(candidate) => Preempted::Room { node: candidate.node.clone(), victims: candidate.victims.clone() },
-        None => {
-            let others = ("Preemption is not helpful for scheduling".to_owned(), diagnosis.nodes - looked_at);
-            let status =
-                Diagnosis { nodes: diagnosis.nodes, reasons: statuses, others: Some(others), ..Diagnosis::default() };
-            Preempted::No { why: status.to_string(), clear: true }
-        }
+        None => Preempted::No { why: "no candidate node for preemption".to_owned(), clear: true },
     }
 }
 
@@ -233,10 +256,9 @@ fn victims_on(
         }
     }
     victims.iter().for_each(|pod| attempt.update(cluster, pod, node, 1));
-    victims.sort_by_key(importance);
     if victims.is_empty() {
         // It fits as it is: not a matter of victims.
         return Err([Reason::Text("No preemption victims found for incoming pod")].into());
     }
-    Ok(Arc::new(Candidate { node: node.name.clone(), harm: harm(&victims, violations), victims }))
+    Ok(Arc::new(Candidate::new(&node.name, victims, violations)))
 }

@@ -26,6 +26,7 @@ pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
+pub(crate) use node_resources_fit::is_extended;
 pub use node_resources_fit::{Ignored, NodeResourcesFit};
 pub use node_unschedulable::NodeUnschedulable;
 pub use node_volume_limits::NodeVolumeLimits;

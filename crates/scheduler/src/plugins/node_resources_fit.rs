@@ -40,7 +40,7 @@ impl Ignored {
 }
 
 /// Named by somebody else than Kubernetes.
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 

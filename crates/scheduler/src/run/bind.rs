@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use skiff_client::{ClientError, involved};
+use skiff_meta::Status;
 use skiff_meta::world::WorldExt;
 
 use super::Scheduler;
@@ -12,6 +13,7 @@ use super::devices::Reserved;
 use super::prepare::Prepared;
 use crate::cluster::{NodeIx, PodInfo};
 use crate::events::{Change, Event};
+use crate::extender::{Extender, ExtenderError};
 use crate::plugins::{dynamic_resources, volume_binding};
 
 /// How long a write may take before its outcome is taken for unknown, and the pod tried again.
@@ -26,6 +28,15 @@ pub(super) struct Assumed {
     pub(super) devices: dynamic_resources::Plan,
     /// It was bound then.
     bound: Option<Duration>,
+}
+
+/// An extender that did not answer may have bound the pod.
+fn not_by_extender(error: ExtenderError) -> ClientError {
+    match error {
+        ExtenderError::Unreached(_, error) => error,
+        ExtenderError::Late(..) => ClientError::Transport(error.to_string()),
+        _ => ClientError::Api(Status::internal(error)),
+    }
 }
 
 /// A write's outcome.
@@ -79,7 +90,17 @@ impl Scheduler {
 
     pub(super) fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
         let (client, world) = (self.client.clone(), self.world.clone());
+        let binds = |extender: &Extender| !extender.settings.bind.is_empty() && extender.is_interested(&pod);
+        let extender = self.extenders.iter().find(|extender| binds(extender)).cloned();
         self.writes.push(Box::pin(async move {
+            if let Some(extender) = extender {
+                match extender.bind(&pod, &node).await {
+                    Err(error) if extender.settings.is_ignorable => {
+                        tracing::debug!(pod = pod.key, "an extender does not bind it: {error}");
+                    }
+                    bound => return Done::Bound(pod, node, bound.map_err(not_by_extender)),
+                }
+            }
             let api = client.namespaced::<Pod>(pod.namespace());
             let result = world.timeout(WRITE_TIMEOUT, api.bind(pod.name(), &pod.uid, &node)).await;
             Done::Bound(pod, node, result.unwrap_or_else(late))

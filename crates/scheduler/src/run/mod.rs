@@ -5,6 +5,7 @@
 //! is assumed at once.
 
 mod bind;
+mod consult;
 mod devices;
 mod intake;
 mod prepare;
@@ -24,6 +25,7 @@ use skiff_meta::WorldRef;
 use crate::cluster::{Cluster, PodInfo};
 use crate::config::Config;
 use crate::decide::{Decision, Turn, decide};
+use crate::extender::Extender;
 use crate::profile::{Plugins, Profile};
 use crate::queue::{Nominator, Queue};
 use crate::stats::Stats;
@@ -59,6 +61,7 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
         client,
         world,
         profiles: options.config.profiles,
+        extenders: options.config.extenders,
         volume_timeout: options.config.volume_timeout,
         cluster: Cluster::default(),
         queue: Queue::new(options.config.pauses),
@@ -75,7 +78,7 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
     };
     let mut questions = options.questions;
     loop {
-        let busy = scheduler.schedule();
+        let busy = scheduler.schedule().await;
         let pause = if busy { others_turn() } else { scheduler.pause() };
         futures::pin_mut!(pause);
         futures::select_biased! {
@@ -121,6 +124,7 @@ struct Scheduler {
     client: Client,
     world: WorldRef,
     profiles: Vec<Profile>,
+    extenders: Vec<Extender>,
     recorders: Vec<Recorder>,
     volume_timeout: Duration,
     cluster: Cluster,
@@ -158,7 +162,7 @@ impl Scheduler {
     }
 
     /// Decides about pods that are ready; whether there are more.
-    fn schedule(&mut self) -> bool {
+    async fn schedule(&mut self) -> bool {
         if !self.missing.is_empty() {
             return false;
         }
@@ -170,17 +174,23 @@ impl Scheduler {
                 return false;
             }
             let Some(pod) = self.queue.pop() else { return false };
-            self.decide(&pod);
+            self.decide(&pod).await;
         }
         true
     }
 
-    fn decide(&mut self, pod: &Arc<PodInfo>) {
+    async fn decide(&mut self, pod: &Arc<PodInfo>) {
         let Some(place) = self.profile_of(pod) else { return self.queue.forget(&pod.uid) };
         let began = self.world.elapsed();
         self.cluster.objects.now = self.world.now();
-        let (profile, random) = (&self.profiles[place], self.world.random());
-        let decision = decide(profile, &mut self.cluster, &self.nominated, pod, &mut self.turn, random);
+        let (random, extenders) = (self.world.random(), self.extenders_of(pod));
+        let decision = match &extenders[..] {
+            [] => {
+                let profile = &self.profiles[place];
+                decide(profile, &mut self.cluster, &self.nominated, pod, &mut self.turn, random)
+            }
+            extenders => self.consult(extenders, pod, place, random).await,
+        };
         self.stats.decided(self.world.elapsed().saturating_sub(began), matches!(decision, Decision::Place(..)));
         match decision {
             Decision::Place(node, scored) => {

@@ -108,7 +108,10 @@ fn strategies_come_from_the_configuration() {
         )
     };
     for (kind, expected) in [("LeastAllocated", "b"), ("MostAllocated", "a")] {
-        let profile = Config::read(&text(kind)).expect("a configuration").profiles.remove(0);
+        let profile = Config::read(&text(kind), &skiff_meta::world::RealWorld::shared())
+            .expect("a configuration")
+            .profiles
+            .remove(0);
         let mut stage = Stage { profile, ..Stage::new(vec![node("a", json!({})), node("b", json!({}))]) };
         stage.put(pod("one", "1"), "a");
         assert_eq!(stage.choices(&pod("p", "100m")), [expected], "{kind}");

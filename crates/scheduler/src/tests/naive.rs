@@ -1,10 +1,13 @@
 //! The fast path against a naive evaluation that counts everything anew for every node: on random clusters, after random
 //! changes, both find the same nodes fit, and what is chosen is as good as anything else.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, TopologySpreadConstraint};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use skiff_api::{affinity, labels, taints};
@@ -13,7 +16,6 @@ use super::{Stage, from, info, merged, node, with};
 use crate::cluster::{Cluster, PodInfo};
 use crate::decide::{Attempt, Decision, Turn, decide, score};
 use crate::profile::Profile;
-use crate::queue::Nominator;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
@@ -65,7 +67,8 @@ impl Plain<'_> {
         }
     }
 
-    fn affinity_fits(&self, pod: &PodInfo, node: &Node) -> bool {
+    /// Whether the pods that the pod wants near are.
+    fn near_others(&self, pod: &PodInfo, node: &Node) -> bool {
         let wanted = Self::terms(pod, false);
         let all = |other: &PodInfo| wanted.iter().all(|term| self.term_matches(pod, term, other));
         let labelled = wanted.iter().all(|term| label(node, &term.topology_key).is_some());
@@ -75,6 +78,10 @@ impl Plain<'_> {
         let reachable =
             |on: &str| wanted.iter().any(|term| self.node(on).is_some_and(|n| label(n, &term.topology_key).is_some()));
         let first = all(pod) && !self.pods.iter().any(|(other, on)| all(other) && reachable(on));
+        labelled && (near || first)
+    }
+
+    fn affinity_fits(&self, pod: &PodInfo, node: &Node) -> bool {
         let far = Self::terms(pod, true).iter().all(|term| {
             !self
                 .pods
@@ -86,7 +93,7 @@ impl Plain<'_> {
                 .iter()
                 .any(|term| self.term_matches(other, term, pod) && self.together(node, on, &term.topology_key))
         });
-        labelled && (near || first) && far && welcome
+        self.near_others(pod, node) && far && welcome
     }
 
     fn spread_fits(&self, pod: &PodInfo, node: &Node) -> bool {
@@ -195,9 +202,9 @@ fn a_pod(name: String) -> impl Strategy<Value = Pod> {
     let terms = || prop::collection::vec(a_term(), 0..2);
     let weighted = prop::collection::vec((1..9_i32, a_term()), 0..2);
     let parts = (0..3_u8, prop::bool::weighted(0.8), 0..8_u32, prop::bool::weighted(0.2), prop::bool::weighted(0.1));
-    let own = (prop::bool::weighted(0.3), prop::bool::weighted(0.2), 0..4_i32);
+    let own = (prop::bool::weighted(0.3), prop::bool::weighted(0.2), 0..4_i32, prop::option::of(0..4_u8));
     (parts, own, terms(), terms(), weighted, prop::collection::vec(a_constraint(), 0..3)).prop_map(
-        move |((app, here, cpu, selects, leaves), (tolerates, quiet, priority), near, far, liked, constraints)| {
+        move |((app, here, cpu, selects, leaves), (tolerates, quiet, priority, since), near, far, liked, constraints)| {
             let preferred: Vec<Value> =
                 liked.iter().map(|(weight, term)| json!({"weight": weight, "podAffinityTerm": term})).collect();
             let affinity = if quiet { json!(null) } else {
@@ -217,6 +224,7 @@ fn a_pod(name: String) -> impl Strategy<Value = Pod> {
                     "tolerations": if tolerates { json!([{"operator": "Exists"}]) } else { json!([]) },
                     "nodeSelector": if selects { json!({ZONE: "z1"}) } else { json!({}) },
                 },
+                "status": {"startTime": since.map(|hour| format!("2026-01-01T0{hour}:00:00Z"))},
             }))
         },
     )
@@ -228,6 +236,8 @@ enum Step {
     Place(Pod, usize),
     Remove(usize),
     Relabel(Node),
+    /// How many pods with a label may be disrupted.
+    Protect(u8, i32),
     Ask(Pod),
 }
 
@@ -238,6 +248,7 @@ fn a_step(number: usize) -> impl Strategy<Value = Step> {
         4 => (a_pod(format!("p{number}")), 0..NODES).prop_map(|(pod, node)| Step::Place(pod, node)),
         1 => (0..20_usize).prop_map(Step::Remove),
         1 => (0..NODES).prop_flat_map(a_node).prop_map(Step::Relabel),
+        1 => (0..3_u8, 0..3_i32).prop_map(|(app, allowed)| Step::Protect(app, allowed)),
         3 => a_pod(format!("p{number}")).prop_map(Step::Ask),
     ]
 }
@@ -285,6 +296,7 @@ fn check(nodes: Vec<Node>, steps: Vec<Step>) {
     let namespaces = namespaces();
     let mut nodes = nodes;
     let mut pods: Everyone = Vec::new();
+    let mut budgets: BTreeMap<String, PodDisruptionBudget> = BTreeMap::new();
     let mut stage = Stage::new(nodes.clone());
     namespaces.iter().for_each(|(name, labels)| stage.cluster.set_namespace(name, Some(labels.clone())));
     for step in steps {
@@ -304,6 +316,16 @@ fn check(nodes: Vec<Node>, steps: Vec<Step>) {
                 let known = nodes.iter_mut().find(|known| known.metadata.name == node.metadata.name);
                 *known.expect("one of them") = node;
             }
+            Step::Protect(app, allowed) => {
+                let name = format!("b{app}");
+                let budget: PodDisruptionBudget = from(json!({
+                    "metadata": {"name": name, "namespace": "x"},
+                    "spec": {"selector": {"matchLabels": {"app": format!("a{app}")}}},
+                    "status": {"disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1},
+                }));
+                stage.cluster.objects.budgets.insert(("x".to_owned(), name.clone()), Arc::new(budget.clone()));
+                budgets.insert(name, budget);
+            }
             Step::Ask(pod) => {
                 let pod = info(pod);
                 let plain = Plain { nodes: &nodes, pods: &pods, namespaces: &namespaces };
@@ -320,33 +342,13 @@ fn check(nodes: Vec<Node>, steps: Vec<Step>) {
                     Decision::Place(node, _) => assert!(expected.contains(&stage.cluster.at(node).name), "{pod:?}"),
                     _ => assert!(expected.is_empty(), "{expected:?} take {pod:?}"),
                 }
-                victims_make_room(&mut stage, &plain, &pod, &expected);
+                if expected.is_empty() {
+                    let budgets: Vec<_> = budgets.values().cloned().collect();
+                    room::made_as_the_naive_would(&mut stage, &plain, &pod, &budgets);
+                }
             }
         }
     }
-}
-
-/// Where nothing fits, the pods chosen to go leave room, and none of them needlessly.
-fn victims_make_room(stage: &mut Stage, plain: &Plain<'_>, pod: &Arc<PodInfo>, fitting: &[String]) {
-    if !fitting.is_empty() {
-        return;
-    }
-    stage.nominated = Nominator::default();
-    let Ok((node, victims)) = stage.preempt((*pod.pod).clone()) else { return };
-    let node = plain.node(&node).expect("a node").clone();
-    let without = |gone: &[String]| -> Everyone {
-        plain.pods.iter().filter(|(other, _)| !gone.contains(&other.uid)).cloned().collect()
-    };
-    let fits = |gone: &[String]| {
-        let pods = without(gone);
-        Plain { nodes: plain.nodes, pods: &pods, namespaces: plain.namespaces }.fits(pod, &node)
-    };
-    assert!(fits(&victims), "{victims:?} leave no room for {pod:?}");
-    for (victim, _) in plain.pods.iter().filter(|(other, _)| victims.contains(&other.uid)) {
-        assert!(victim.priority < pod.priority, "{} is no less important", victim.uid);
-    }
-    let last: Vec<String> = victims[..victims.len() - 1].to_vec();
-    assert!(!fits(&last), "the least important of {victims:?} goes needlessly");
 }
 
 /// `SKIFF_CASES` raises the number of random clusters.

@@ -6,6 +6,7 @@ mod bad_input;
 mod cost;
 mod custom;
 mod devices;
+mod extenders;
 mod faults;
 mod healing;
 mod loss;

@@ -23,7 +23,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 /// A pod that asks for this many units of what test nodes have two of.
-fn pod(name: &str, units: u32, spec: Value) -> Value {
+pub(crate) fn pod(name: &str, units: u32, spec: Value) -> Value {
     let resources =
         json!({"requests": {"example.com/unit": units.to_string()}, "limits": {"example.com/unit": units.to_string()}});
     let container = json!({"name": "c", "image": "i", "resources": if units == 0 { json!({}) } else { resources }});
@@ -35,7 +35,7 @@ fn pod(name: &str, units: u32, spec: Value) -> Value {
     pod
 }
 
-async fn create(cluster: &Cluster, value: Value) {
+pub(crate) async fn create(cluster: &Cluster, value: Value) {
     let created = cluster.admin().namespaced::<Pod>("default").create(&read(value)).await;
     created.unwrap_or_else(|error| panic!("create: {error}"));
 }
@@ -46,7 +46,7 @@ async fn delete(cluster: &Cluster, name: &str) {
 }
 
 /// Gives every node two units.
-async fn give_units(cluster: &Cluster, nodes: u8) {
+pub(crate) async fn give_units(cluster: &Cluster, nodes: u8) {
     let units = json!({"example.com/unit": "2"});
     for number in 0..nodes {
         let patch = Patch::Merge(json!({"status": {"capacity": units, "allocatable": units}}));
@@ -55,7 +55,7 @@ async fn give_units(cluster: &Cluster, nodes: u8) {
     }
 }
 
-fn node_of(pod: &Pod) -> &str {
+pub(crate) fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
@@ -64,7 +64,7 @@ fn named<'s>(seen: &'s Seen<Pod>, name: &str) -> Option<&'s Arc<Pod>> {
 }
 
 /// Waits until the pod has a node; which.
-async fn placed(cluster: &Cluster, name: &str) -> String {
+pub(crate) async fn placed(cluster: &Cluster, name: &str) -> String {
     let node = |seen: &Seen<Pod>| match named(seen, name).map(|pod| node_of(pod)) {
         Some(node) if !node.is_empty() => ControlFlow::Break(node.to_owned()),
         _ => ControlFlow::Continue(()),
@@ -72,18 +72,25 @@ async fn placed(cluster: &Cluster, name: &str) -> String {
     cluster.follow("default", node).await.unwrap_or_default()
 }
 
-/// Waits until the pod is known to fit nowhere; the message.
-async fn refused(cluster: &Cluster, name: &str) -> String {
-    let message = |seen: &Seen<Pod>| {
+/// Waits until it is known why the pod has no node; the reason and the message.
+pub(crate) async fn reason(cluster: &Cluster, name: &str) -> (String, String) {
+    let told = |seen: &Seen<Pod>| {
         let condition = named(seen, name).and_then(|pod| skiff_api::pods::condition(pod, "PodScheduled").cloned());
         match condition {
-            Some(c) if c.status == "False" && c.reason.as_deref() == Some("Unschedulable") => {
-                ControlFlow::Break(c.message.unwrap_or_default())
+            Some(c) if c.status == "False" => {
+                ControlFlow::Break((c.reason.unwrap_or_default(), c.message.unwrap_or_default()))
             }
             _ => ControlFlow::Continue(()),
         }
     };
-    cluster.follow("default", message).await.unwrap_or_default()
+    cluster.follow("default", told).await.unwrap_or_default()
+}
+
+/// Waits until the pod is known to fit nowhere; the message.
+async fn refused(cluster: &Cluster, name: &str) -> String {
+    let (reason, message) = reason(cluster, name).await;
+    assert_eq!(reason, "Unschedulable", "{message}");
+    message
 }
 
 fn run<T>(seed: u64, nodes: u8, story: impl AsyncFnOnce(&Cluster) -> T) -> (Sim, Cluster) {
@@ -158,7 +165,7 @@ fn a_host_port_on_all_addresses_excludes_any_other() {
     });
 }
 
-async fn class(cluster: &Cluster, name: &str, value: i32, policy: &str) {
+pub(crate) async fn class(cluster: &Cluster, name: &str, value: i32, policy: &str) {
     let class: PriorityClass = read(json!({"metadata": {"name": name}, "value": value, "preemptionPolicy": policy}));
     cluster.admin().all::<PriorityClass>().create(&class).await.unwrap();
 }
