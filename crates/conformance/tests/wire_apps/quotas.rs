@@ -20,7 +20,6 @@ fn rows() -> Vec<(Kind, Value, Value)> {
     let gibibyte = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
         "storageClassName": "nobodys"});
     vec![
-        (MAPS, json!({}), json!({"configmaps": "2"})),
         (SECRETS, json!({}), json!({"secrets": "1"})),
         (SERVICES, json!({"spec": port}), json!({"services": "1", "services.nodeports": "1"})),
         (CLAIMS, json!({"spec": gibibyte}), json!({"persistentvolumeclaims": "1", "requests.storage": "1Gi"})),
@@ -37,12 +36,10 @@ fn rows() -> Vec<(Kind, Value, Value)> {
 
 pub(crate) fn lives(run: &mut Run) -> Result<(), String> {
     let path = run.home()?;
-    // The authority's certificate is a ConfigMap.
-    run.comes("it", MAPS, &path, "kube-root-ca.crt", |map| !map.is_null())?;
     let (rows, mut none) = (rows(), json!({}));
     for (_, _, used) in &rows {
         for (name, _) in used.as_object().into_iter().flatten() {
-            none[name] = json!(if name == "configmaps" { "1" } else { "0" });
+            none[name] = json!("0");
         }
     }
     let mut hard = none.clone();
@@ -68,5 +65,13 @@ pub(crate) fn lives(run: &mut Run) -> Result<(), String> {
     // What a quota bounds may change.
     run.change(&quota, json!({"spec": {"hard": {"pods": "7", "secrets": null}}}))?;
     none.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("secrets")));
-    uses("another bound", &none).map(drop)
+    uses("another bound", &none)?;
+    // Of ConfigMaps, a namespace has some from its beginning.
+    run.create(&path, QUOTAS, "maps", json!({"hard": {"configmaps": "9"}}))?;
+    let used = |quota: &Value| quota["status"]["used"]["configmaps"].as_str().and_then(|text| text.parse::<u32>().ok());
+    let before = used(&run.comes("ConfigMaps", QUOTAS, &path, "maps", |quota| used(quota).is_some())?);
+    accepted(&run.post(&format!("{path}/configmaps"), &MAPS.object("x", json!({})))?)?;
+    run.comes("one more", QUOTAS, &path, "maps", |quota| used(quota) == before.map(|before| before + 1))?;
+    run.delete(&format!("{path}/configmaps/x"))?;
+    run.comes("as before", QUOTAS, &path, "maps", |quota| used(quota) == before).map(drop)
 }
