@@ -20,7 +20,7 @@ pub(crate) enum Soak {
     Model,
     /// Concurrent histories, 1,000 of them, for linearizability
     Linear,
-    /// A Deployment's life, and the healing of every owner, under 5,000 seeds each
+    /// A Deployment's life, and the healing of every owner, under 100,000 seeds each: hours
     Simulation,
     /// Pods come and go while containerd is killed 100 times and the server with its agent 50 times; as root
     Node,
@@ -40,7 +40,7 @@ impl Soak {
             Self::Power => ["skiff-store", "damage", "SKIFF_POWER_SEEDS", "20000"],
             Self::Model => ["skiff-store", "model", "SKIFF_MODEL_RUNS", "20000"],
             Self::Linear => ["skiff-store", "linear", "SKIFF_LINEAR_ROUNDS", "1000"],
-            Self::Simulation => ["skiff-testkit", "simulation", "SKIFF_SEEDS", "5000"],
+            Self::Simulation => ["skiff-testkit", "simulation", "SKIFF_SEEDS", "100000"],
             Self::Node | Self::Noise | Self::Diff | Self::All => return None,
         })
     }
