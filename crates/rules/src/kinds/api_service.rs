@@ -30,13 +30,6 @@ pub(crate) const API_SERVICE: Row = Row {
         }
     },
     validate,
-    validate_create: |object, out| {
-        let (meta, spec) = (At::member(object, "metadata"), object.get_or_null("spec"));
-        let wanted = format!("{}.{}", spec.text("version"), spec.text("group"));
-        if !meta.text("name").is_empty() && meta.text("name") != wanted {
-            meta.invalid("name", &format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
-        }
-    },
     validate_part: |new, _, _, out| {
         for condition in At::member(new, "status").items("conditions") {
             let supported = &["False", "True", "Unknown"];
@@ -67,6 +60,11 @@ pub(crate) const API_SERVICE: Row = Row {
 fn validate(object: &Value, out: &mut FieldErrors) {
     let spec = At::member(object, "spec");
     let (group, version) = (spec.text("group"), spec.text("version"));
+    let meta = At::member(object, "metadata");
+    let wanted = format!("{version}.{group}");
+    if !meta.text("name").is_empty() && meta.text("name") != wanted {
+        meta.invalid("name", &format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
+    }
     if group.is_empty() && version != "v1" {
         spec.missing("group", "only v1 may have an empty group and it better be legacy kube", out);
     }
