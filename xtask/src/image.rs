@@ -174,7 +174,9 @@ pub(crate) fn build(name: &str, out: &Path) -> Result<(), Failure> {
     for recipe in wanted {
         let archive = out.join(format!("{}.tar", recipe.name));
         let programs = programs(recipe)?;
-        if !is_newer(&archive, &programs) {
+        // The recipe is part of this program.
+        let recipe_of = std::env::current_exe().map_err(|e| e.to_string())?;
+        if !is_newer(&archive, &[&programs[..], &[recipe_of]].concat()) {
             let work = out.join(format!(".{}", recipe.name));
             let made = make(recipe, &programs, &work, &archive);
             let _ = fs::remove_dir_all(&work);
