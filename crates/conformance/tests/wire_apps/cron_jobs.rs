@@ -121,6 +121,7 @@ pub(crate) fn history(run: &mut Run) -> Result<(), String> {
     let second = run.jobs(&path, 2)?.into_iter().find(|name| *name != first).unwrap_or_default();
     finish(0)?;
     run.see("the last run alone", JOBS.gvr(), &path, |seen| seen.keys().eq([&second]))?;
+    run.comes("no active run", CRON_JOBS, &path, "tick", |cron| active(cron) == 0)?;
     run.due_again(&cron, 3)?;
     let third = run.jobs(&path, 2)?.into_iter().find(|name| *name != second).unwrap_or_default();
     // Of failures none is kept.
