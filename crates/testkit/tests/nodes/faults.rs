@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skiff_testkit::nodes::Nodes;
 use skiff_testkit::process::eventually;
 
@@ -55,12 +55,54 @@ pub(crate) fn killed_agent(nodes: &mut Nodes) -> Result<(), String> {
         Ok(nodes.get(&["pod", &far])?["status"]["containerStatuses"][0]["containerID"].to_string())
     };
     let before = container(nodes)?;
+    let service = nodes.get(&["service", "web"])?["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    // From elsewhere to the pod, and from the pod through the node's own rules.
+    let open = [(&near, &*address), (&far, &*service)];
+    open.iter().try_for_each(|(from, to)| begin(nodes, from, to))?;
     let words = nodes.kill(3)?;
     page(nodes, &near, &format!("http://{address}/name"))?;
     nodes.launch(3, &words)?;
     let back = eventually(Duration::from_secs(30), || nodes.kubectl(&["exec", &far, "--", "true"]).is_ok());
     holds(&format!("the agent is back:\n{}", nodes.log_end(3)), back)?;
+    open.iter().try_for_each(|(from, to)| finish(nodes, from, to))?;
     holds("its container is the same", before == container(nodes)?)
+}
+
+/// Asks half a question on a connection that stays open.
+fn begin(nodes: &Nodes, from: &str, to: &str) -> Result<(), String> {
+    let half = "printf 'GET /name HTTP/1.0\\r\\n'; touch /tmp/open; cat /tmp/rest";
+    // Nothing of it may hold the streams of the command that starts it.
+    let script = format!("mkfifo /tmp/rest; (({half}) 2>&- | nc {to} 80 > /tmp/answer 2>&-) > /dev/null 2>&1 &");
+    let wait = "until test -e /tmp/open; do sleep 0.1; done";
+    nodes.kubectl(&["exec", from, "--", "sh", "-c", &format!("{script} {wait}")]).map(drop)
+}
+
+/// Asks the rest, and takes the answer.
+fn finish(nodes: &Nodes, from: &str, to: &str) -> Result<(), String> {
+    let script = "printf '\\r\\n' > /tmp/rest; for i in $(seq 50); do grep -q web- /tmp/answer && exit; sleep 0.1; done; \
+                  cat /tmp/answer; exit 1";
+    let said = nodes.kubectl(&["exec", from, "--", "sh", "-c", script]);
+    said.map(drop).map_err(|error| format!("the connection from {from} to {to} broke: {error}"))
+}
+
+/// A node without free addresses says so, and goes on when there are some again.
+pub(crate) fn exhaustion(nodes: &mut Nodes) -> Result<(), String> {
+    let container = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "3600"]});
+    nodes.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "many"}, "spec": {
+        "replicas": 9, "selector": {"matchLabels": {"app": "many"}}, "template": {"metadata": {"labels": {"app": "many"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}}}))?;
+    let told = eventually(Duration::from_secs(60), || {
+        let events = nodes.get(&["events", "--field-selector", "reason=FailedCreatePodSandBox"]);
+        let said =
+            |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("no free address is left"));
+        events.is_ok_and(|events| events["items"].as_array().is_some_and(|events| events.iter().any(said)))
+    });
+    holds(&format!("an event tells that no free address is left:\n{}", nodes.log_end(1)), told)?;
+    nodes.kubectl(&["scale", "deployment/many", "--replicas=4"])?;
+    nodes.kubectl(&["rollout", "status", "deployment/many", LONG])?;
+    // Others get the addresses of those that went.
+    nodes.kubectl(&["rollout", "restart", "deployment/many"])?;
+    nodes.kubectl(&["rollout", "status", "deployment/many", LONG]).map(drop)
 }
 
 /// Certificates of 30 seconds are renewed after 20; when there have been three of each, the first has ended.

@@ -57,6 +57,9 @@ fn main() {
     code |= run(&[&balanced[..], &ranges].concat(), &[common, both, pool].concat());
     code |= run(&[&["--network", "routed"][..], &ranges].concat(), both);
     code |= run_on(start(1, "cni-plugins", &["--network", "none"]), "--network none", foreign);
+    let few = ["--network", "bridge", "--cluster-cidr", "10.42.0.0/24", "--node-cidr-mask-size-ipv4", "29"];
+    code |=
+        run_on(start(1, "busybox", &few), &few.join(" "), &[("a_node_without_addresses_says_so", faults::exhaustion)]);
     std::process::exit(code);
 }
 
