@@ -38,15 +38,6 @@ fn refused(answer: &Answer, code: u16, message: &str) -> Result<(), String> {
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/";
 
 impl Run {
-    /// A namespace with an account for pods; the path of what is in it.
-    fn home(&mut self, labels: Value) -> Result<String, String> {
-        let path = self.namespace(labels)?;
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
-        expect(made.code == 201 || made.code == 409, &made)?;
-        Ok(path)
-    }
-
     /// A quota that counts from now on. There may be no controller to count what there is, which is nothing.
     fn quota(&self, path: &str, name: &str, hard: &Value, other: Value) -> Result<(), String> {
         let mut tree = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": other});
@@ -95,7 +86,7 @@ fn pod(name: &str, spec: Value) -> Value {
 }
 
 fn quota_of_counts(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     run.quota(&path, "q", &json!({"count/secrets": "5", "secrets": "9"}), json!({}))?;
     let secret = |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     let secrets = format!("{path}/secrets");
@@ -140,7 +131,7 @@ fn refused_at_last(run: &Run, path: &str, body: &Value, message: &str) -> Result
 }
 
 fn quota_of_compute(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     run.quota(&path, "q", &json!({"requests.cpu": "1", "limits.memory": "1Gi", "pods": "5"}), json!({}))?;
     let pods = format!("{path}/pods");
     let silent = "pods \"p\" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c";
@@ -159,7 +150,7 @@ fn quota_of_compute(run: &mut Run) -> Result<(), String> {
 }
 
 fn quota_of_services(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     run.quota(&path, "q", &json!({"services.nodeports": "1", "services": "2"}), json!({}))?;
     let service = |name: &str, ty: &str, ports: usize| {
         let ports: Vec<Value> = (0..ports).map(|i| json!({"name": format!("p{i}"), "port": 80 + i})).collect();
@@ -175,7 +166,7 @@ fn quota_of_services(run: &mut Run) -> Result<(), String> {
 }
 
 fn quota_scopes(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     run.quota(&path, "ends", &json!({"pods": "0"}), json!({"scopes": ["Terminating"]}))?;
     let elsewhere = json!({"matchExpressions": [{"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]});
     run.quota(&path, "elsewhere", &json!({"pods": "0"}), json!({"scopeSelector": elsewhere}))?;
@@ -192,7 +183,7 @@ fn quota_scopes(run: &mut Run) -> Result<(), String> {
 
 fn pod_security(run: &mut Run) -> Result<(), String> {
     let label = "pod-security.kubernetes.io/enforce";
-    let path = run.home(json!({label: "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}))?;
+    let path = run.home_with(json!({label: "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}))?;
     let pods = format!("{path}/pods");
     let loud = pod(
         "p",
@@ -236,7 +227,7 @@ fn pod_security(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_change(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     let first = run.hook(at_once(|request| {
         let seen = request["object"]["data"]["second"].as_str().unwrap_or("nothing").to_owned();
         patch(&json!([{"op": "add", "path": "/data/first", "value": seen}]))
@@ -276,7 +267,7 @@ fn webhooks_change(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_refuse(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     let hook = run.hook(at_once(|request| {
         let mut answer = allow();
         if request["operation"] == "CONNECT"
@@ -322,7 +313,7 @@ fn webhooks_fail(run: &mut Run) -> Result<(), String> {
         (nowhere, "Post \"https://nowhere.default.svc:443/x?timeout=5s\": service \"nowhere\" not found"),
         (stranger, "tls: failed to verify certificate: x509: certificate signed by unknown authority"),
     ] {
-        let path = run.home(json!({}))?;
+        let path = run.home_with(json!({}))?;
         let made =
             run.configure("ValidatingWebhookConfiguration", &path, json!([hook.entry("h.example.com", other)]))?;
         let dry = format!("{path}/configmaps?dryRun=All");
@@ -340,7 +331,7 @@ fn webhooks_fail(run: &mut Run) -> Result<(), String> {
 }
 
 fn webhooks_choose(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     let hook = run.hook(at_once(|_| json!({"allowed": false})));
     let named =
         json!([{"name": "named", "expression": "object.metadata.name == 'named' && request.operation == 'CREATE'"}]);
@@ -359,7 +350,7 @@ fn webhooks_choose(run: &mut Run) -> Result<(), String> {
 
 /// Objects that are taken, and what is said of them.
 fn doubtful_use(run: &mut Run) -> Result<(), String> {
-    let path = run.home(json!({}))?;
+    let path = run.home_with(json!({}))?;
     let apps = path.replace("/api/v1/", "/apis/apps/v1/");
     let networking = path.replace("/api/v1/", "/apis/networking.k8s.io/v1/");
     let object = |version: &str, kind: &str, name: &str, rest: Value| {

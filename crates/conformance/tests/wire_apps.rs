@@ -133,15 +133,6 @@ impl Kind {
 }
 
 impl Run {
-    /// A namespace with an account for pods; the path of what is in it.
-    fn home(&mut self) -> Result<String, String> {
-        let path = self.namespace(json!({}))?;
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
-        expect(made.code == 201 || made.code == 409, &made)?;
-        Ok(path)
-    }
-
     /// Creates an object with this spec in a namespace; its path.
     fn create(&self, home: &str, kind: Kind, name: &str, spec: Value) -> Result<String, String> {
         let collection = kind.within(home);

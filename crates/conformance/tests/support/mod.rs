@@ -82,11 +82,7 @@ impl Api {
         let process = Process::start(&Setup { number, flags, images })?;
         let api = Self::of(process.kubeconfig(), Some(process))?;
         let nodes = GroupVersionResource::new("", "v1", "nodes");
-        let ready = |node: &Value| {
-            let conditions = node["status"]["conditions"].as_array();
-            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
-        };
-        api.see("the node is ready", nodes, "", |seen| seen.values().any(ready))?;
+        api.see("the node is ready", nodes, "", |seen| seen.values().any(is_ready))?;
         Ok(api)
     }
 
@@ -133,6 +129,20 @@ impl Api {
     pub(crate) fn namespace(&mut self, labels: Value) -> Result<String, String> {
         let metadata = json!({"generateName": "conformance-", "labels": labels});
         self.make("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+    }
+
+    /// A namespace in which pods can be made; the path of what is in it.
+    pub(crate) fn home(&mut self) -> Result<String, String> {
+        self.home_with(json!({}))
+    }
+
+    /// The same, with labels.
+    pub(crate) fn home_with(&mut self, labels: Value) -> Result<String, String> {
+        let path = self.namespace(labels)?;
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
+        expect(made.code == 201 || made.code == 409, &made)?;
+        Ok(path)
     }
 
     /// Looks at what is there of a resource, in the namespace at `path` where it has one, at every change, until it suits.
@@ -204,6 +214,12 @@ impl Drop for Api {
             }
         }
     }
+}
+
+/// Whether the conditions of a pod or a node say so.
+pub(crate) fn is_ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 pub(crate) fn expect(holds: bool, answer: &Answer) -> Outcome {

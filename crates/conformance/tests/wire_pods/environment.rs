@@ -1,10 +1,9 @@
 //! What a container finds around itself: variables, arguments, user, rights.
 
 use serde_json::{Value, json};
-use skiff_meta::quantity::Quantity;
 
 use crate::support::{Api as Run, Outcome, expect};
-use crate::table::{PROBE, Row, pod, row, server};
+use crate::table::{PROBE, Row, address, allocatable, pod, row, server};
 
 fn env(variables: Value) -> Value {
     json!({"env": variables})
@@ -18,12 +17,7 @@ pub(crate) fn variables(run: &mut Run) -> Outcome {
     let port = json!({"ports": [{"port": 8765, "targetPort": 8080}]});
     let service = run.add(&home, "services", &json!({"metadata": {"name": "foo-service"}, "spec": port}))?;
     let node = run.node()?;
-    let allocatable = |resource: &str| {
-        let amount = node["status"]["allocatable"][resource].as_str().and_then(|text| text.parse::<Quantity>().ok());
-        amount.map(|amount| amount.value().to_string()).unwrap_or_default()
-    };
-    let host = node["status"]["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == "InternalIP");
-    let host = host.and_then(|address| address["address"].as_str()).unwrap_or_default();
+    let host = address(&node);
     let field = |path: &str| env(json!([{"name": "V", "valueFrom": {"fieldRef": {"fieldPath": path}}}]));
     let amount =
         |resource: &str| env(json!([{"name": "V", "valueFrom": {"resourceFieldRef": {"resource": resource}}}]));
@@ -44,8 +38,8 @@ pub(crate) fn variables(run: &mut Run) -> Outcome {
         row("limit-memory", say, of("limits.memory"), none(), "67108864"),
         row("request-cpu", say, of("requests.cpu"), none(), "1"),
         row("request-memory", say, of("requests.memory"), none(), "33554432"),
-        row("node-cpu", say, amount("limits.cpu"), none(), allocatable("cpu")),
-        row("node-memory", say, amount("limits.memory"), none(), allocatable("memory")),
+        row("node-cpu", say, amount("limits.cpu"), none(), allocatable(&node, "cpu")),
+        row("node-memory", say, amount("limits.memory"), none(), allocatable(&node, "memory")),
         row("own-address", "hostname -i | grep -cx $V", field("status.podIP"), none(), "1"),
         row("host-ips", "echo $V | grep -c .", field("status.hostIPs"), none(), "1"),
         row("uid", "echo $V | tr -d '\\n' | wc -c", field("metadata.uid"), none(), "36"),

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use skiff_conformance::Credentials;
 use skiff_meta::patch::merge_patch;
 
-use crate::support::{Api as Run, Outcome, accepted, expect};
-use crate::table::{BUSYBOX, PROBE, is_ready, phase, pod, row, server};
+use crate::support::{Api as Run, Outcome, accepted, expect, is_ready};
+use crate::table::{BUSYBOX, PROBE, phase, pod, row, server};
 
 fn container(script: &str) -> Value {
     json!({"name": "c", "image": BUSYBOX, "command": ["sh", "-c", script]})

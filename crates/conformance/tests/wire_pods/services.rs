@@ -9,7 +9,7 @@ use skiff_meta::GroupVersionResource;
 use skiff_meta::patch::merge_patch;
 
 use crate::support::{Api as Run, Outcome, accepted, expect};
-use crate::table::{PROBE, row, server};
+use crate::table::{PROBE, address, row, server};
 
 /// Requests that find every one of a few endpoints, but for one time in millions.
 const ENOUGH: usize = 60;
@@ -176,8 +176,7 @@ pub(crate) fn types(run: &mut Run) -> Outcome {
     let port = answer.tree()["spec"]["ports"][0]["nodePort"].as_u64().unwrap_or_default();
     expect(port > 0, &answer)?;
     let node = run.node()?;
-    let host = node["status"]["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == "InternalIP");
-    let host = host.and_then(|address| address["address"].as_str()).unwrap_or_default().to_owned();
+    let host = address(&node);
     run.says(&home, vec![from_the_node("at-the-node", &format!("http://{host}:{port}/hostname"), "server")])?;
     same("still inside", &run.answers(&home, "client", named, 1)?, &names(&["server"]))?;
     let again = json!({"spec": {"type": "ExternalName", "externalName": "foo.example.com", "clusterIP": null, "clusterIPs": null,
@@ -208,8 +207,7 @@ pub(crate) fn affinity(run: &mut Run) -> Outcome {
     let made = run.add(&home, "services", &service("sticky", "g", sticky))?;
     let port = &made["spec"]["ports"][0]["nodePort"];
     let node = run.node()?;
-    let host = node["status"]["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == "InternalIP");
-    let host = host.and_then(|address| address["address"].as_str()).unwrap_or_default().to_owned();
+    let host = address(&node);
     let url = "http://sticky/hostname";
     let one = |found: &BTreeSet<String>| if found.len() == 1 { Ok(()) } else { Err(format!("one of them: {found:?}")) };
     one(&run.answers(&home, "client", url, 2)?)?;

@@ -6,8 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 use skiff_meta::GroupVersionResource;
 use skiff_meta::patch::merge_patch;
+use skiff_meta::quantity::Quantity;
 
-use crate::support::{Api as Run, Outcome, Seen, accepted, expect};
+use crate::support::{Api as Run, Outcome, Seen, accepted, expect, is_ready};
 
 pub(crate) const BUSYBOX: &str = "busybox:1.35";
 pub(crate) const PROBE: &str = "probe:1";
@@ -43,9 +44,16 @@ pub(crate) fn pods() -> GroupVersionResource {
     GroupVersionResource::new("", "v1", "pods")
 }
 
-pub(crate) fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+/// The node's own address.
+pub(crate) fn address(node: &Value) -> &str {
+    let internal = node["status"]["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == "InternalIP");
+    internal.and_then(|address| address["address"].as_str()).unwrap_or_default()
+}
+
+/// How much of a resource the node gives to pods, as a whole number.
+pub(crate) fn allocatable(node: &Value, resource: &str) -> String {
+    let amount = node["status"]["allocatable"][resource].as_str().and_then(|text| text.parse::<Quantity>().ok());
+    amount.map(|amount| amount.value().to_string()).unwrap_or_default()
 }
 
 pub(crate) fn phase(pod: &Value) -> &str {
@@ -53,15 +61,6 @@ pub(crate) fn phase(pod: &Value) -> &str {
 }
 
 impl Run {
-    /// A namespace in which pods can be made; the path of what is in it.
-    pub(crate) fn home(&mut self) -> Result<String, String> {
-        let path = self.namespace(json!({}))?;
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        let made = self.post(&format!("{path}/serviceaccounts"), &account)?;
-        expect(made.code == 201 || made.code == 409, &made)?;
-        Ok(path)
-    }
-
     /// Creates an object in a collection of a home.
     pub(crate) fn add(&self, home: &str, collection: &str, object: &Value) -> Result<Value, String> {
         let made = self.post(&format!("{home}/{collection}"), object)?;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api as Run, Outcome, accepted, expect};
-use crate::table::{BUSYBOX, is_ready, phase, pod, server};
+use crate::support::{Api as Run, Outcome, accepted, expect, is_ready};
+use crate::table::{BUSYBOX, phase, pod, server};
 
 pub(crate) fn followed(run: &mut Run) -> Outcome {
     let home = run.home()?;

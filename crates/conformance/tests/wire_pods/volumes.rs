@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 use skiff_meta::patch::merge_patch;
-use skiff_meta::quantity::Quantity;
 
 use crate::support::{Api as Run, Outcome};
-use crate::table::{Row, row};
+use crate::table::{Row, allocatable, row};
 
 /// Where a volume gets the key `data-1` from, with the name of the row.
 const SOURCES: [&str; 4] = ["config-map", "secret", "projected-config-map", "projected-secret"];
@@ -69,14 +68,10 @@ fn from_source(source: &str) -> Vec<Row> {
 }
 
 /// What pods may learn of themselves, as files; the same where it is projected.
-fn downward(projected: bool, allocatable: &Value) -> Vec<Row> {
+fn downward(projected: bool, node: &Value) -> Vec<Row> {
     let field = |path: &str| json!({"path": "f", "fieldRef": {"fieldPath": path}});
     let amount = |resource: &str, divisor: &str| json!({"path": "f", "resourceFieldRef": {"containerName": "c", "resource": resource, "divisor": divisor}});
     let resources = json!({"resources": {"limits": {"cpu": "1250m", "memory": "64Mi"}, "requests": {"cpu": "250m", "memory": "32Mi"}}});
-    let whole = |resource: &str| {
-        let amount = allocatable[resource].as_str().and_then(|text| text.parse::<Quantity>().ok());
-        amount.map(|amount| amount.value().to_string()).unwrap_or_default()
-    };
     let prefix = if projected { "projected-downward" } else { "downward" };
     let cases = [
         ("name", field("metadata.name"), json!({}), format!("{prefix}-name")),
@@ -86,8 +81,8 @@ fn downward(projected: bool, allocatable: &Value) -> Vec<Row> {
         ("cpu-request", amount("requests.cpu", "1m"), resources.clone(), "250".to_owned()),
         ("memory-limit", amount("limits.memory", "1Mi"), resources.clone(), "64".to_owned()),
         ("memory-request", amount("requests.memory", "1"), resources, "33554432".to_owned()),
-        ("cpu-of-the-node", amount("limits.cpu", "1"), json!({}), whole("cpu")),
-        ("memory-of-the-node", amount("limits.memory", "1"), json!({}), whole("memory")),
+        ("cpu-of-the-node", amount("limits.cpu", "1"), json!({}), allocatable(node, "cpu")),
+        ("memory-of-the-node", amount("limits.memory", "1"), json!({}), allocatable(node, "memory")),
     ];
     let volume = |item: Value, mode: Value| match projected {
         true => {
@@ -136,7 +131,7 @@ pub(crate) fn contents(run: &mut Run) -> Outcome {
     run.add(&home, "secrets", &json!({"metadata": {"name": "here"}, "stringData": {"data-1": "value-1"}}))?;
     let node = run.node()?;
     let mut rows: Vec<Row> = SOURCES.iter().flat_map(|source| from_source(source)).collect();
-    rows.extend([false, true].into_iter().flat_map(|projected| downward(projected, &node["status"]["allocatable"])));
+    rows.extend([false, true].into_iter().flat_map(|projected| downward(projected, &node)));
     rows.extend(subpaths());
     let twice: Vec<Value> =
         ["v", "w"].map(|name| merge_patch(&volume("config-map", &json!({})), &json!({"name": name}))).into();

@@ -73,7 +73,8 @@ fn begin(nodes: &Nodes, from: &str, to: &str) -> Result<(), String> {
     let half = "printf 'GET /name HTTP/1.0\\r\\n'; touch /tmp/open; cat /tmp/rest";
     // Nothing of it may hold the streams of the command that starts it.
     let script = format!("mkfifo /tmp/rest; (({half}) 2>&- | nc {to} 80 > /tmp/answer 2>&-) > /dev/null 2>&1 &");
-    let wait = "until test -e /tmp/open; do sleep 0.1; done";
+    // Half is sent, and the connection to port 80 (0x50) stands.
+    let wait = "until test -e /tmp/open && grep -q ':0050 01' /proc/net/tcp; do sleep 0.1; done";
     nodes.kubectl(&["exec", from, "--", "sh", "-c", &format!("{script} {wait}")]).map(drop)
 }
 
