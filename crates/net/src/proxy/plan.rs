@@ -100,16 +100,16 @@ pub fn skeleton(table: &str, node: &NodeFacts) -> Table {
     // What is still addressed to a Service here was not translated: it has no endpoint, or no such port. An address
     // without a Service is dropped, not refused: it may be getting one just now, and the client tries again.
     let mut check = vec![
+        "ct status dnat accept".to_owned(),
         format!("{ip} daddr . meta l4proto . th dport vmap @refused-services"),
         format!("{ip} daddr @cluster-ips reject"),
     ];
     check.extend(node.service_cidr.map(|range| format!("{ip} daddr {range} drop")));
     chain("check", "", &check.iter().map(String::as_str).collect::<Vec<_>>());
-    chain("check-node-ports", "", &[&format!("{node_ports} @refused-node-ports")]);
-    let both = ["ct state new jump check", "ct state new jump check-node-ports"];
-    chain("filter-input", "type filter hook input priority -10", &both);
-    chain("filter-forward", "type filter hook forward priority -10", &both[..1]);
-    chain("filter-output", "type filter hook output priority -10", &both);
+    chain("check-own", "", &["jump check", &format!("{node_ports} @refused-node-ports")]);
+    chain("filter-input", "type filter hook input priority -10", &["ct state new jump check-own"]);
+    chain("filter-forward", "type filter hook forward priority -10", &["ct state new jump check"]);
+    chain("filter-output", "type filter hook output priority -10", &["ct state new jump check-own"]);
     if let Some(cidr) = node.pod_cidr {
         // A pod's packet that connection tracking cannot place would leave with the pod's own address, and the client
         // would answer it with a reset.
