@@ -38,6 +38,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::static_pods::{self, Statics};
 use crate::stats::{self, Disks, Rates};
 use crate::status_writer::StatusWriter;
+use crate::timed::Timed;
 use crate::user_namespaces::Ranges;
 use crate::volumes::{self, LocalDisks};
 
@@ -62,6 +63,9 @@ pub async fn run(
     let facts = config.os.machine.facts();
     prepare(&config, &facts)?;
     let listener = config.server.as_ref().map(server::Listener::bind).transpose()?;
+    let (metrics, statics): (Arc<Metrics>, Arc<Statics>) = (Arc::default(), Arc::default());
+    let timed = Timed { inner: runtime, metrics: metrics.clone(), world: world.clone() };
+    let runtime: Arc<dyn Runtime> = Arc::new(timed);
     let version = runtime.version().await?;
     let abilities = Abilities::default();
     abilities.tell(&runtime.status().await?);
@@ -70,7 +74,6 @@ pub async fn run(
     let fields = format!("spec.nodeName={}", config.name);
     let pods = informers.select::<Pod>("", Selection { fields, ..Selection::default() });
     let named = Selection { fields: format!("metadata.name={}", config.name), ..Selection::default() };
-    let (metrics, statics): (Arc<Metrics>, Arc<Statics>) = (Arc::default(), Arc::default());
     let node = Arc::new(Node {
         recorder: Recorder::new(client.clone(), world.clone(), "kubelet", &config.name),
         allocatable: node_status::amounts(&node_status::allocatable(&facts, &config.settings)),
@@ -93,6 +96,7 @@ pub async fn run(
         abilities,
         ranges: Ranges::found(&*config.os.files, &config.directory.join("pods")),
         claims: Claims::found(&*config.os.files, &config.directory),
+        allocating: tokio::sync::Mutex::default(),
         devices: Devices::found(&*config.os.files, &config.directory.join(devices::plugins::DIRECTORY)),
         pinning: Pinning::found(
             &*config.os.files,

@@ -843,13 +843,83 @@ async fn processors_of_ones_own() {
     assert_eq!(cpus("own"), "1-2");
     cluster.api.eventually("less is shared", || cpus("shared") == "0,3").await;
     cluster.pod("late", own("2"));
-    cluster.until("late", "/reason", json!("OutOfcpu")).await;
+    cluster.until("late", "/reason", json!("TopologyAffinityError")).await;
     cluster.start();
     cluster.pod("other", own("1"));
     cluster.until_ready("other").await;
     assert_eq!((cpus("other"), cpus("own")), ("3".to_owned(), "1-2".to_owned()));
     cluster.api.delete_pod("own", 1);
     cluster.api.eventually("more is shared", || cpus("shared") == "0-2").await;
+}
+
+/// A file server that fails once, and what it was asked for.
+#[derive(Clone, Default)]
+struct FileServer {
+    log: Arc<Mutex<Vec<String>>>,
+    mounted: Arc<Mutex<Vec<std::path::PathBuf>>>,
+}
+
+impl crate::os::Mounts for FileServer {
+    fn mount_memory(&self, _: &std::path::Path, _: Option<u64>) -> io::Result<()> {
+        Ok(())
+    }
+    fn seal(&self, _: &std::path::Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn mount_share<'a>(
+        &'a self,
+        share: &'a crate::os::Share,
+        at: &'a std::path::Path,
+    ) -> futures::future::BoxFuture<'a, io::Result<()>> {
+        let first = self.log.lock().is_empty();
+        self.log.lock().push(format!("mount {} {}", share.source, share.options.join(",")));
+        if !first {
+            self.mounted.lock().push(at.to_owned());
+        }
+        Box::pin(std::future::ready(if first { Err(io::Error::other("mount: no route")) } else { Ok(()) }))
+    }
+    fn remove_share(&self, at: &std::path::Path) -> io::Result<()> {
+        self.log.lock().push("remove".to_owned());
+        self.unmount(at)?;
+        std::fs::remove_dir(at)
+    }
+    fn unmount(&self, at: &std::path::Path) -> io::Result<()> {
+        self.mounted.lock().retain(|mounted| mounted != at);
+        Ok(())
+    }
+    fn below(&self, directory: &std::path::Path) -> io::Result<Vec<std::path::PathBuf>> {
+        Ok(self.mounted.lock().iter().filter(|path| path.starts_with(directory)).cloned().collect())
+    }
+}
+
+/// It is tried again when it fails, mounted once however often agents come and go, and given back before anything is removed.
+#[tokio::test]
+async fn a_directory_of_a_file_server() {
+    let (server, dir) = (FileServer::default(), tempfile::tempdir().expect("a directory"));
+    let (mounts, directory) = (server.clone(), dir.path().to_owned());
+    let mut cluster = Cluster::with(move |config| {
+        config.os =
+            Os { files: Arc::new(crate::os::RealFiles), mounts: Arc::new(mounts), ..Os::hollow(hollow::facts()) };
+        (config.log_directory, config.directory) = (directory.join("logs"), directory);
+    });
+    let mut spec = one("i");
+    spec["volumes"] = json!([{"name": "v", "nfs": {"server": "files", "path": "/all", "readOnly": true}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    assert!(cluster.api.events().iter().any(|event| event.contains("mount: no route")), "{:?}", cluster.api.events());
+    let place = dir.path().join("pods/p-uid/shares/v");
+    let mounted =
+        cluster.runtime.containers()[0].mounts.iter().any(|mount| mount.host_path == place.display().to_string());
+    assert!(mounted, "the container sees it");
+    cluster.start();
+    cluster.pod("other", one("i"));
+    cluster.until_ready("other").await;
+    assert_eq!(*server.log.lock(), ["mount files:/all ro"; 2]);
+    cluster.api.delete_pod("p", 1);
+    cluster.api.eventually("gone", || cluster.api.get("pods", "p").is_null()).await;
+    assert_eq!(server.log.lock().last().map(String::as_str), Some("remove"));
+    assert!(!dir.path().join("pods/p-uid").exists() && server.mounted.lock().is_empty());
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ pub(crate) async fn ensure(
     referenced: &Referenced,
 ) -> Result<Found, Missing> {
     let policy = policy.unwrap_or("IfNotPresent");
-    let here = match node.metrics.time(&node.world, "image_status", node.runtime.image_status(image)).await {
+    let here = match node.runtime.image_status(image).await {
         Ok(here) => here,
         Err(error) => return Err(trouble("ImageInspectError", format!("Failed to inspect image {image:?}: {error}"))),
     };
@@ -110,7 +110,7 @@ pub(crate) async fn ensure(
     }
     node.recorder.normal(about, "Pulling", format!("Pulling image {image:?}"));
     let begun = node.world.elapsed();
-    match node.metrics.time(&node.world, "pull_image", pull(&*node.runtime, image, referenced)).await {
+    match pull(&*node.runtime, image, referenced).await {
         Ok(here) => {
             node.images.failures.lock().backoff.succeeded(image);
             node.images.generation.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 
 mod abilities;
 mod agent;
+mod allocation;
 mod archives;
 mod config;
 mod csi;
@@ -33,6 +34,7 @@ mod shutdown;
 mod static_pods;
 mod stats;
 mod status_writer;
+mod timed;
 mod user_namespaces;
 mod volumes;
 

@@ -58,6 +58,8 @@ struct Histogram {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     histograms: Mutex<BTreeMap<Measure, Histogram>>,
+    /// Calls to the runtime that failed, by upstream's word for them.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
     /// By signal.
     evictions: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -81,10 +83,18 @@ impl Metrics {
     }
 
     /// Waits for a call to the runtime and notes how long it took.
-    pub(crate) async fn time<T>(&self, world: &WorldRef, operation: &'static str, call: impl Future<Output = T>) -> T {
+    pub(crate) async fn time<T, E>(
+        &self,
+        world: &WorldRef,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let begun = world.elapsed();
         let answer = call.await;
         self.observe(Measure::Runtime(operation), world.elapsed() - begun);
+        if answer.is_err() {
+            *self.failures.lock().entry(operation).or_default() += 1;
+        }
         answer
     }
 
@@ -107,15 +117,43 @@ impl Metrics {
             let _ = writeln!(out, "{name}_bucket{{{label}{comma}le=\"+Inf\"}} {count}");
             let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}");
         }
-        let (evictions, name) = (self.evictions.lock(), "kubelet_evictions");
-        if !evictions.is_empty() {
-            let help = "Cumulative number of pod evictions by eviction signal";
-            let _ = writeln!(out, "# HELP {name} [ALPHA] {help}\n# TYPE {name} counter");
-        }
-        for (signal, count) in &*evictions {
-            let _ = writeln!(out, "{name}{{eviction_signal={signal:?}}} {count}");
+        let calls: BTreeMap<&str, u64> = self.histograms.lock().iter().filter_map(called).collect();
+        for (name, help, label, counts) in [
+            (
+                "kubelet_runtime_operations_total",
+                "Cumulative number of runtime operations by operation type.",
+                "operation_type",
+                &calls,
+            ),
+            (
+                "kubelet_runtime_operations_errors_total",
+                "Cumulative number of runtime operation errors by operation type.",
+                "operation_type",
+                &*self.failures.lock(),
+            ),
+            (
+                "kubelet_evictions",
+                "Cumulative number of pod evictions by eviction signal",
+                "eviction_signal",
+                &*self.evictions.lock(),
+            ),
+        ] {
+            if !counts.is_empty() {
+                let _ = writeln!(out, "# HELP {name} [ALPHA] {help}\n# TYPE {name} counter");
+            }
+            for (of, count) in counts {
+                let _ = writeln!(out, "{name}{{{label}={of:?}}} {count}");
+            }
         }
         out
+    }
+}
+
+/// How often a call to the runtime was made.
+fn called((measure, histogram): (&Measure, &Histogram)) -> Option<(&'static str, u64)> {
+    match measure {
+        Measure::Runtime(operation) => Some((operation, histogram.count)),
+        Measure::PodStart | Measure::StatusSync => None,
     }
 }
 
@@ -129,6 +167,7 @@ mod tests {
         metrics.observe(Measure::Runtime("run_podsandbox"), Duration::from_millis(20));
         metrics.observe(Measure::Runtime("run_podsandbox"), Duration::from_secs(3));
         metrics.observe(Measure::PodStart, Duration::from_millis(1));
+        metrics.failures.lock().insert("run_podsandbox", 1);
         let told = metrics.text();
         for line in [
             "# TYPE kubelet_runtime_operations_duration_seconds histogram",
@@ -138,9 +177,11 @@ mod tests {
             "kubelet_runtime_operations_duration_seconds_sum{operation_type=\"run_podsandbox\"} 3.02",
             "kubelet_pod_start_duration_seconds_bucket{le=\"0.005\"} 1",
             "kubelet_pod_start_duration_seconds_count 1",
+            "kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"} 2",
+            "kubelet_runtime_operations_errors_total{operation_type=\"run_podsandbox\"} 1",
         ] {
             assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
         }
-        assert_eq!(told.matches("# HELP").count(), 2);
+        assert_eq!(told.matches("# HELP").count(), 4);
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) ranges: Ranges,
     /// Drivers of dynamic resources and what they have made ready.
     pub(crate) claims: Claims,
+    /// One pod at a time is given what it is to have for itself.
+    pub(crate) allocating: tokio::sync::Mutex<()>,
     /// Device plugins and their devices.
     pub(crate) devices: Devices,
     /// Processors and memory that containers have for themselves.
@@ -194,8 +196,7 @@ impl Node {
             strict_groups: self.abilities.knows_strict_groups(),
             pressures: &self.pressures(),
         };
-        self.admitted.admit(pod, &place)?;
-        self.pinning.give(&*self.config.os.files, pod)
+        self.admitted.admit(pod, &place)
     }
 
     /// What the node counts as short of.

@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod scale;
 mod server;
+mod steps;
 mod worker;
 
 use std::path::PathBuf;

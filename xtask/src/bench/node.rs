@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::Table;
 use super::load::Target;
 use super::server::{Server, binary, memory};
+use super::steps::Steps;
 use crate::run::{output, root, run, target};
 use crate::{Failure, image, install};
 
@@ -99,7 +100,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<(), Failure> {
 
 /// As many pods as a node takes.
 fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
-    let before = Steps::read(server);
+    let before = steps(server);
     let one = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "10000"]});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "full"}, "spec": {
         "replicas": PODS_OF_A_NODE, "selector": {"matchLabels": {"app": "full"}},
@@ -113,8 +114,8 @@ fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
         Ok((begun, all.join().map_err(|_| "the watch of Deployments failed")??))
     })?;
     table.row(format!("{PODS_OF_A_NODE} pods on one node: all available"), ms(begun.1 - begun.0));
-    match (before, Steps::read(server)) {
-        (Ok(before), Ok(after)) => after.since(&before).tell(table),
+    match (before, steps(server)) {
+        (Ok(before), Ok(after)) => after.tell(&before, "start of a pod among them", table),
         (Err(why), _) | (_, Err(why)) => table.row("  what a start is made of", why),
     }
     std::thread::sleep(Duration::from_secs(15));
@@ -134,56 +135,13 @@ fn full(table: &mut Table, server: &Server) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the agent's own metrics say of the starts of pods: how many, and seconds in each step.
-struct Steps(Vec<(&'static str, f64, f64)>);
-
-impl Steps {
-    const ALL: [(&'static str, &'static str); 6] = [
-        ("whole start", "kubelet_pod_start_duration_seconds"),
-        ("sandbox", "kubelet_runtime_operations_duration_seconds|operation_type=\"run_podsandbox\""),
-        ("image", "kubelet_runtime_operations_duration_seconds|operation_type=\"image_status\""),
-        ("container made", "kubelet_runtime_operations_duration_seconds|operation_type=\"create_container\""),
-        ("container started", "kubelet_runtime_operations_duration_seconds|operation_type=\"start_container\""),
-        ("status written", "kubelet_pod_status_sync_duration_seconds"),
-    ];
-
-    fn read(server: &Server) -> Result<Self, Failure> {
-        // Not through the API server, which leads nobody to a node on loopback.
-        let node: Value =
-            serde_json::from_str(&server.target.fetch("/api/v1/nodes/bench")?).map_err(|e| e.to_string())?;
-        let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
-        let mut curl = Command::new("curl");
-        curl.args(["-sk", "--cert"]).arg(server.data().join("pki/apiserver-kubelet-client.pem"));
-        let text = output(curl.arg(format!("https://127.0.0.1:{port}/metrics")))?;
-        if !text.contains("kubelet_pod_start_duration_seconds") {
-            return Err(format!("the node's metrics cannot be read: {text:.100}"));
-        }
-        let value = |name: &str, part: &str| {
-            let (family, label) = name.split_once('|').unwrap_or((name, ""));
-            let braced = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{family}_{part}{braced} ")));
-            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
-        };
-        Ok(Self(Self::ALL.map(|(what, name)| (what, value(name, "count"), value(name, "sum"))).to_vec()))
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        let pairs = self.0.iter().zip(&before.0);
-        Self(pairs.map(|(now, then)| (now.0, now.1 - then.1, now.2 - then.2)).collect())
-    }
-
-    fn tell(&self, table: &mut Table) {
-        let mean = |what: &str| {
-            let found = self.0.iter().find(|(name, ..)| *name == what);
-            found.map_or(0.0, |(_, count, sum)| 1000.0 * sum / count.max(1.0))
-        };
-        for (what, ..) in &self.0 {
-            table.row(format!("  start of a pod among them, mean: {what}"), format!("{:.1} ms", mean(what)));
-        }
-        let steps = ["sandbox", "image", "container made", "container started"];
-        let own = mean("whole start") - steps.iter().map(|step| mean(step)).sum::<f64>();
-        table.row("  start of a pod among them, mean: the agent itself", format!("{own:.1} ms"));
-    }
+/// Not through the API server, which leads nobody to a node on loopback.
+fn steps(server: &Server) -> Result<Steps, Failure> {
+    let node: Value = serde_json::from_str(&server.target.fetch("/api/v1/nodes/bench")?).map_err(|e| e.to_string())?;
+    let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+    let mut curl = Command::new("curl");
+    curl.args(["-sk", "--cert"]).arg(server.data().join("pki/apiserver-kubelet-client.pem"));
+    Steps::read(&output(curl.arg(format!("https://127.0.0.1:{port}/metrics")))?)
 }
 
 fn ms(duration: Duration) -> String {

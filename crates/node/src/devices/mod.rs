@@ -15,6 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
 use skiff_api::resources;
+use skiff_meta::Quantity;
 use skiff_plugins::devices::{
     AllocateRequest, ContainerAllocateRequest, ContainerPreferredAllocationRequest, PreStartContainerRequest,
     PreferredAllocationRequest,
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 
 use crate::node::Node;
 use crate::os::Files;
+use crate::pinning::{Hint, Nodes};
 use crate::pod::facts::{self, Role};
 use choice::{Choice, Lack};
 use given::{Given, Record};
@@ -56,12 +58,22 @@ struct State {
     record: Record,
 }
 
+impl State {
+    /// The devices of a resource that are well and that no pod has.
+    fn free(&self, resource: &str) -> BTreeSet<String> {
+        let healthy = self.plugins.get(resource).into_iter().flat_map(Plugin::healthy);
+        let taken: BTreeSet<&str> = self.record.taken(resource).collect();
+        healthy.filter(|id| !taken.contains(id)).map(str::to_owned).collect()
+    }
+}
+
+/// What earlier containers of a pod have had and later ones may have again, by resource.
+pub(crate) type Reusable = BTreeMap<String, BTreeSet<String>>;
+
 /// All devices and whose they are.
 pub(crate) struct Devices {
     state: Mutex<State>,
     directory: PathBuf,
-    /// One pod at a time is given devices.
-    turn: tokio::sync::Mutex<()>,
     /// Plugins that have made themselves known and are not followed yet.
     arrivals: Mutex<Vec<Arrival>>,
     news: Notify,
@@ -75,7 +87,6 @@ impl Devices {
         Self {
             state: Mutex::new(State { plugins, record }),
             directory: directory.to_owned(),
-            turn: tokio::sync::Mutex::default(),
             arrivals: Mutex::default(),
             news: Notify::new(),
         }
@@ -108,33 +119,39 @@ impl Devices {
         self.state.lock().record.of_container(uid, container)
     }
 
-    /// Gives a pod the devices that its containers ask for.
-    ///
-    /// # Errors
-    /// When there are too few, or the plugin refuses; the pod has whatever it was given until it is forgotten.
-    pub(crate) async fn allocate(&self, files: &dyn Files, pod: &Pod) -> Result<(), DeviceError> {
-        if self.concern(pod) { Box::pin(self.give_all(files, pod)).await } else { Ok(()) }
+    /// Whether a pod asks for any.
+    pub(crate) fn concern(&self, pod: &Pod) -> bool {
+        facts::containers(pod).iter().any(|(_, container)| !self.asked(container).is_empty())
     }
 
-    async fn give_all(&self, files: &dyn Files, pod: &Pod) -> Result<(), DeviceError> {
-        let _turn = self.turn.lock().await;
-        // What an init container has had is free for those that come after it.
-        let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (role, container) in facts::containers(pod) {
-            for (resource, wanted) in self.asked(&container) {
-                let reusable = reusable.entry(resource.clone()).or_default();
-                let ids = self.give(pod, &container, &resource, wanted, reusable).await?;
-                match role {
-                    Role::Init => reusable.extend(ids),
-                    _ => reusable.retain(|id| !ids.contains(id)),
+    /// Near which memory the devices can be had that a container asks for: one list for each resource whose devices say where
+    /// they are.
+    pub(crate) fn hints(&self, pod: &Pod, container: &Container, reusable: &Reusable, known: Nodes) -> Vec<Vec<Hint>> {
+        let (asked, state, none) = (self.asked(container), self.state.lock(), BTreeSet::new());
+        let hints = |(resource, wanted): (String, usize)| {
+            let devices = &state.plugins.get(&resource)?.devices;
+            match state.record.get(facts::uid(pod), &container.name, &resource) {
+                Some(given) => choice::hints(devices, &given.ids, &none, wanted, known),
+                None => {
+                    let reusable = reusable.get(&resource).unwrap_or(&none);
+                    choice::hints(devices, &state.free(&resource), reusable, wanted, known)
                 }
             }
-        }
-        Ok(self.save(files)?)
+        };
+        asked.into_iter().filter_map(hints).collect()
     }
 
-    fn concern(&self, pod: &Pod) -> bool {
-        facts::containers(pod).iter().any(|(_, container)| !self.asked(container).is_empty())
+    /// The same for all that a pod asks for together.
+    pub(crate) fn hints_of_all(&self, pod: &Pod, known: Nodes) -> Vec<Vec<Hint>> {
+        let (state, none) = (self.state.lock(), BTreeSet::new());
+        let hints = |(resource, wanted): (String, Quantity)| {
+            let devices = &state.plugins.get(&resource)?.devices;
+            let own = state.record.of_pod(facts::uid(pod)).into_iter().flat_map(BTreeMap::values);
+            let own = own.filter_map(|all| all.get(&resource)).flat_map(|given| given.ids.iter().cloned());
+            let available = own.chain(state.free(&resource)).collect();
+            choice::hints(devices, &available, &none, usize::try_from(wanted.value()).unwrap_or(0), known)
+        };
+        resources::requests(facts::spec(pod), None).into_iter().filter_map(hints).collect()
     }
 
     /// The resources of plugins that a container asks for, and how many of each.
@@ -145,12 +162,36 @@ impl Devices {
         ours.map(|(name, amount)| (name, usize::try_from(amount.value()).unwrap_or(0))).collect()
     }
 
-    async fn give(
+    /// Gives a container the devices that it asks for, near some memory if that can be; one pod at a time. What an init
+    /// container has had is free for those that come after it.
+    ///
+    /// # Errors
+    /// When there are too few, or the plugin refuses; the pod has whatever it was given until it is forgotten.
+    pub(crate) async fn give(
+        &self,
+        pod: &Pod,
+        role: Role,
+        container: &Container,
+        near: Option<Nodes>,
+        reusable: &mut Reusable,
+    ) -> Result<(), DeviceError> {
+        for (resource, wanted) in self.asked(container) {
+            let reusable = reusable.entry(resource.clone()).or_default();
+            let ids = self.give_one(pod, container, (&resource, wanted), near, reusable).await?;
+            match role {
+                Role::Init => reusable.extend(ids),
+                _ => reusable.retain(|id| !ids.contains(id)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_one(
         &self,
         pod: &Pod,
         container: &Container,
-        resource: &str,
-        wanted: usize,
+        (resource, wanted): (&str, usize),
+        near: Option<Nodes>,
         reusable: &BTreeSet<String>,
     ) -> Result<BTreeSet<String>, DeviceError> {
         let refused = |call: &'static str| {
@@ -167,16 +208,18 @@ impl Devices {
             let client = plugin.client.clone().ok_or_else(|| DeviceError::Unregistered(resource.to_owned()))?;
             let choice = Choice {
                 healthy: plugin.healthy().map(str::to_owned).collect(),
+                places: plugin.devices.iter().map(|(id, has)| (id.clone(), has.nodes)).collect(),
+                near,
                 taken: state.record.taken(resource).map(str::to_owned).collect(),
                 reusable: reusable.clone(),
                 preferred: BTreeSet::new(),
             };
             (client, plugin.prefers, choice)
         };
-        if prefers && choice.is_open(wanted) {
+        if let Some((available, included)) = choice.offer(wanted).filter(|_| prefers) {
             let one = ContainerPreferredAllocationRequest {
-                available_device_i_ds: choice.available().into_iter().collect(),
-                must_include_device_i_ds: choice.must_include().into_iter().collect(),
+                available_device_i_ds: available.into_iter().collect(),
+                must_include_device_i_ds: included.into_iter().collect(),
                 allocation_size: i32::try_from(wanted).unwrap_or(i32::MAX),
             };
             let request = limited(PreferredAllocationRequest { container_requests: vec![one] });
@@ -235,7 +278,11 @@ impl Devices {
         gone.iter().for_each(|uid| self.forget(files, uid));
     }
 
-    fn save(&self, files: &dyn Files) -> std::io::Result<()> {
+    /// What pods were given outlives the agent.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn save(&self, files: &dyn Files) -> std::io::Result<()> {
         self.state.lock().record.save(files, &self.directory)
     }
 }

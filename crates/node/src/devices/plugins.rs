@@ -15,6 +15,7 @@ use skiff_plugins::{Channel, Request, Response, Status, async_trait, connect, li
 use tokio::net::UnixListener;
 
 use super::{Devices, Shared, podresources};
+use crate::pinning::Nodes;
 
 /// The directory of the agent's socket and of those of plugins, below the agent's directory.
 pub(crate) const DIRECTORY: &str = "device-plugins";
@@ -32,8 +33,8 @@ pub(super) struct Plugin {
     pub(super) prefers: bool,
     /// It wants to be told before containers start.
     pub(super) before_start: bool,
-    /// By id; whether they are well.
-    pub(super) devices: BTreeMap<String, bool>,
+    /// By id.
+    pub(super) devices: BTreeMap<String, Has>,
     /// When it went; `None`: it is there, or has not been seen by this agent.
     pub(super) gone_at: Option<Duration>,
     /// The last of its registrations counts.
@@ -42,7 +43,23 @@ pub(super) struct Plugin {
 
 impl Plugin {
     pub(super) fn healthy(&self) -> impl Iterator<Item = &str> {
-        self.devices.iter().filter(|(_, healthy)| **healthy).map(|(id, _)| id.as_str())
+        self.devices.iter().filter(|(_, has)| has.healthy).map(|(id, _)| id.as_str())
+    }
+}
+
+/// A device as its plugin tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Has {
+    pub(super) healthy: bool,
+    /// The memory nodes that it is near; none: it does not say.
+    pub(super) nodes: Nodes,
+}
+
+impl From<&Device> for Has {
+    fn from(told: &Device) -> Self {
+        let nodes = told.topology.iter().flat_map(|topology| &topology.nodes);
+        let bits = nodes.filter_map(|node| u32::try_from(node.id).ok().and_then(|id| Nodes::checked_shl(1, id)));
+        Self { healthy: told.health == "Healthy", nodes: bits.fold(0, |all, bit| all | bit) }
     }
 }
 
@@ -76,7 +93,7 @@ impl Devices {
         let plugin = state.plugins.get_mut(&arrival.resource).filter(|p| p.generation == arrival.generation);
         let Some(plugin) = plugin else { return false };
         plugin.gone_at = None;
-        plugin.devices = devices.into_iter().map(|device| (device.id, device.health == "Healthy")).collect();
+        plugin.devices = devices.into_iter().map(|device| (device.id.clone(), Has::from(&device))).collect();
         true
     }
 
@@ -85,7 +102,7 @@ impl Devices {
         let mut state = self.state.lock();
         let plugin = state.plugins.get_mut(&arrival.resource).filter(|p| p.generation == arrival.generation);
         if let Some(plugin) = plugin {
-            plugin.devices.values_mut().for_each(|healthy| *healthy = false);
+            plugin.devices.values_mut().for_each(|has| has.healthy = false);
             (plugin.client, plugin.gone_at) = (None, Some(now));
         }
     }
@@ -198,6 +215,7 @@ impl Registration for Registrar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skiff_plugins::devices::{NumaNode, TopologyInfo};
 
     #[test]
     fn names_of_resources() {
@@ -205,6 +223,18 @@ mod tests {
             [("example.com/x", true), ("x", false), ("kubernetes.io/x", false), ("requests.a.com/x", false)]
         {
             assert_eq!(is_resource(name).is_ok(), is, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_devices_are() {
+        for (nodes, expected) in
+            [(None, 0), (Some(vec![]), 0), (Some(vec![0, 2]), 0b101), (Some(vec![-1, 64, 1]), 0b10)]
+        {
+            let nodes: Option<Vec<NumaNode>> = nodes.map(|ids| ids.into_iter().map(|id| NumaNode { id }).collect());
+            let topology = nodes.map(|nodes| TopologyInfo { nodes });
+            let told = Device { id: "d".to_owned(), health: "Healthy".to_owned(), topology };
+            assert_eq!(Has::from(&told), Has { healthy: true, nodes: expected });
         }
     }
 

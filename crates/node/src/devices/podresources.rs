@@ -8,7 +8,9 @@ use skiff_plugins::podresources::*;
 use skiff_plugins::{Request, Response, Status, async_trait, serve};
 use tokio::net::UnixListener;
 
-use super::Shared;
+use super::plugins::Plugin;
+use super::{Shared, State};
+use crate::pinning::members;
 use crate::pod::facts;
 
 /// Serves, for ever.
@@ -26,6 +28,15 @@ pub(super) async fn serve_pods(node: Shared) {
     }
 }
 
+/// One device, once for each memory node that it is near.
+fn told(state: &State, resource: &str, id: &str) -> Vec<ContainerDevices> {
+    let near = state.plugins.get(resource).and_then(|plugin| plugin.devices.get(id)).map_or(0, |has| has.nodes);
+    let one =
+        |topology| ContainerDevices { resource_name: resource.to_owned(), device_ids: vec![id.to_owned()], topology };
+    let nodes = members(near).map(|node| TopologyInfo { nodes: vec![NumaNode { id: i64::from(node) }] });
+    if near == 0 { vec![one(None)] } else { nodes.map(Some).map(one).collect() }
+}
+
 struct Lister(Shared);
 
 impl Lister {
@@ -34,11 +45,7 @@ impl Lister {
         let given = state.record.of_pod(facts::uid(pod));
         let devices = |container: &str| {
             let all = given.and_then(|given| given.get(container)).into_iter().flatten();
-            let told = all.map(|(resource, given)| ContainerDevices {
-                resource_name: resource.clone(),
-                device_ids: given.ids.iter().cloned().collect(),
-            });
-            told.collect()
+            all.flat_map(|(resource, given)| given.ids.iter().flat_map(|id| told(&state, resource, id))).collect()
         };
         let containers = facts::containers(pod);
         let cpus = |container: &str| self.0.pinning.of_container(facts::uid(pod), container).into_iter().map(i64::from);
@@ -66,10 +73,10 @@ impl PodResourcesLister for Lister {
         _: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
         let state = self.0.devices.state.lock();
-        let devices = state.plugins.iter().map(|(resource, plugin)| ContainerDevices {
-            resource_name: resource.clone(),
-            device_ids: plugin.healthy().map(str::to_owned).collect(),
-        });
+        let all = |(resource, plugin): (&String, &Plugin)| {
+            plugin.healthy().flat_map(|id| told(&state, resource, id)).collect::<Vec<_>>()
+        };
+        let devices = state.plugins.iter().flat_map(all);
         Ok(Response::new(AllocatableResourcesResponse {
             devices: devices.collect(),
             cpu_ids: self.0.pinning.allocatable().into_iter().map(i64::from).collect(),

@@ -21,7 +21,7 @@ pub use cgroups::{Cgroups, NoCgroups, RealCgroups};
 pub use files::{Content, Files, NoFiles, RealFiles};
 pub(crate) use inotify::Watched;
 pub use machine::{Machine, MachineFacts};
-pub use mounts::{Mounts, NoMounts, RealMounts};
+pub use mounts::{Mounts, NoMounts, RealMounts, Share};
 pub use power::{Logind, NoPower, Power, PowerWatch};
 pub use usage::{Size, Space, Traffic, Usage};
 

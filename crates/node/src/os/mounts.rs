@@ -1,9 +1,19 @@
-//! Mounts of our own: memory for secrets and for volumes that ask for it.
+//! Mounts of our own: memory for secrets and for volumes that ask for it, and directories of file servers.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use futures::future::BoxFuture;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// A directory of a file server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Such as `server:/path`.
+    pub source: String,
+    /// Such as `ro`.
+    pub options: Vec<String>,
+}
 
 /// Mounts and unmounts.
 pub trait Mounts: Send + Sync + 'static {
@@ -17,6 +27,17 @@ pub trait Mounts: Send + Sync + 'static {
     /// # Errors
     /// When the kernel refuses.
     fn seal(&self, directory: &Path) -> io::Result<()>;
+    /// Mounts a directory of an NFS server with the machine's own programs, which ask the server for a while.
+    ///
+    /// # Errors
+    /// In the program's words; with the system's where it is missing.
+    fn mount_share<'a>(&'a self, share: &'a Share, directory: &'a Path) -> BoxFuture<'a, io::Result<()>>;
+    /// Unmounts such a directory and removes the empty one below: what is on the server is never removed. Fine when it is not
+    /// there.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the directory below is not empty.
+    fn remove_share(&self, directory: &Path) -> io::Result<()>;
     /// Unmounts; fine when nothing is mounted there.
     ///
     /// # Errors
@@ -42,6 +63,25 @@ impl Mounts for RealMounts {
         let restrictions = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | restrictions;
         Ok(mount(None::<&str>, directory, None::<&str>, flags, None::<&str>)?)
+    }
+    fn mount_share<'a>(&'a self, share: &'a Share, directory: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            let mut mount = tokio::process::Command::new("mount");
+            mount.args(["-t", "nfs"]).kill_on_drop(true).stdin(std::process::Stdio::null());
+            if !share.options.is_empty() {
+                mount.arg("-o").arg(share.options.join(","));
+            }
+            let done = mount.arg("--").arg(&share.source).arg(directory).output().await?;
+            let said = || String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            if done.status.success() { Ok(()) } else { Err(io::Error::other(format!("mount: {}", said()))) }
+        })
+    }
+    fn remove_share(&self, directory: &Path) -> io::Result<()> {
+        self.unmount(directory)?;
+        match std::fs::remove_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
     fn unmount(&self, directory: &Path) -> io::Result<()> {
         match umount2(directory, MntFlags::MNT_DETACH) {
@@ -76,6 +116,12 @@ impl Mounts for NoMounts {
     fn seal(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
+    fn mount_share<'a>(&'a self, _: &'a Share, _: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn remove_share(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
     fn unmount(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -93,5 +139,20 @@ mod tests {
         let table = "1 0 0:1 / / rw - ext4 d rw\n2 1 0:2 / /d/a\\040b rw - tmpfs t rw\n3 2 0:3 / /d/a\\040b/c rw - x y z\n\
                      4 1 0:4 / /dd rw - x y z\n";
         assert_eq!(mount_points(table, Path::new("/d")), [Path::new("/d/a b/c"), Path::new("/d/a b")]);
+    }
+
+    /// What lies there without being mounted is not the server's, and yet nobody's to remove.
+    #[test]
+    fn a_share_goes_only_when_it_is_empty() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let share = dir.path().join("share");
+        RealMounts.remove_share(&share).expect("not there");
+        std::fs::create_dir(&share).expect("made");
+        std::fs::write(share.join("kept"), "x").expect("written");
+        RealMounts.remove_share(&share).expect_err("it is not empty");
+        assert!(share.join("kept").exists());
+        std::fs::remove_file(share.join("kept")).expect("removed");
+        RealMounts.remove_share(&share).expect("gone");
+        assert!(!share.exists());
     }
 }

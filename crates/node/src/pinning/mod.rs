@@ -5,24 +5,23 @@
 mod plan;
 mod topology;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use skiff_cri::v1::{ContainerFilter, ContainerState, ContainerStateValue, LinuxContainerResources};
 use tokio::sync::Notify;
 
 use crate::node::Node;
 use crate::os::Files;
-use crate::pod::facts::{self, key};
-use crate::pod::status::Ending;
-pub(crate) use plan::{Alignment, Policy};
-use plan::{Lack, Machine, Pin, Pins};
+use crate::pod::facts::key;
+pub(crate) use plan::{Alignment, Hint, Lack, Policy, Serving, hinted};
+use plan::{Machine, Pin, Pins};
 pub use topology::Topology;
-pub(crate) use topology::{Cpus, parse};
+pub(crate) use topology::{Cpus, Nodes, members, parse};
 
 /// The file, below the agent's directory.
 const FILE: &str = "pins.json";
@@ -59,30 +58,33 @@ impl Pinning {
         Self { topology, policy, path, pins: Mutex::new(pins), changed, version: AtomicU64::default() }
     }
 
-    fn gives(&self) -> bool {
+    /// Whether containers can have anything for themselves.
+    pub(crate) fn gives(&self) -> bool {
         self.policy.cpus || self.policy.memory
     }
 
-    fn machine(&self) -> Machine<'_> {
+    /// All memory nodes.
+    pub(crate) fn nodes(&self) -> Nodes {
+        self.topology.nodes()
+    }
+
+    /// The machine and what is to be given away of it.
+    pub(crate) fn machine(&self) -> Machine<'_> {
         Machine { topology: &self.topology, policy: &self.policy }
     }
 
-    /// Gives a pod's containers what they are to have for themselves.
-    ///
-    /// # Errors
-    /// When there is too little, or it lies too far apart: the pod is refused.
-    pub(crate) fn give(&self, files: &dyn Files, pod: &Pod) -> Result<(), Ending> {
-        let uid = facts::uid(pod);
-        let mut pins = self.pins.lock();
-        if !self.gives() || pins.contains_key(uid) {
-            return Ok(());
-        }
-        let given = self.machine().give(pod, &pins).map_err(refusal)?;
+    /// Who has what now.
+    pub(crate) fn pins(&self) -> Pins {
+        self.pins.lock().clone()
+    }
+
+    /// A pod was given this.
+    pub(crate) fn give(&self, files: &dyn Files, uid: &str, given: BTreeMap<String, Pin>) {
         if !given.is_empty() {
+            let mut pins = self.pins.lock();
             pins.insert(uid.to_owned(), given);
             self.keep(files, &pins);
         }
-        Ok(())
     }
 
     /// Nothing of the pod runs any more.
@@ -144,23 +146,6 @@ impl Pinning {
     /// The processors that can be given away.
     pub(crate) fn allocatable(&self) -> Cpus {
         if self.policy.cpus { self.machine().allocatable() } else { self.topology.cpus() }
-    }
-}
-
-fn refusal(lack: Lack) -> Ending {
-    let unexpected = |why: String| {
-        let message = format!("Pod was rejected: Allocate failed due to {why}, which is unexpected");
-        Ending::refusal("UnexpectedAdmissionError", message)
-    };
-    match lack {
-        Lack::Alignment => Ending::refusal(
-            "TopologyAffinityError",
-            "Pod was rejected: Resources cannot be allocated with Topology locality",
-        ),
-        Lack::Cpus { wanted, left } => {
-            unexpected(format!("not enough cpus available to satisfy request: requested={wanted}, available={left}"))
-        }
-        Lack::Memory { wanted } => unexpected(format!("no memory nodes with {wanted} bytes left")),
     }
 }
 

@@ -61,14 +61,15 @@ pub(crate) enum Lack {
 
 /// Nodes that would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hint {
+pub(crate) struct Hint {
     /// `None`: any.
-    nodes: Option<Nodes>,
+    pub(crate) nodes: Option<Nodes>,
     /// No fewer would ever do.
-    preferred: bool,
+    pub(crate) preferred: bool,
 }
 
 /// A machine and what is to be given away of it.
+#[derive(Clone, Copy)]
 pub(crate) struct Machine<'a> {
     pub(crate) topology: &'a Topology,
     pub(crate) policy: &'a Policy,
@@ -110,36 +111,10 @@ impl Machine<'_> {
         }
     }
 
-    /// What a pod's containers get beside what others have.
-    pub(crate) fn give(&self, pod: &Pod, others: &Pins) -> Result<BTreeMap<String, Pin>, Lack> {
-        let spec = facts::spec(pod);
-        let (mut given, mut free) = (BTreeMap::new(), Free::new(self, others));
-        // Pods with resources of their own as a whole share what they have.
-        if qos_class(spec) != QosClass::Guaranteed || spec.resources.is_some() {
-            return Ok(given);
-        }
-        let whole = match self.policy.whole_pods {
-            true => Some(self.align(&free, self.wish(&resources::requests(spec, None)))?),
-            false => None,
-        };
-        for (role, container) in facts::containers(pod) {
-            let asked = |c: &Container| resources::parse(&c.resources.as_ref().and_then(|r| r.requests.clone()));
-            let wish = self.wish(&asked(&container));
-            if role == Role::Ephemeral || (wish.cpus == 0 && wish.memory == 0) {
-                continue;
-            }
-            let nodes = whole.map_or_else(|| self.align(&free, wish), Ok)?;
-            let pin = free.take(wish, nodes)?;
-            free.passes(role, &pin);
-            given.insert(container.name.clone(), pin);
-        }
-        Ok(given)
-    }
-
-    /// The nodes on which a wish is best fulfilled; `None`: any.
-    fn align(&self, free: &Free<'_>, wish: Wish) -> Result<Option<Nodes>, Lack> {
+    /// The nodes on which a wish is best fulfilled, and one for devices with it; `None`: any.
+    fn align(&self, free: &Free<'_>, wish: Wish, devices: &[Vec<Hint>]) -> Result<Option<Nodes>, Lack> {
         let all = self.topology.nodes();
-        let mut hints = Vec::new();
+        let mut hints = devices.to_vec();
         if wish.cpus > 0 {
             let enough = |cpus: Cpus| cpus.len() >= wish.cpus;
             let every = self.topology.cpus();
@@ -160,9 +135,62 @@ impl Machine<'_> {
     }
 }
 
+/// A pod that is being served, container by container.
+pub(crate) struct Serving<'a> {
+    free: Free<'a>,
+    /// It may have processors and memory for itself.
+    guaranteed: bool,
+    /// Where all its containers lie together.
+    whole: Option<Option<Nodes>>,
+    given: BTreeMap<String, Pin>,
+}
+
+impl<'a> Serving<'a> {
+    /// A pod beside what others have. `devices` hints at where all those are that the pod asks for.
+    pub(crate) fn begin(
+        machine: Machine<'a>,
+        pod: &Pod,
+        others: &'a Pins,
+        devices: &[Vec<Hint>],
+    ) -> Result<Self, Lack> {
+        let (spec, free) = (facts::spec(pod), Free::new(machine, others));
+        // Pods with resources of their own as a whole share what they have.
+        let guaranteed = qos_class(spec) == QosClass::Guaranteed && spec.resources.is_none();
+        let wish = || if guaranteed { machine.wish(&resources::requests(spec, None)) } else { Wish::default() };
+        let whole = machine.policy.whole_pods.then(|| machine.align(&free, wish(), devices)).transpose()?;
+        Ok(Self { free, guaranteed, whole, given: BTreeMap::new() })
+    }
+
+    /// The next container gets what it is to have for itself; where its devices had best be. `devices` hints at where those
+    /// are that it asks for.
+    pub(crate) fn next(
+        &mut self,
+        role: Role,
+        container: &Container,
+        devices: &[Vec<Hint>],
+    ) -> Result<Option<Nodes>, Lack> {
+        let machine = self.free.machine;
+        let asked = || resources::parse(&container.resources.as_ref().and_then(|r| r.requests.clone()));
+        let wish = if self.guaranteed { machine.wish(&asked()) } else { Wish::default() };
+        let nodes = self.whole.map_or_else(|| machine.align(&self.free, wish, devices), Ok)?;
+        if wish.cpus > 0 || wish.memory > 0 {
+            let pin = self.free.take(wish, nodes)?;
+            self.free.passes(role, &pin);
+            self.given.insert(container.name.clone(), pin);
+        }
+        Ok(nodes)
+    }
+
+    /// What its containers have for themselves.
+    pub(crate) fn given(self) -> BTreeMap<String, Pin> {
+        self.given
+    }
+}
+
 /// All sets of nodes that would do now; preferred are those of the least size that would ever do.
-fn hinted(all: Nodes, ever: impl Fn(Nodes) -> bool, now: impl Fn(Nodes) -> bool) -> Vec<Hint> {
-    let sets = || (1..=all).filter(move |nodes| nodes & all == *nodes);
+pub(crate) fn hinted(all: Nodes, ever: impl Fn(Nodes) -> bool, now: impl Fn(Nodes) -> bool) -> Vec<Hint> {
+    let smaller = move |nodes: &Nodes| Some((nodes - 1) & all).filter(|nodes| *nodes != 0);
+    let sets = || std::iter::successors(Some(all).filter(|all| *all != 0), smaller);
     let least = sets().filter(|nodes| ever(*nodes)).map(Nodes::count_ones).min();
     let hint = |nodes: Nodes| Hint { nodes: Some(nodes), preferred: Some(nodes.count_ones()) == least };
     sets().filter(|nodes| now(*nodes)).map(hint).collect()
@@ -209,7 +237,7 @@ fn merged(kinds: &[Vec<Hint>], all: Nodes, single: bool) -> Hint {
 
 /// What is left while one pod is served.
 struct Free<'a> {
-    machine: &'a Machine<'a>,
+    machine: Machine<'a>,
     others: &'a Pins,
     own: Vec<Pin>,
     /// What init containers have had, which those after them may have again.
@@ -217,7 +245,7 @@ struct Free<'a> {
 }
 
 impl<'a> Free<'a> {
-    fn new(machine: &'a Machine<'a>, others: &'a Pins) -> Self {
+    fn new(machine: Machine<'a>, others: &'a Pins) -> Self {
         Self { machine, others, own: Vec::new(), reusable: Pin::default() }
     }
 
@@ -310,7 +338,14 @@ mod tests {
         let topology = machine();
         let machine = Machine { topology: &topology, policy };
         let line = |(name, pin): (&String, &Pin)| format!("{name}={}@{:b}", text(pin.cpus.iter().copied()), pin.nodes);
-        match machine.give(pod, others) {
+        let give = || {
+            let mut serving = Serving::begin(machine, pod, others, &[])?;
+            for (role, container) in facts::containers(pod) {
+                serving.next(role, &container, &[])?;
+            }
+            Ok::<_, Lack>(serving.given())
+        };
+        match give() {
             Ok(pins) => pins.iter().map(line).collect::<Vec<_>>().join(" "),
             Err(lack) => format!("{lack:?}"),
         }
@@ -356,5 +391,40 @@ mod tests {
         let burstable = serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources":
             {"requests": {"cpu": "2", "memory": "1Mi"}}}]}}));
         assert_eq!(given(&apart, &burstable.expect("a pod"), &Pins::new()), "");
+    }
+
+    /// Devices lie where they lie: processors and memory follow, and who has none of these is refused for their sake too.
+    #[test]
+    fn devices_say_where() {
+        use Alignment::{BestEffort, None, Restricted, SingleNode};
+        let near = |nodes: &[Nodes]| {
+            nodes.iter().map(|n| Hint { nodes: Some(*n), preferred: n.count_ones() == 1 }).collect::<Vec<_>>()
+        };
+        let shared = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c0"}]}});
+        let shared: Pod = serde_json::from_value(shared).expect("a pod");
+        let own = pod(&[], &[("2", "100Mi")]);
+        for (alignment, pod, devices, expected) in [
+            (None, &own, vec![near(&[0b10])], "1,5@1 None"),
+            (BestEffort, &own, vec![near(&[0b10, 0b11])], "2,6@10 Some(2)"),
+            (SingleNode, &own, vec![near(&[0b01, 0b11]), near(&[0b10, 0b11])], "Alignment"),
+            (BestEffort, &own, vec![near(&[0b01, 0b11]), near(&[0b10, 0b11])], "1,5@1 Some(1)"),
+            (SingleNode, &shared, vec![near(&[0b10, 0b11])], "@0 Some(2)"),
+            (SingleNode, &shared, vec![near(&[0b11])], "Alignment"),
+            (Restricted, &shared, vec![vec![]], "Alignment"),
+            (BestEffort, &shared, vec![vec![]], "@0 None"),
+            (SingleNode, &shared, vec![], "@0 None"),
+        ] {
+            for whole_pods in [false, true] {
+                let policy = Policy { whole_pods, ..policy(alignment) };
+                let (topology, none) = (machine(), Pins::new());
+                let machine = Machine { topology: &topology, policy: &policy };
+                let served = Serving::begin(machine, pod, &none, &devices).and_then(|mut serving| {
+                    let nodes = serving.next(Role::Main, &facts::main_containers(pod)[0], &devices)?;
+                    let pin = serving.given().remove("c0").unwrap_or_default();
+                    Ok(format!("{}@{:b} {nodes:?}", text(pin.cpus.iter().copied()), pin.nodes))
+                });
+                assert_eq!(served.unwrap_or_else(|lack| format!("{lack:?}")), expected, "{alignment:?} {devices:?}");
+            }
+        }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn text(numbers: impl IntoIterator<Item = u32>) -> String {
 }
 
 /// The members of a set of memory nodes.
-pub(super) fn members(nodes: Nodes) -> impl Iterator<Item = u32> {
+pub(crate) fn members(nodes: Nodes) -> impl Iterator<Item = u32> {
     (0..Nodes::BITS).filter(move |node| nodes & (1 << node) != 0)
 }
 

@@ -32,28 +32,43 @@ const MOST_STUCK: usize = 2;
 /// What pauses while they cannot be removed; no container has such a name.
 const LEFT: &str = " sandboxes";
 
+/// How a step went.
+pub(super) enum Step {
+    /// Not well enough to look for the next one now.
+    Failed,
+    /// Well.
+    Done,
+    /// Well, and this is what the runtime has of the pod now.
+    Known(RuntimeState),
+}
+
+impl From<bool> for Step {
+    fn from(well: bool) -> Self {
+        if well { Self::Done } else { Self::Failed }
+    }
+}
+
 impl Worker {
-    /// Takes one step. Whether it went well enough to look for the next at once. What a step takes of memory is there only
-    /// while one is taken: most pods just run.
+    /// Takes one step. What a step takes of memory is there only while one is taken: most pods just run.
     pub(super) fn act<'a>(
         &'a mut self,
         pod: &'a Arc<Pod>,
         state: &'a RuntimeState,
         actions: &'a Actions,
-    ) -> BoxFuture<'a, bool> {
+    ) -> BoxFuture<'a, Step> {
         Box::pin(self.step(pod, state, actions))
     }
 
-    async fn step(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> bool {
+    async fn step(&mut self, pod: &Arc<Pod>, state: &RuntimeState, actions: &Actions) -> Step {
         let stuck = self.tidy(state, actions).await;
         if stuck > MOST_STUCK && actions.sandbox.is_some() {
             let why = format!("{stuck} sandboxes of earlier attempts cannot be removed");
             self.node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"));
             self.failed(POD);
-            return false;
+            return Step::Failed;
         }
         if actions.stop_all && !self.stop_all(pod, state).await {
-            return false;
+            return Step::Failed;
         }
         for kill in &actions.kill {
             self.kill(pod, state, kill).await;
@@ -62,9 +77,12 @@ impl Worker {
         let resized = fits || self.resize(pod, state, &actions.resize).await;
         let starts: Vec<&Start> = actions.start.iter().filter(|start| !self.is_paused(&start.name)).collect();
         if actions.sandbox.is_none() && starts.is_empty() {
-            return stuck == 0 && actions.start.is_empty() && resized;
+            return (stuck == 0 && actions.start.is_empty() && resized).into();
         }
-        resized && !self.is_paused(POD) && self.bring_up(pod, state, actions.sandbox, &starts).await
+        if !resized || self.is_paused(POD) {
+            return Step::Failed;
+        }
+        self.bring_up(pod, state, actions.sandbox, &starts).await
     }
 
     /// The pod's range of user ids, where it is to have its own.
@@ -126,12 +144,12 @@ impl Worker {
         state: &RuntimeState,
         new_sandbox: Option<u32>,
         starts: &[&Start],
-    ) -> bool {
+    ) -> Step {
         let cgroups = self.node.config.os.cgroups.clone();
         if let Err(error) = cgroups.set(&resources::pod_cgroup(pod), resources::pod(pod)) {
             self.node.warn(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
             self.failed(POD);
-            return false;
+            return Step::Failed;
         }
         self.limits = Some(resources::pod(pod));
         let node = self.node.clone();
@@ -140,7 +158,7 @@ impl Worker {
             Err(error) => {
                 node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
                 self.failed(POD);
-                return false;
+                return Step::Failed;
             }
         };
         let (resolvers, root) = (node.resolvers(), cgroups.root());
@@ -152,17 +170,14 @@ impl Worker {
             Err(error) => {
                 node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
                 self.failed(POD);
-                return false;
+                return Step::Failed;
             }
         }
         // A sandbox takes long, mostly in the kernel: volumes are set up meanwhile.
         let runtime = node.runtime.clone();
         let make_sandbox = async {
             match new_sandbox {
-                Some(_) => {
-                    let made = runtime.run_pod_sandbox(config.clone(), &handler);
-                    node.metrics.time(&node.world, "run_podsandbox", made).await.map(Some)
-                }
+                Some(_) => runtime.run_pod_sandbox(config.clone(), &handler).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -174,62 +189,70 @@ impl Worker {
             Err(error) => {
                 node.warn(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
                 self.failed(POD);
-                return false;
+                return Step::Failed;
             }
         };
         if !have_volumes || self.is_to_end() {
-            return false;
+            return Step::Failed;
         }
         if let Err(error) = node.claims.prepare(&node, pod).await {
             let message = format!("Failed to prepare dynamic resources: {error}");
             node.warn(pod, "FailedPrepareDynamicResources", message);
             self.failed(POD);
-            return false;
+            return Step::Failed;
         }
         let looked = match &made {
             Some(id) => self.observer.with_sandbox(&*node.runtime, state, id).await,
             None => self.look(&[]).await,
         };
-        let state = match looked {
+        let now = match looked {
             Ok(state) => state,
             Err(error) => {
                 tracing::warn!(pod = facts::described(pod), "{error}");
                 self.failed(POD);
-                return false;
+                return Step::Failed;
             }
         };
         made.iter().for_each(|id| node.registry.owns(&self.mailbox, id));
         self.worked(POD);
-        let mut all_well = true;
+        let mut started = Vec::new();
         for start in starts {
             if self.is_to_end() {
-                return false;
+                return Step::Failed;
             }
-            all_well &= self.start_one(pod, &state, start, &config).await;
+            started.extend(self.start_one(pod, &now, start, &config).await);
         }
-        all_well
+        if started.len() < starts.len() {
+            return Step::Failed;
+        }
+        // What was new to the runtime is nothing but what was just made.
+        let known = match state.is_empty() {
+            true => self.observer.with_containers(&*node.runtime, now, &started).await.ok(),
+            false => None,
+        };
+        known.map_or(Step::Done, Step::Known)
     }
 
-    /// Starts a container, or notes why it does not start. Whether it started.
+    /// Starts a container, or notes why it does not start. Its id, if it started.
     async fn start_one(
         &mut self,
         pod: &Arc<Pod>,
         state: &RuntimeState,
         start: &Start,
         sandbox: &PodSandboxConfig,
-    ) -> bool {
+    ) -> Option<String> {
         if let Some(failed) = start.after {
             self.backoff.attempt(&start.name, failed, self.node.world.now());
         }
         match self.try_start(pod, state, start, sandbox).await {
-            Ok(()) => {
+            Ok(id) => {
                 self.troubles.remove(&start.name);
                 self.worked(&start.name);
-                true
+                Some(id)
             }
             Err(trouble) => {
                 self.troubles.insert(start.name.clone(), trouble);
-                false
+                None
             }
         }
     }
@@ -240,11 +263,12 @@ impl Worker {
         state: &RuntimeState,
         start: &Start,
         sandbox_config: &PodSandboxConfig,
-    ) -> Result<(), Trouble> {
+    ) -> Result<String, Trouble> {
         let node = self.node.clone();
         let about = node.about(pod, &start.name);
-        let Some((role, container)) = facts::container(pod, &start.name) else { return Ok(()) };
-        let Some(sandbox) = state.sandbox().filter(|sandbox| sandbox.ready) else { return Ok(()) };
+        let gone = |what: &str| Trouble { reason: "CreateContainerError", message: format!("{what} is gone") };
+        let (role, container) = facts::container(pod, &start.name).ok_or_else(|| gone("the container"))?;
+        let sandbox = state.sandbox().filter(|sandbox| sandbox.ready).ok_or_else(|| gone("the sandbox"))?;
         let shared = node.pinning.version();
         let config = match self.container_config(pod, state, start, role, &container).await {
             Ok(config) => config,
@@ -266,23 +290,23 @@ impl Worker {
             self.failed(&start.name);
             return Err(Trouble { reason: "CreateContainerConfigError", message: error.to_string() });
         }
-        let made = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone());
-        let id = node.metrics.time(&node.world, "create_container", made).await.map_err(|error| {
+        let made = node.runtime.create_container(&sandbox.id, config, sandbox_config.clone()).await;
+        let id = made.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
             self.failed(&start.name);
             Trouble { reason: "CreateContainerError", message: error.to_string() }
         })?;
         node.registry.owns(&self.mailbox, &id);
         node.recorder.normal(&about, "Created", "Container created");
-        let started = node.runtime.start_container(&id);
-        node.metrics.time(&node.world, "start_container", started).await.map_err(|error| {
+        node.runtime.start_container(&id).await.map_err(|error| {
             node.recorder.warning(&about, "Failed", format!("Error: {error}"));
             self.failed(&start.name);
             Trouble { reason: "RunContainerError", message: error.to_string() }
         })?;
         node.pinning.started_under(shared);
         node.recorder.normal(&about, "Started", "Container started");
-        self.post_start(pod, state, &container, id).await
+        self.post_start(pod, state, &container, &id).await?;
+        Ok(id)
     }
 
     async fn container_config(
@@ -465,12 +489,12 @@ impl Worker {
         pod: &Arc<Pod>,
         state: &RuntimeState,
         container: &Container,
-        id: String,
+        id: &str,
     ) -> Result<(), Trouble> {
         let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone()) else {
             return Ok(());
         };
-        let target = self.target(pod, state, container, &id);
+        let target = self.target(pod, state, container, id);
         let answer = tokio::select! {
             answer = action::run(&hook, None, &target, HOOK_LIMIT) => answer,
             () = self.to_end() => return Ok(()),
@@ -483,7 +507,7 @@ impl Worker {
         self.node.recorder.warning(&about, "FailedPostStartHook", "PostStartHook failed");
         self.node.recorder.normal(&about, "Killing", "FailedPostStartHook");
         let grace = facts::spec(pod).termination_grace_period_seconds.unwrap_or(30);
-        if let Err(error) = self.node.runtime.stop_container(&id, grace).await {
+        if let Err(error) = self.node.runtime.stop_container(id, grace).await {
             tracing::warn!(id, "was not stopped: {error}");
         }
         Err(Trouble { reason: "PostStartHookError", message: text })

@@ -159,6 +159,21 @@ impl Observer {
         Ok(RuntimeState { sandboxes, containers: before.containers.clone() })
     }
 
+    /// A state of a pod that had no containers, with those that were just started.
+    pub(crate) async fn with_containers(
+        &mut self,
+        runtime: &dyn Runtime,
+        before: RuntimeState,
+        ids: &[String],
+    ) -> Result<RuntimeState, RuntimeError> {
+        let sandbox = before.sandbox().map(|sandbox| sandbox.id.clone()).unwrap_or_default();
+        let statuses = try_join_all(ids.iter().map(|id| runtime.container_status(id))).await?;
+        let containers = statuses.into_iter().map(|status| container_record(sandbox.clone(), status));
+        let state = sorted(RuntimeState { containers: containers.collect(), ..before });
+        self.containers = state.containers.iter().map(|c| (c.id.clone(), c.clone())).collect();
+        Ok(state)
+    }
+
     async fn read(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<RuntimeState, RuntimeError> {
         if std::mem::take(&mut self.fresh) {
             return Ok(RuntimeState::default());
@@ -173,13 +188,13 @@ impl Observer {
             try_join_all(containers.into_iter().map(|listed| self.container(runtime, listed))),
         );
         let (sandboxes, containers) = details.await?;
-        let mut sandboxes: Vec<SandboxRecord> = sandboxes.into_iter().flatten().collect();
-        let mut containers: Vec<ContainerRecord> = containers.into_iter().flatten().collect();
-        sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
-        containers.sort_by_key(|c| std::cmp::Reverse((c.restarts, c.created_at)));
-        self.sandboxes = sandboxes.iter().map(|s| (s.id.clone(), s.clone())).collect();
-        self.containers = containers.iter().map(|c| (c.id.clone(), c.clone())).collect();
-        Ok(RuntimeState { sandboxes, containers })
+        let state = sorted(RuntimeState {
+            sandboxes: sandboxes.into_iter().flatten().collect(),
+            containers: containers.into_iter().flatten().collect(),
+        });
+        self.sandboxes = state.sandboxes.iter().map(|s| (s.id.clone(), s.clone())).collect();
+        self.containers = state.containers.iter().map(|c| (c.id.clone(), c.clone())).collect();
+        Ok(state)
     }
 
     /// `None` when it went away since it was listed.
@@ -217,6 +232,13 @@ impl Observer {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The newest first.
+fn sorted(mut state: RuntimeState) -> RuntimeState {
+    state.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
+    state.containers.sort_by_key(|c| std::cmp::Reverse((c.restarts, c.created_at)));
+    state
 }
 
 fn life(state: v1::ContainerState) -> Life {

@@ -19,9 +19,11 @@ use super::backoff::BackOff;
 use super::granted::{Granted, Record};
 use super::mailbox::{Mailbox, News};
 use super::plan::{Actions, Delayed, View, plan};
+use super::start::Step;
 use super::state::{Life, Observer, RuntimeState};
 use super::status::{self, Ending, Resizes, Trouble, Troubles, Why, is_terminal};
 use super::{facts, last_words};
+use crate::allocation;
 use crate::make::Referenced;
 use crate::make::fields::Addresses;
 use crate::metrics::Measure;
@@ -143,12 +145,10 @@ impl Worker {
         if gone || facts_end(&pod) || facts::has_begun(&pod) {
             return Ok(());
         }
-        let given = self.node.devices.allocate(&*self.node.config.os.files, &pod).await;
-        let admitted = given.map_err(|error| {
-            let message = format!("Pod was rejected: Allocate failed due to {error}, which is unexpected");
-            Ending::refusal("UnexpectedAdmissionError", message)
-        });
-        let admitted = admitted.and_then(|()| self.node.admit(&pod));
+        let admitted = match allocation::give(&self.node, &pod).await {
+            Ok(()) => self.node.admit(&pod),
+            Err(refusal) => Err(refusal),
+        };
         match &admitted {
             Ok(()) => {
                 self.record.granted = Granted::of(&pod);
@@ -259,8 +259,12 @@ impl Worker {
             if actions.is_empty() {
                 break;
             }
-            let goes_on = self.act(pod, &state, &actions).await && !self.is_to_end();
-            state = self.look(&[]).await?;
+            let step = self.act(pod, &state, &actions).await;
+            let goes_on = !matches!(step, Step::Failed) && !self.is_to_end();
+            state = match step {
+                Step::Known(state) => self.note(state),
+                _ => self.look(&[]).await?,
+            };
             if !goes_on {
                 self.probes.follow(&self.node, &self.mailbox, pod, &state, &self.previous);
                 break;
@@ -315,6 +319,11 @@ impl Worker {
             pause = pause * 3 / 2;
             state = self.observer.look(&*self.node.runtime, &self.uid).await?;
         }
+        Ok(self.note(state))
+    }
+
+    /// Adds to what the runtime says what it does not know.
+    fn note(&mut self, mut state: RuntimeState) -> RuntimeState {
         for sandbox in &state.sandboxes {
             self.node.registry.owns(&self.mailbox, &sandbox.id);
         }
@@ -332,7 +341,7 @@ impl Worker {
             }
         }
         self.words = words;
-        Ok(state)
+        state
     }
 
     /// Containers that wait after a failure say so, once per pause.

@@ -135,11 +135,18 @@ pub(super) async fn port_forward(
     let sandboxes = sandboxes.map_err(|error| Refusal::internal(error.to_string()))?;
     let newest = sandboxes.into_iter().max_by_key(|sandbox| sandbox.created_at);
     let sandbox = newest.ok_or_else(|| Refusal::bad(format!("pod {pod:?} is not running")))?;
-    let ports: Vec<i32> = query.all("port").filter_map(|port| port.parse().ok()).collect();
+    let ports = ports(query)?;
     let asked = context.node.runtime.port_forward(&sandbox.id, ports).await;
     let url = asked.map_err(|error| Refusal::internal(error.to_string()))?;
     let tunnelled = websocket::offered(request.headers()).iter().any(|protocol| protocol == TUNNEL);
     if tunnelled { tunnel(&context.node, &url, request).await } else { relay(&context.node, &url, request).await }
+}
+
+/// Ports in a query, those of one value with commas between them. Only WebSockets name them beforehand.
+fn ports(query: &Query) -> Result<Vec<i32>, Refusal> {
+    let bad = |text: &str| Refusal::bad(format!("invalid port {text:?}"));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).map(i32::from).ok_or_else(|| bad(text));
+    query.all("port").flat_map(|ports| ports.split(',')).map(number).collect()
 }
 
 fn find(context: &Context, namespace: &str, pod: &str) -> Result<Arc<Pod>, Refusal> {
@@ -394,6 +401,18 @@ mod tests {
         assert_eq!(names("output=1&error=1"), ["error", "stdout", "stderr"]);
         assert_eq!(names("input=1&output=1&error=1&tty=1"), ["error", "stdin", "stdout", "resize"]);
         assert!(Wanted::read(&Query::parse("tty=1")).is_err());
+    }
+
+    #[test]
+    fn ports_are_read() {
+        for (text, expected) in
+            [("", Some(vec![])), ("port=80", Some(vec![80])), ("port=80%2C81&port=8", Some(vec![80, 81, 8]))]
+        {
+            assert_eq!(ports(&Query::parse(text)).ok(), expected, "{text}");
+        }
+        for text in ["port=0", "port=x", "port=80%2C", "port=70000"] {
+            assert!(ports(&Query::parse(text)).is_err(), "{text}");
+        }
     }
 
     #[tokio::test]

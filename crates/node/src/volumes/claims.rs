@@ -3,16 +3,19 @@
 //! The claim must be bound, and the volume one that this node has. What is provisioned on the node itself (see the
 //! local-path controller) lies in a directory of the agent's and is made at its first use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
+};
 use skiff_api::affinity::{self, NodeView};
 use skiff_api::volumes;
 
 use super::VolumeError;
 use crate::csi::Source;
 use crate::node::Node;
+use crate::os::Share;
 use crate::pod::facts;
 
 /// The annotation that says who made a volume, and what it says where that was our own provisioner.
@@ -25,6 +28,7 @@ const PROVISIONER: &str = "skiff.io/local-path";
 pub(super) enum Found {
     Disk(Disk),
     Driven(Box<Source>),
+    Share(Share),
 }
 
 /// What is behind a claim on this node itself.
@@ -46,6 +50,9 @@ pub(super) async fn find(node: &Node, pod: &Pod, volume: &Volume) -> Result<Opti
     if let Some(csi) = &volume.csi {
         return Ok(Some(Found::Driven(Box::new(Source::inline(pod, &volume.name, csi)))));
     }
+    if let Some(nfs) = &volume.nfs {
+        return Ok(Some(Found::Share(share(nfs, &[], nfs.read_only == Some(true)))));
+    }
     let Some(wanted) = Wanted::of(pod, volume) else { return Ok(None) };
     let refused = |why: String| VolumeError::Claim { volume: volume.name.clone(), why };
     let claims = node.client.namespaced::<PersistentVolumeClaim>(facts::namespace(pod));
@@ -63,6 +70,14 @@ pub(super) async fn find(node: &Node, pod: &Pod, volume: &Volume) -> Result<Opti
     let view = NodeView { name: &node.config.name, labels: &labels };
     let found = behind(&claim, &found, view, &node.config.storage_directory, wanted.read_only);
     found.map(Some).map_err(refused)
+}
+
+/// A directory of an NFS server; each option once.
+fn share(nfs: &NFSVolumeSource, options: &[String], read_only: bool) -> Share {
+    let host = if nfs.server.contains(':') { format!("[{}]", nfs.server) } else { nfs.server.clone() };
+    let own = read_only.then(|| "ro".to_owned());
+    let options: BTreeSet<String> = options.iter().cloned().chain(own).collect();
+    Share { source: format!("{host}:{}", nfs.path), options: options.into_iter().collect() }
 }
 
 /// The claim that a volume names, or that is made for it.
@@ -120,6 +135,9 @@ fn behind(
     }
     if let Some(source) = Source::claimed(volume, claim, read_only) {
         return Ok(Found::Driven(Box::new(source)));
+    }
+    if let Some(nfs) = &spec.nfs {
+        return Ok(Found::Share(share(nfs, spec.mount_options.as_deref().unwrap_or_default(), read_only)));
     }
     if let Some(host) = &spec.host_path {
         let host_type = Some(host.type_.clone().unwrap_or_default());
@@ -186,6 +204,7 @@ mod tests {
             match behind(&claim("Bound"), &volume, node, Path::new("/s"), false)? {
                 Found::Disk(disk) => Ok(disk),
                 Found::Driven(source) => Err(format!("driven by {}", source.driver)),
+                Found::Share(share) => Err(format!("{} {}", share.source, share.options.join(","))),
             }
         };
         let zone = |zone: &str| {
@@ -203,7 +222,12 @@ mod tests {
         let driven = made("", json!({"csi": {"driver": "d", "volumeHandle": "h"}})).expect_err("a driver's");
         assert_eq!(driven, "driven by d");
         assert!(made("", json!({"local": {"path": "/x"}, "claimRef": {"uid": "other"}})).is_err());
-        assert!(made("", json!({"nfs": {"server": "s", "path": "/"}})).is_err());
+        assert!(made("", json!({"iscsi": {"targetPortal": "s", "iqn": "i", "lun": 0}})).is_err());
+        let shared = |server: &str, options: Value| {
+            made("", json!({"nfs": {"server": server, "path": "/e", "readOnly": true}, "mountOptions": options}))
+        };
+        assert_eq!(shared("s", Value::Null), Err("s:/e ".to_owned()), "its claim says whether it is read only");
+        assert_eq!(shared("fd00::1", json!(["soft", "hard", "soft"])), Err("[fd00::1]:/e hard,soft".to_owned()));
         let host = made("", json!({"hostPath": {"path": "/x", "type": "Directory"}})).expect("a disk");
         assert_eq!(host.host_type.as_deref(), Some("Directory"));
     }

@@ -10,20 +10,25 @@ mod tokens;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 use skiff_api::resources::ResourceList;
+use skiff_meta::world::WorldExt;
 
 use crate::csi::{self, CsiError};
 use crate::make::fields::Addresses;
 use crate::make::{ConfigError, Referenced};
 use crate::node::Node;
-use crate::os::{Content, Files, Mounts};
+use crate::os::{Content, Files, Mounts, Share};
 use crate::pod::facts;
 use claims::{Disk, Disks, Found};
 pub(crate) use tokens::Tokens;
+
+/// How long a file server may take to be mounted.
+const SHARE_LIMIT: Duration = Duration::from_secs(150);
 
 /// Why a volume cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +134,10 @@ async fn prepare_all(node: &Node, sources: &Sources<'_>, tokens: &mut Tokens) ->
                 volumes.insert(volume.name.clone(), driven(node, sources.pod, volume, &source, tokens).await?);
                 continue;
             }
+            Some(Found::Share(share)) => {
+                volumes.insert(volume.name.clone(), shared(node, uid, &volume.name, &share).await?);
+                continue;
+            }
             None => {}
         }
         volumes.insert(volume.name.clone(), prepare_one(&places, sources, volume, tokens, &disks)?);
@@ -149,6 +158,24 @@ async fn driven(
     let mounted = csi::mount(node, &wish, tokens).await;
     let path = mounted.map_err(|source| VolumeError::Driver { volume: volume.name.clone(), source })?;
     Ok(Prepared { path, read_only: source.read_only })
+}
+
+/// Mounts a directory of a file server, unless it is mounted already.
+async fn shared(node: &Node, uid: &str, name: &str, share: &Share) -> Result<Prepared, VolumeError> {
+    let io = |source| VolumeError::Io { volume: name.to_owned(), source };
+    let (files, mounts) = (&node.config.os.files, &node.config.os.mounts);
+    let path = shares_directory(node, uid).join(name);
+    if !mounts.below(&path).map_err(io)?.contains(&path) {
+        files.make_directory(&path, 0o750).map_err(io)?;
+        let mounted = node.world.timeout(SHARE_LIMIT, mounts.mount_share(share, &path)).await;
+        mounted.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(io)?;
+    }
+    Ok(Prepared { path, read_only: false })
+}
+
+/// Where directories of file servers are mounted; nothing below is ever removed with what is in it.
+fn shares_directory(node: &Node, uid: &str) -> PathBuf {
+    node.pod_directory(uid).join("shares")
 }
 
 /// The group that is to have a pod's volumes, and whether only those whose root is not the group's already.
@@ -251,6 +278,10 @@ pub(crate) fn own_directory(node: &Node, uid: &str, volume: &Volume) -> Option<P
 pub(crate) fn remove(node: &Node, uid: &str) -> io::Result<()> {
     let os = &node.config.os;
     let directory = node.pod_directory(uid);
+    let shares = shares_directory(node, uid);
+    for name in os.files.list(&shares)? {
+        os.mounts.remove_share(&shares.join(name))?;
+    }
     for mount in os.mounts.below(&directory)? {
         os.mounts.unmount(&mount)?;
     }
@@ -369,7 +400,10 @@ mod tests {
             fault(json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "x", "path": "x"}]}})),
             format!("{start}references non-existent config key: x")
         );
-        assert!(fault(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})).contains("cannot provide"));
+        assert!(
+            fault(json!({"name": "v", "iscsi": {"targetPortal": "s", "iqn": "i", "lun": 0}}))
+                .contains("cannot provide")
+        );
         prepared(dir.path(), json!({"name": "v", "configMap": {"name": "none", "optional": true}}), &referenced())
             .expect("an empty volume");
     }

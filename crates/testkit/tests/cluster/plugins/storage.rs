@@ -296,8 +296,10 @@ pub(crate) fn drivers_volumes(cluster: &mut Cluster) -> Result<(), String> {
         let status = cluster.get(&["node", "test"]).unwrap_or_default()["status"].clone();
         status.is_object() && none(&status["volumesInUse"]) && none(&status["volumesAttached"])
     })?;
-    let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let left: Vec<&str> = left.lines().filter(|line| line.contains("kubernetes.io~csi")).collect();
+    let (left, own) =
+        (std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), agent.display().to_string());
+    let left: Vec<&str> =
+        left.lines().filter(|line| line.contains("kubernetes.io~csi") && line.contains(&own)).collect();
     holds(&format!("mounts left: {left:#?}"), left.is_empty())?;
     holds("the volume outlives its pods", file.exists())?;
     cluster.kubectl(&["delete", "pvc", "files", "device"])?;
