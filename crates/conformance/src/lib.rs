@@ -4,9 +4,11 @@
 //! behaviour. Every case works in a namespace of its own, and what was refused must have left nothing behind.
 
 pub mod diff;
+mod judge;
 mod refusals;
 mod wire;
 
 pub use diff::{Differ, SAMPLES};
+pub use judge::judge;
 pub use refusals::{REFUSALS, Refusal, Words};
 pub use wire::{Answer, Credentials, Wire};

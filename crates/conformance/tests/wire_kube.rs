@@ -18,7 +18,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::admission::{AdmissionRequest, AdmissionResponse, Operation};
 use kube::core::{DynamicObject, Resource};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::controller::Action;
@@ -29,6 +28,7 @@ use kube::{Api, Client, CustomResource, CustomResourceExt, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use skiff_conformance::judge;
 use skiff_testkit::cases::{self, Case};
 use support::Outcome;
 
@@ -348,25 +348,6 @@ async fn told(echoes: &Api<Echo>, word: &str) -> Outcome {
         said.as_deref() == Some(word)
     };
     await_condition(echoes.clone(), "e", told).await.map(drop).map_err(said)
-}
-
-/// Puts a label on what is new, and refuses the word `bad`.
-fn judge(request: &Value) -> Value {
-    let Ok(request) = serde_json::from_value::<AdmissionRequest<ConfigMap>>(request.clone()) else {
-        return json!(AdmissionResponse::invalid("no config map"));
-    };
-    let response = AdmissionResponse::from(&request);
-    let map = request.object.unwrap_or_default();
-    if map.data.as_ref().and_then(|data| data.get("k")).is_some_and(|word| word == "bad") {
-        return json!(response.deny("that word is not spoken here"));
-    }
-    if request.operation != Operation::Create || map.labels().contains_key("judged") {
-        return json!(response);
-    }
-    let labels = json!([{"op": "add", "path": "/metadata/labels", "value": {"judged": "yes"}}]);
-    let patched =
-        serde_json::from_value(labels).map_err(said).and_then(|patch| response.with_patch(patch).map_err(said));
-    patched.map_or_else(|why| json!(AdmissionResponse::invalid(why)), |response| json!(response))
 }
 
 async fn judges(client: Client, namespace: String) -> Outcome {

@@ -1,5 +1,5 @@
 //! What a pod is promised, on real containers, against the cluster of `CONFORMANCE_KUBECONFIG`, whose nodes must have the
-//! images `busybox:1.35` and `probe:1` (`cargo xtask image`), or against a node that is started for it.
+//! images `busybox:1.35`, `probe:1` and `python:3.11` (`cargo xtask image`), or against a node that is started for it.
 //!
 //! Most promises are rows of tables: a pod that runs to its end, and what it must have said. The pods of a table run at
 //! once. Who serves is a `probe`, asked through the API server's proxy.
@@ -19,6 +19,8 @@ mod table;
 mod updates;
 #[path = "wire_pods/volumes.rs"]
 mod volumes;
+#[path = "wire_pods/webhooks.rs"]
+mod webhooks;
 
 use std::process::Command;
 
@@ -50,7 +52,7 @@ fn main() {
             assert!(done.is_ok_and(|status| status.success()), "ip {words}");
         }
     }
-    std::process::exit(cases::run_with(Run::start_with_a_node(58, &["busybox", "probe"]), CASES));
+    std::process::exit(cases::run_with(Run::start_with_a_node(58, &["busybox", "probe", "python"]), CASES));
 }
 
 const CASES: &[Case<Run>] = &[
@@ -75,4 +77,5 @@ const CASES: &[Case<Run>] = &[
     ("a_client_stays_where_it_was", services::affinity),
     ("the_proxy_passes_everything_on", services::proxy),
     ("ports_of_the_node_are_shared", services::host_ports),
+    ("webhooks_judge_from_within_the_cluster", webhooks::within),
 ];

@@ -1,8 +1,10 @@
 //! The API server under what grows and what misbehaves: many objects, many definitions, a flood, a webhook that hangs.
 
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::Table;
@@ -120,12 +122,32 @@ fn flood(table: &mut Table, server: &Server) -> Result<(), Failure> {
     server.target.load(&Wrk { connections: 8, seconds: 1, path: MAPS, script: Some("create.lua") })?;
     let name = format!("{MAPS}/{}", server.target.some_name()?);
     let alone = load(&calm, &name, 1, None)?;
+    let crowded = beside_busy_loops(|| load(&calm, &name, 1, None))?;
     let page = format!("{MAPS}?limit=500");
     let (flooded, flood) = beside(&wild, &page, FLOOD, None, || load(&calm, &name, 1, None))?;
     table.row("one client's GETs, alone", alone.told(None));
+    table.row("the same while loops that ask for nothing keep each core busy", crowded.told(None));
     table.row(format!("the same while {FLOOD} connections of another list"), flooded.told(None));
     table.row("those lists", flood?.told(None));
     Ok(())
+}
+
+/// What sharing the cores costs by itself, whatever is done on them.
+fn beside_busy_loops<T>(measure: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                let mut turns = 0_u64;
+                while !enough.load(Ordering::Relaxed) {
+                    turns = std::hint::black_box(turns.wrapping_add(1));
+                }
+            });
+        }
+        let measured = measure();
+        enough.store(true, Ordering::Relaxed);
+        measured
+    })
 }
 
 /// Measures something while another load is on.

@@ -12,11 +12,18 @@ pub fn emit(value: &Value) -> String {
     text
 }
 
-/// All documents of a YAML (or JSON) stream.
+/// All documents of a stream of YAML, or of JSON, where nothing need stand between them.
 ///
 /// # Errors
 /// A line that says where the text is not YAML.
 pub fn parse_all(text: &str) -> Result<Vec<Value>, String> {
+    if text.trim_start().starts_with('{') {
+        let documents = serde_json::Deserializer::from_str(text).into_iter();
+        if let Ok(documents) = documents.collect() {
+            return Ok(documents);
+        }
+        // YAML may begin so too, and JSON be divided as YAML is.
+    }
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| e.to_string())?;
     Ok(documents.into_iter().filter(|d| !d.is_null()).collect())
 }
@@ -42,5 +49,11 @@ mod tests {
     fn several_documents() {
         assert_eq!(parse_all("---\na: 1\n---\n---\nb: 2\n").unwrap(), [json!({"a": 1}), json!({"b": 2})]);
         assert!(parse_all("a: [").is_err());
+        let two = [json!({"a": 1}), json!({"b": 2})];
+        for text in
+            ["{\"a\": 1}\n{\"b\": 2}", "{\"a\":1}{\"b\":2}\n", "{\"a\": 1}\n---\n{\"b\": 2}", "{a: 1}\n---\nb: 2"]
+        {
+            assert_eq!(parse_all(text).unwrap(), two, "{text}");
+        }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn variables(run: &mut Run) -> Outcome {
         "as arguments",
     ));
     rows.push(row("both-own", "", json!({"command": ["echo"], "args": ["one", "two"]}), none(), "one two"));
-    let usage = "probe serve|get URL|lookup NAME|eat MEBIBYTES [SECONDS]";
+    let usage = "probe serve|get URL|lookup NAME|hook FOLDER|eat MEBIBYTES [SECONDS]";
     let entry = json!({"image": PROBE, "command": ["probe"]});
     rows.push(row("own-command-drops-the-images-arguments", "", entry, none(), usage));
     let paths = json!({"env": composed, "volumeMounts": [{"name": "v", "mountPath": "/sub", "subPathExpr": "below/$(A)"},

@@ -5,10 +5,12 @@
 //! | `probe serve` | HTTP and gRPC health checks on port 8080 (`--port`), datagrams on 8081 (`--udp`), until SIGTERM and `--linger` seconds more; see [`serve`] |
 //! | `probe get URL` | Prints a page; `udp://HOST:PORT` sends a datagram and prints the answer |
 //! | `probe lookup NAME` | Prints the name's addresses, sorted, one per line |
+//! | `probe hook FOLDER` | A webhook of admission on port 8443, with the certificate and key in the folder; see [`hook`] |
 //! | `probe eat MEBIBYTES [SECONDS]` | Takes memory and a processor, and says when it has it |
 #![allow(clippy::disallowed_methods, reason = "a program of its own inside a container, under no world")]
 
 mod ask;
+mod hook;
 mod serve;
 
 use std::process::ExitCode;
@@ -21,9 +23,10 @@ fn main() -> ExitCode {
         ["serve", flags @ ..] => serve::Options::read(flags).and_then(|options| wait(serve::run(options))),
         ["get", url] => wait(ask::get(url)).map(|page| print!("{page}")),
         ["lookup", name] => wait(ask::lookup(name)).map(|addresses| println!("{}", addresses.join("\n"))),
+        ["hook", folder] => wait(hook::run(folder.as_ref())),
         ["eat", size] => eat(size, "3600"),
         ["eat", size, seconds] => eat(size, seconds),
-        _ => Err("probe serve|get URL|lookup NAME|eat MEBIBYTES [SECONDS]".to_owned()),
+        _ => Err("probe serve|get URL|lookup NAME|hook FOLDER|eat MEBIBYTES [SECONDS]".to_owned()),
     };
     match said {
         Ok(()) => ExitCode::SUCCESS,
