@@ -1,5 +1,7 @@
 //! Bad input, on the wire: against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started for it.
 
+#[path = "wire/machinery.rs"]
+mod machinery;
 #[path = "wire/operations.rs"]
 mod operations;
 mod support;
@@ -29,6 +31,12 @@ const CASES: &[Case<Run>] = &[
     ("a_precondition_guards_a_deletion", precondition),
     ("a_dry_run_changes_nothing", dry_run),
     ("every_kind_has_all_its_operations", operations::all),
+    ("questions_of_access_are_answered", machinery::reviews),
+    ("accounts_are_vouched_for", machinery::accounts),
+    ("pods_get_tokens_unless_they_do_without", machinery::tokens_of_pods),
+    ("certificates_are_approved_and_answered_apart", machinery::certificates),
+    ("namespaces_have_finalizers_and_conditions", machinery::namespaces),
+    ("pages_are_of_one_state", machinery::pages),
 ];
 
 fn start() -> Result<Run, String> {
@@ -36,6 +44,10 @@ fn start() -> Result<Run, String> {
     let path = api.namespace(json!({}))?;
     let run = Run { api, namespace: path.rsplit('/').next().unwrap_or_default().to_owned() };
     expect_code(201, &run.json(Method::POST, "configmaps", &config_map("kept", json!({"a": "b"})))?)?;
+    // Pods ask for it, and there may be nobody to make it.
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let made = run.json(Method::POST, "serviceaccounts", &account)?;
+    expect(matches!(made.code, 201 | 409), &made)?;
     Ok(run)
 }
 

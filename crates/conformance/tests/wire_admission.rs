@@ -3,6 +3,8 @@
 
 #[path = "../../server/tests/support/hook.rs"]
 mod hook;
+#[path = "wire_admission/hooks.rs"]
+mod hooks;
 mod support;
 
 use futures::future::join_all;
@@ -27,6 +29,12 @@ const CASES: &[Case<Run>] = &[
     ("webhooks_refuse_what_is_written", webhooks_refuse),
     ("webhooks_that_cannot_be_asked_fail_as_told", webhooks_fail),
     ("webhooks_choose_by_labels_and_conditions", webhooks_choose),
+    ("webhooks_guard_custom_kinds", hooks::of_custom_kinds),
+    ("webhooks_guard_definitions_and_connections", hooks::of_definitions_and_connections),
+    ("webhooks_leave_their_configurations_alone", hooks::leave_configurations_alone),
+    ("webhooks_have_their_time", hooks::have_their_time),
+    ("webhooks_are_changed_and_go_together", hooks::change_and_go_together),
+    ("webhooks_come_before_defaults", hooks::come_before_defaults),
     ("doubtful_use_is_told_in_headers", doubtful_use),
 ];
 

@@ -2,6 +2,8 @@
 //! objects, forms that answers take. Against the API of `CONFORMANCE_KUBECONFIG`, or against a server that is started
 //! for it; webhooks listen on loopback, where that API must be too.
 
+#[path = "wire_versions/custom.rs"]
+mod custom;
 #[path = "../../server/tests/support/hook.rs"]
 mod hook;
 mod support;
@@ -23,6 +25,10 @@ const CASES: &[Case<Run>] = &[
     ("questions_are_no_tables", questions_are_no_tables),
     ("lines_of_yaml_that_say_something_twice_are_told", repeated_lines),
     ("documents_describe_custom_kinds", documents_describe),
+    ("documents_follow_versions_and_kinds", custom::documents_follow),
+    ("definitions_are_objects", custom::definitions_are_objects),
+    ("discovery_tells_of_custom_kinds", custom::discovery),
+    ("fields_of_custom_kinds_are_looked_at", custom::fields_are_looked_at),
 ];
 
 fn main() {

@@ -13,6 +13,10 @@ use crate::quantity::Quantity;
 use crate::schema::{Field, Scalar, StructType, Type, TypeRef};
 use crate::status::Status;
 
+/// The one type that may be anything but looks at it, and those that may be what they stand in.
+const BOOL_OR_SCHEMA: &str = "v1.JSONSchemaPropsOrBool";
+const SCHEMAS: [&str; 2] = [BOOL_OR_SCHEMA, "v1.JSONSchemaPropsOrArray"];
+
 /// A value that does not fit; in the words of Go's decoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
@@ -38,11 +42,11 @@ pub enum Misfit {
 /// Makes `value` fit `ty`. Returns a message for every unknown field, as strict field validation words it.
 ///
 /// # Errors
-/// The first value that does not fit.
+/// The first value whose own form is wrong, at which Go's decoder gives up; else the first of a wrong type.
 pub fn check(value: &mut Value, ty: TypeRef<'_>) -> Result<Vec<String>, Misfit> {
-    let mut checker = Checker { unknown: Vec::new(), fields: Vec::new(), within: String::new() };
+    let mut checker = Checker { unknown: Vec::new(), fields: Vec::new(), within: String::new(), first: None };
     checker.value(value, ty, "", &FieldPath::root())?;
-    Ok(checker.unknown)
+    checker.first.map_or(Ok(checker.unknown), Err)
 }
 
 /// `strict decoding error: ...`, of messages about unknown and duplicate fields.
@@ -126,9 +130,17 @@ struct Checker<'a> {
     fields: Vec<&'a str>,
     /// The innermost Go struct on the way.
     within: String,
+    /// The first value of a wrong type.
+    first: Option<Misfit>,
 }
 
 impl<'a> Checker<'a> {
+    fn place(&self) -> String {
+        match self.fields.is_empty() {
+            true => "value ".to_owned(),
+            false => format!("struct field {}.{} ", self.within, self.fields.join(".")),
+        }
+    }
     fn misfit(&self, found: &Value, ty: TypeRef<'_>, named: &str) -> Misfit {
         let fraction = found.as_f64().is_some_and(|n| n.fract() != 0.0);
         let found = match (found, ty.get()) {
@@ -137,10 +149,7 @@ impl<'a> Checker<'a> {
             }
             _ => json_kind(found).unwrap_or("null").to_owned(),
         };
-        let place = match self.fields.is_empty() {
-            true => "value ".to_owned(),
-            false => format!("struct field {}.{} ", self.within, self.fields.join(".")),
-        };
+        let place = self.place();
         // Types with a form of their own read a simpler one first.
         let expected = match ty.get() {
             Type::Scalar(Scalar::IntOrString) => "int32".to_owned(),
@@ -152,6 +161,9 @@ impl<'a> Checker<'a> {
 
     fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &FieldPath) -> Result<(), Misfit> {
         match (ty.get(), &mut *value) {
+            (Type::Any, Value::String(_) | Value::Number(_) | Value::Array(_)) if named == BOOL_OR_SCHEMA => {
+                Err(Misfit::Form("boolean or JSON schema expected".to_owned()))
+            }
             (Type::Any, _) | (_, Value::Null) => Ok(()),
             (Type::Struct(s), Value::Object(members)) if s.name.is_empty() => self.custom(members, s, ty, path),
             (Type::Struct(s), Value::Object(members)) => self.members(members, s, ty, path),
@@ -173,9 +185,20 @@ impl<'a> Checker<'a> {
                 Ok(())
             }
             (Type::Scalar(scalar), _) if self.typed() => self.scalar(value, *scalar, ty, named),
-            (_, found) if self.typed() => Err(self.misfit(&found.clone(), ty, named)),
+            (_, found) if self.typed() => {
+                let misfit = self.misfit(found, ty, named);
+                self.note(misfit)
+            }
             _ => Ok(()),
         }
+    }
+    /// Go's decoder goes on after a wrong type, but not after what types say that read JSON themselves.
+    fn note(&mut self, misfit: Misfit) -> Result<(), Misfit> {
+        if matches!(misfit, Misfit::Type { shape: Shape::Own, .. }) {
+            return Err(misfit);
+        }
+        self.first.get_or_insert(misfit);
+        Ok(())
     }
 
     /// Null among items is no item: Go decodes it to what an item is that nobody has filled in.
@@ -257,7 +280,16 @@ impl<'a> Checker<'a> {
     ) -> Result<(), Misfit> {
         let outer = std::mem::replace(&mut self.within, within.to_owned());
         self.fields.push(&field.name);
-        let result = self.value(member, ty.to(field.ty), field.go.named, &path.child(&field.name));
+        let path = path.child(&field.name);
+        let result = if member.is_object() && SCHEMAS.contains(&field.go.named) {
+            // A schema within a schema, which reads itself, and not strictly.
+            let told = self.unknown.len();
+            let result = self.value(member, ty, "", &path);
+            self.unknown.truncate(told);
+            result
+        } else {
+            self.value(member, ty.to(field.ty), field.go.named, &path)
+        };
         self.fields.pop();
         self.within = outer;
         result
@@ -276,7 +308,7 @@ impl<'a> Checker<'a> {
         });
     }
 
-    fn scalar(&self, value: &mut Value, scalar: Scalar, ty: TypeRef<'_>, named: &str) -> Result<(), Misfit> {
+    fn scalar(&mut self, value: &mut Value, scalar: Scalar, ty: TypeRef<'_>, named: &str) -> Result<(), Misfit> {
         let fits = match (scalar, &*value) {
             (Scalar::String, Value::String(_)) | (Scalar::Bool, Value::Bool(_)) => true,
             (Scalar::Int32, Value::Number(n)) => n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
@@ -289,7 +321,17 @@ impl<'a> Checker<'a> {
                 *value = Value::String(quantity.to_string());
                 return Ok(());
             }
-            (Scalar::Bytes, Value::String(text)) => return check_base64(text),
+            (Scalar::Bytes, Value::String(text)) => return check_base64(text).or_else(|misfit| self.note(misfit)),
+            (Scalar::Bytes, Value::Array(items)) => match items.iter().map(|item| byte(item).ok_or(item)).collect() {
+                Ok::<Vec<u8>, _>(bytes) => {
+                    *value = Value::String(base64::engine::general_purpose::STANDARD.encode(bytes));
+                    return Ok(());
+                }
+                Err(item) => {
+                    let misfit = self.no_byte(item);
+                    return self.note(misfit);
+                }
+            },
             (Scalar::Time, Value::String(text)) => {
                 *value = Value::String(time(text)?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
                 return Ok(());
@@ -301,8 +343,25 @@ impl<'a> Checker<'a> {
             (Scalar::Duration, Value::String(_)) => true,
             _ => false,
         };
-        if fits { Ok(()) } else { Err(self.misfit(value, ty, named)) }
+        if fits {
+            return Ok(());
+        }
+        let misfit = self.misfit(value, ty, named);
+        self.note(misfit)
     }
+    /// Of a list that shall be bytes, each item must be one.
+    fn no_byte(&self, item: &Value) -> Misfit {
+        let found = match item {
+            Value::Number(n) => format!("number {n}"),
+            other => json_kind(other).unwrap_or("null").to_owned(),
+        };
+        Misfit::Type { found, place: self.place(), expected: "uint8".to_owned(), shape: Shape::Slice, fraction: false }
+    }
+}
+
+/// Null is a byte that nobody has filled in.
+fn byte(item: &Value) -> Option<u8> {
+    if item.is_null() { Some(0) } else { u8::try_from(item.as_u64()?).ok() }
 }
 
 fn check_base64(text: &str) -> Result<(), Misfit> {

@@ -307,6 +307,8 @@ pub enum NameForm {
     Label1035,
     /// [`path_segment`].
     PathSegment,
+    /// An IP address in its usual form.
+    Address,
 }
 
 impl NameForm {
@@ -326,6 +328,11 @@ impl NameForm {
             Self::Label => dns1123_label(shown),
             Self::Label1035 => dns1035_label(shown),
             Self::PathSegment => path_segment(name, prefix),
+            Self::Address => match name.parse::<std::net::IpAddr>() {
+                Ok(address) if address.to_string() == name => Vec::new(),
+                Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],
+                Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+            },
         }
     }
 }

@@ -159,6 +159,8 @@ pub struct GoFacts {
 pub struct PatchFacts {
     /// Lists merge rather than replace.
     pub merge: bool,
+    /// Structs replace rather than merge.
+    pub replace: bool,
     /// `retainKeys`.
     pub retain_keys: bool,
     /// The key that tells objects in a merging list apart; empty for lists of scalars.

@@ -103,6 +103,12 @@ impl<'v> At<'v> {
             self.faults(name, &form(self.text(name)), out);
         }
     }
+    /// Text at `name` must pass `form`, even if it is empty, where there is any.
+    pub(crate) fn form_if_set(&self, name: &str, form: Form, out: &mut FieldErrors) {
+        if self.has(name) {
+            self.faults(name, &form(self.text(name)), out);
+        }
+    }
     /// Text must stand at `name` and pass `form`.
     pub(crate) fn require_form(&self, name: &str, form: Form, out: &mut FieldErrors) {
         if self.require(name, out) {
@@ -164,6 +170,47 @@ impl<'v> At<'v> {
         let count = self.value.count(name);
         if count > max {
             out.push(FieldError::too_many(&self.path(name), count, max));
+        }
+    }
+    /// All items at list `name` must pass `check`; of more than `max`, which is a fault, none is looked at. Says whether
+    /// they were.
+    pub(crate) fn each(
+        &self,
+        name: &str,
+        max: usize,
+        check: impl Fn(&At<'v>, &mut FieldErrors),
+        out: &mut FieldErrors,
+    ) -> bool {
+        self.at_most(name, max, out);
+        let fine = self.value.count(name) <= max;
+        if fine {
+            self.items(name).for_each(|item| check(&item, out));
+        }
+        fine
+    }
+    /// The same, and the items must differ in their `key`; an empty key: as a whole.
+    pub(crate) fn each_unique(
+        &self,
+        name: &str,
+        (max, key): (usize, &str),
+        check: impl Fn(&At<'v>, &mut FieldErrors),
+        out: &mut FieldErrors,
+    ) {
+        if !self.each(name, max, check, out) {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        for item in self.items(name) {
+            let id = if key.is_empty() { item.value.as_str().unwrap_or_default() } else { item.text(key) };
+            if !seen.insert(id) {
+                out.push(FieldError::duplicate(&item.path, id));
+            }
+        }
+    }
+    /// What is wrong with the text here.
+    pub(crate) fn own_faults(&self, form: Form, out: &mut FieldErrors) {
+        for why in form(self.value.as_str().unwrap_or_default()) {
+            self.wrong(&why, out);
         }
     }
     /// Items at list `name` must differ in their `key`.

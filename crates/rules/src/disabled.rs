@@ -37,6 +37,8 @@ pub(crate) const STATEFUL_SET: &[Disabled] = &[
     Disabled { within: "spec.template.spec", features: OF_PODS },
     Disabled { within: "spec.updateStrategy", features: &[&["rollingUpdate.maxUnavailable"]] },
 ];
+/// DynamicKubeletConfig, which is gone.
+pub(crate) const NODE: &[Disabled] = &[Disabled { within: "spec", features: &[&["configSource"]] }];
 pub(crate) const CRON_JOB: &[Disabled] =
     &[Disabled { within: "spec.jobTemplate.spec.template.spec", features: OF_PODS }];
 pub(crate) const POD_TEMPLATE: &[Disabled] = &[Disabled { within: "template.spec", features: OF_PODS }];

@@ -28,6 +28,8 @@ pub(crate) struct KindRules {
     pub(crate) validate_new: fn(&At<'_>, &mut FieldErrors),
     /// Faults of a change, beyond those of the new object.
     pub(crate) validate_change: fn(&At<'_>, &At<'_>, &mut FieldErrors),
+    /// Faults of a status.
+    pub(crate) validate_status: fn(&At<'_>, &mut FieldErrors),
     /// What is made at creation, once the object has its UID.
     pub(crate) create: fn(&mut Value),
     /// Corrections that depend on the old object.
@@ -58,6 +60,7 @@ impl KindRules {
             validate: |_, _| {},
             validate_new: |_, _| {},
             validate_change: |_, _, _| {},
+            validate_status: |_, _| {},
             create: |_| {},
             carry: |_, _, _| {},
             columns: &[NAME, AGE],
@@ -111,9 +114,13 @@ impl Rules for KindRules {
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part) -> FieldErrors {
         let mut faults = Vec::new();
-        if part == Part::Main {
-            (self.validate)(&At::root(new), &mut faults);
-            (self.validate_change)(&At::root(new), &At::root(old), &mut faults);
+        match part {
+            Part::Main => {
+                (self.validate)(&At::root(new), &mut faults);
+                (self.validate_change)(&At::root(new), &At::root(old), &mut faults);
+            }
+            Part::Status => (self.validate_status)(&At::root(new), &mut faults),
+            Part::Other(_) => {}
         }
         faults
     }

@@ -6,8 +6,9 @@ use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
-use crate::Rules;
+use crate::at::At;
 use crate::view::View;
+use crate::{Part, Rules};
 
 /// Most bytes of all annotations together.
 const MAX_ANNOTATIONS: usize = 256 << 10;
@@ -17,6 +18,12 @@ const MAX_SUBRESOURCE: usize = 256;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// Whether the metadata of a new object is looked at only if nothing else is wrong: upstream's check of these kinds is
+/// about the rest of them.
+pub fn is_looked_at_last(object: &Value) -> bool {
+    matches!((object.text("apiVersion"), object.text("kind")), ("policy/v1", "PodDisruptionBudget") | ("v1", "Event"))
+}
+
 /// All faults in the metadata of an object about to be created, its name already generated.
 pub fn validate_create(object: &Value, namespaced: bool, rules: &dyn Rules) -> FieldErrors {
     let (metadata, path) = (object.at("metadata"), FieldPath::new("metadata"));
@@ -24,7 +31,12 @@ pub fn validate_create(object: &Value, namespaced: bool, rules: &dyn Rules) -> F
     let generate_name = metadata.text("generateName");
     if !generate_name.is_empty() {
         let at = path.child("generateName");
-        let bad = rules.name_faults(generate_name, true);
+        // Upstream's newer checks are of names alone.
+        let newer = [("resource.k8s.io", "DeviceClass"), ("", "ReplicationController")];
+        let bad = match newer.contains(&(group(object), object.text("kind"))) {
+            true => names::path_segment(generate_name, true),
+            false => rules.name_faults(generate_name, true),
+        };
         faults.extend(bad.iter().map(|why| FieldError::invalid(&at, generate_name, why)));
     }
     let (name, at) = (metadata.text("name"), path.child("name"));
@@ -48,13 +60,55 @@ pub fn validate_create(object: &Value, namespaced: bool, rules: &dyn Rules) -> F
     faults
 }
 
-/// All faults in the metadata of an updated object, immutable fields included. Names are asked for no more than that
-/// paths can hold them (upstream: `validateCommonFields` of `registry/rest/update.go`).
-pub fn validate_update(object: &Value, old: &Value) -> FieldErrors {
+/// Kinds whose names are looked at again at updates, for upstream asks again whether the whole object is one; of other
+/// kinds they are asked for no more than that paths can hold them.
+const NAMED_AGAIN: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "ConfigMap",
+            "Endpoints",
+            "LimitRange",
+            "Namespace",
+            "Node",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+            "Pod",
+            "Secret",
+            "ServiceAccount",
+        ],
+    ),
+    ("admissionregistration.k8s.io", &[]),
+    ("apiregistration.k8s.io", &[]),
+    ("apps", &["ControllerRevision"]),
+    ("batch", &["Job"]),
+    ("certificates.k8s.io", &["CertificateSigningRequest"]),
+    ("discovery.k8s.io", &[]),
+    ("flowcontrol.apiserver.k8s.io", &[]),
+    ("networking.k8s.io", &["IPAddress", "Ingress", "IngressClass"]),
+    ("node.k8s.io", &[]),
+    ("rbac.authorization.k8s.io", &[]),
+    ("resource.k8s.io", &["ResourceClaim", "ResourceClaimTemplate"]),
+    ("storage.k8s.io", &["CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"]),
+];
+
+fn is_named_again(object: &Value, part: Part) -> bool {
+    let (group, kind) = (group(object), object.text("kind"));
+    let whole = part == Part::Main || kind == "CertificateSigningRequest";
+    let is_in = |(of, kinds): &(&str, &[&str])| *of == group && (kinds.is_empty() || kinds.contains(&kind));
+    whole && NAMED_AGAIN.iter().any(is_in)
+}
+
+/// All faults in the metadata of an updated object, immutable fields included (upstream: `validateCommonFields` of
+/// `registry/rest/update.go`).
+pub fn validate_update(object: &Value, old: &Value, rules: &dyn Rules, part: Part) -> FieldErrors {
     let (new, old, path) = (object.at("metadata"), old.at("metadata"), FieldPath::new("metadata"));
     let mut faults = FieldErrors::new();
     let generate_name = new.text("generateName");
-    let bad = names::path_segment(generate_name, true);
+    let mut bad = names::path_segment(generate_name, true);
+    if !generate_name.is_empty() && is_named_again(object, part) {
+        bad.extend(rules.name_faults(generate_name, true));
+    }
     faults.extend(bad.iter().map(|why| FieldError::invalid(&path.child("generateName"), generate_name, why)));
     whole(new, &path, &mut faults);
     if old.has("deletionTimestamp") {
@@ -111,6 +165,7 @@ pub(crate) fn of_template(metadata: &Value, path: &FieldPath, faults: &mut Field
     labels(metadata, "labels", path, faults);
     for (name, _) in metadata.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         if !matches!(name.as_str(), "annotations" | "labels") {
+            let name = if name == "uid" { "uID" } else { name };
             faults.push(FieldError::forbidden(&path.child(name), "cannot be set"));
         }
     }
@@ -183,6 +238,7 @@ const STRICT: &[&str] = &[
     "batch",
     "certificates.k8s.io",
     "discovery.k8s.io",
+    "events.k8s.io",
     "flowcontrol.apiserver.k8s.io",
     "networking.k8s.io",
     "rbac.authorization.k8s.io",
@@ -191,8 +247,12 @@ const STRICT: &[&str] = &[
     "storage.k8s.io",
 ];
 
+fn group(object: &Value) -> &str {
+    object.text("apiVersion").split_once('/').map_or("", |(group, _)| group)
+}
+
 fn known_finalizers(object: &Value, faults: &mut FieldErrors) {
-    let group = object.text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let group = group(object);
     if !STRICT.contains(&group) || group.is_empty() && object.text("kind") == "Event" {
         return;
     }
@@ -202,6 +262,51 @@ fn known_finalizers(object: &Value, faults: &mut FieldErrors) {
             faults.push(FieldError::invalid(&FieldPath::new("metadata.finalizers").index(at), finalizer, why));
         }
     }
+}
+
+/// Faults of the conditions at member `name` (`ValidateConditions` of `k8s.io/apimachinery/pkg/apis/meta/v1/validation`).
+pub(crate) fn conditions(status: &At<'_>, name: &str, faults: &mut FieldErrors) {
+    const STATES: &[&str] = &["False", "True", "Unknown"];
+    const LONGEST_REASON: usize = 1 << 10;
+    const LONGEST_MESSAGE: usize = 32 << 10;
+    let mut seen = BTreeSet::new();
+    for condition in status.items(name) {
+        if !seen.insert(condition.text("type")) {
+            faults.push(FieldError::duplicate(&condition.path("type"), condition.text("type")));
+        }
+        condition.faults("type", &names::qualified_name(condition.text("type")), faults);
+        if !STATES.contains(&condition.text("status")) {
+            faults.push(FieldError::not_supported(&condition.path("status"), condition.text("status"), STATES));
+        }
+        if condition.int("observedGeneration").is_some_and(|generation| generation < 0) {
+            condition.invalid("observedGeneration", "must be greater than or equal to zero", faults);
+        }
+        if !condition.has("lastTransitionTime") {
+            condition.missing("lastTransitionTime", "", faults);
+        }
+        if condition.require("reason", faults) {
+            condition.form("reason", condition_reason, faults);
+            if condition.text("reason").len() > LONGEST_REASON {
+                faults.push(FieldError::too_long(&condition.path("reason"), LONGEST_REASON));
+            }
+        }
+        if condition.text("message").len() > LONGEST_MESSAGE {
+            faults.push(FieldError::too_long(&condition.path("message"), LONGEST_MESSAGE));
+        }
+    }
+}
+
+fn condition_reason(text: &str) -> Vec<String> {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let ends = text.bytes().next_back().is_some_and(is_word);
+    if begins && ends && text.bytes().all(|b| is_word(b) || matches!(b, b',' | b':')) {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of \
+                   alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![names::regex_fault(message, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", &examples)]
 }
 
 fn managed_fields(metadata: &Value, path: &FieldPath, faults: &mut FieldErrors) {
@@ -294,10 +399,12 @@ mod tests {
     fn updates() {
         let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
         let mut new = old.clone();
-        assert!(validate_update(&new, &old).is_empty());
+        let rules = rules_for(&GroupKind::new("", "ConfigMap"));
+        assert!(validate_update(&new, &old, rules, Part::Main).is_empty());
         new["metadata"]["uid"] = json!("2");
         new["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
-        let found: Vec<_> = validate_update(&new, &old).iter().map(ToString::to_string).collect();
+        let faults = validate_update(&new, &old, rules, Part::Main);
+        let found: Vec<_> = faults.iter().map(ToString::to_string).collect();
         assert_eq!(
             found,
             [

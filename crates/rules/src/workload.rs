@@ -72,7 +72,10 @@ pub(crate) fn number_or_percent(at: &At<'_>, name: &str, out: &mut FieldErrors) 
 /// The number, or the number before the `%`.
 pub(crate) fn amount(value: &Value) -> i64 {
     match value {
-        Value::String(text) => text.strip_suffix('%').and_then(|n| n.parse().ok()).unwrap_or_default(),
+        Value::String(text) if names::percent(text).is_empty() => {
+            text.trim_end_matches('%').parse().unwrap_or_default()
+        }
+        Value::String(text) => text.parse().unwrap_or_default(),
         other => other.as_i64().unwrap_or_default(),
     }
 }

@@ -304,10 +304,12 @@ impl Api {
         let media = parts.headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
         let applies = media.starts_with("application/apply-patch");
         told.counters = Some(self.metrics.of(&target, applies, !query.text("dryRun").is_empty()));
-        let mut accept = negotiate(&served, &target, &parts.headers, &query)?;
-        if let Some(warning) = &served.version.deprecation {
+        let accept = negotiate(&served, &target, &parts.headers, &query);
+        let unroutable = accept.as_ref().is_err_and(|status| status.message.starts_with("406"));
+        if let Some(warning) = served.version.deprecation.as_ref().filter(|_| !unroutable) {
             told.warnings.push(warning.clone());
         }
+        let mut accept = accept?;
         let bodies = record.as_ref().is_some_and(|record| record.level() == Level::RequestResponse);
         accept.gzip &= !bodies;
         let (headers, api) = (std::mem::take(&mut parts.headers), self.clone());

@@ -13,7 +13,7 @@
 //! | `list=` | `atomic`, `set`, `map:KEY,KEY` |
 //! | `atomic` | server-side apply owns the map as a whole |
 //! | `granular` | the struct is `atomic` elsewhere but not here |
-//! | `patch=` | `merge`, `retain` or both, then `:KEY` |
+//! | `patch=` | `merge`, `retain` or both, then `:KEY`; `replace` |
 //! | `go=` | the Go type, where its shape does not tell it |
 //! | `default=` | JSON; a field that Go always writes defaults to its zero, a struct in place to `{}`, without saying so |
 //!
@@ -191,7 +191,7 @@ fn list_type(text: &str) -> ListType {
 fn patch_facts(text: &str) -> PatchFacts {
     let (strategies, key) = text.split_once(':').unwrap_or((text, ""));
     let has = |name| strategies.split(',').any(|s| s == name);
-    PatchFacts { merge: has("merge"), retain_keys: has("retain"), merge_key: key.to_owned() }
+    PatchFacts { merge: has("merge"), replace: has("replace"), retain_keys: has("retain"), merge_key: key.to_owned() }
 }
 
 fn zero(ty: &Type) -> Option<Value> {
@@ -237,7 +237,7 @@ mod tests {
         assert!(s.atomic && s.name == "io.k8s.api.a.v1.Thing");
         let list = s.field("list").unwrap();
         assert_eq!((list.proto, &*list.proto_parents, list.required), (3, &[2][..], true));
-        assert_eq!(list.patch, PatchFacts { merge: true, retain_keys: true, merge_key: "x".into() });
+        assert_eq!(list.patch, PatchFacts { merge: true, replace: false, retain_keys: true, merge_key: "x".into() });
         assert_eq!(list.go, GoFacts { named: "v1.Things", pointer: false, omit_empty: true });
         let Type::List { item, list } = root.member("list").get() else { panic!("a list") };
         assert_eq!((*item, list), (root.id(), &ListType::Map(vec!["x".into(), "y".into()])));

@@ -16,7 +16,21 @@ pub(super) struct Asked<'a> {
 /// How a difference begins, what else must hold, and why it is none to mend.
 type Explained = (&'static str, fn(&Parting, &Asked<'_>) -> bool, &'static str);
 
+const TAKEN: &str = "there, a scaling that changes nothing takes the replicas from their owner";
+const NO_PROGRESS: &str = "the required storage feature RequestWatchProgress is disabled";
+const OLD_STORE: &str = "their store is too old for a watch that asks for its end";
 const TOO_LARGE: [&str; 2] = [" does not fit into int32", " does not fit into int64"];
+/// What is left of a quantity of the mutations when Go cuts it to 64 bits.
+const CUT_QUANTITY: &str = "-6101065172474983726";
+const NO_CONVERSION: [&str; 4] = ["cannot restore ", "cannot convert ", "unrecognized type: ", "quantities must match"];
+/// What upstream says of lists that are there, if empty.
+const EMPTY: [&str; 4] = [
+    "must specify at least one Policy",
+    "only one of `sharedCounters` or `devices` is allowed",
+    "cannot be set for an Ephemeral Container",
+    "spec.metadata.managedFields: Forbidden",
+];
+const OWNERS: &str = "body at /metadata/managedFields";
 const GENERATION: &str = "body at /metadata/generation";
 const REPLICAS: &str = "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
 
@@ -28,8 +42,8 @@ const EXPLAINED: &[Explained] = &[
     ),
     (
         "code 20",
-        |parting, asked| parting.theirs.contains("must specify at least one Policy") && has_empty_list(asked.body),
-        "an empty list of policies is none, and gets the default ones",
+        |parting, asked| EMPTY.iter().any(|text| parting.theirs.contains(text)) && has_empty_list(asked.body),
+        "an empty list is none, and gets the default ones or is not refused where it may not stand",
     ),
     ("order of messages", |_, _| true, "several faults in one refusal have no order that counts"),
     (
@@ -43,7 +57,9 @@ const EXPLAINED: &[Explained] = &[
         "of several unknown fields Go names one by chance",
     ),
     ("body at /status/nonResourceRules", |_, _| true, "each server's administrator is in groups of its own"),
-    (REPLICAS, |_, asked| asked.scaled, "there, a scaling that changes nothing takes the replicas from their owner"),
+    (REPLICAS, |_, asked| asked.scaled, TAKEN),
+    ("body at /items/*", |parting, asked| asked.scaled && parting.what.contains("f:spec/f:replicas"), TAKEN),
+    ("message: Apply failed", |parting, asked| asked.scaled && parting.theirs.contains(".spec.replicas"), TAKEN),
     ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
     (
         "watch refused there",
@@ -51,6 +67,12 @@ const EXPLAINED: &[Explained] = &[
             parting.theirs.contains("oo old resource version") || parting.theirs.contains("Too large resource version")
         },
         "each server remembers as much as it happens to, and theirs learns of a write a moment later",
+    ),
+    ("watch refused there", |parting, _| parting.theirs.contains(NO_PROGRESS), OLD_STORE),
+    (
+        "watch refused there",
+        |parting, _| parting.theirs.contains("The resourceVersion for the provided watch is too old"),
+        "their store forgets on its own",
     ),
     (
         "body at ",
@@ -65,11 +87,7 @@ const EXPLAINED: &[Explained] = &[
         },
         "each server's administrator has another name",
     ),
-    (
-        "body at ",
-        |parting, _| parting.theirs.contains("the required storage feature RequestWatchProgress is disabled"),
-        "their store is too old for a watch that asks for its end",
-    ),
+    ("body at ", |parting, _| parting.theirs.contains(NO_PROGRESS), OLD_STORE),
     (
         "",
         |parting, _| TOO_LARGE.iter().any(|text| parting.ours.contains(text)),
@@ -88,19 +106,54 @@ const EXPLAINED: &[Explained] = &[
         "an annotation that belongs to one version only is left out of metadata alone there",
     ),
     (
-        "code 20",
-        |parting, _| parting.theirs.contains("is invalid: metadata.generateName: "),
-        "a generateName is looked at when it makes a name",
-    ),
-    (
         "body at /metadata/selfLink",
         |parting, _| parting.ours.is_empty(),
         "nothing has a selfLink any more, tried or not",
     ),
     (
-        "body at /metadata/managedFields",
-        |parting, asked| parting.ours.is_empty() && has_empty_list(asked.body),
+        OWNERS,
+        |parting, asked| parting.ours.is_empty() != parting.theirs.is_empty() && has_empty_list(asked.body),
         "an empty list that is stored as none belongs to nobody here",
+    ),
+    (
+        "message: ",
+        |parting, asked| EMPTY.iter().any(|text| parting.theirs.contains(text)) && has_empty_list(asked.body),
+        "an empty list is none, and is not refused where it may not stand",
+    ),
+    (
+        "message: Service",
+        |parting, _| parting.theirs.contains("failed to allocate IP: IPAddress.networking.k8s.io"),
+        "a Service without a name is given an address first there",
+    ),
+    (
+        "code 400 for ",
+        |parting, _| parting.ours == "\"metadata.managedFields must be nil\"",
+        "entries of managed fields that a client makes up",
+    ),
+    (
+        "message:  \"\" is invalid: patch",
+        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| NO_CONVERSION.iter().any(|w| text.contains(w))),
+        "of several values that do not fit, Go's converter names the first in its own order",
+    ),
+    (
+        "message: failed to convert new object",
+        |parting, _| parting.theirs.contains("JSONSchemaProps."),
+        "a schema within a schema is read in another way than what it is in",
+    ),
+    (
+        "warnings: unknown field",
+        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| text.contains("openAPIV3Schema.properties.")),
+        "unknown fields of schemas are told there without the names on the way",
+    ),
+    (
+        "body at /rows",
+        |parting, _| (&*parting.ours, &*parting.theirs) == ("[]", "null"),
+        "some tables without rows have none there, and no list of none",
+    ),
+    (
+        "message: ",
+        |parting, _| parting.theirs.contains(CUT_QUANTITY),
+        "a quantity too large for 64 bits is negative there",
     ),
 ];
 
@@ -112,7 +165,7 @@ pub(super) fn why(parting: &Parting, asked: &Asked<'_>) -> Option<&'static str> 
 
 /// Whether the objects differ from here on, so that every later answer would.
 pub(super) fn stays(parting: &Parting) -> bool {
-    [GENERATION, REPLICAS].iter().any(|start| parting.what.starts_with(start))
+    ["code ", GENERATION, OWNERS].iter().any(|start| parting.what.starts_with(start))
 }
 
 fn number(text: &str) -> Option<i64> {

@@ -133,18 +133,19 @@ impl Differ {
         Ok(Some((before, after)))
     }
 
-    /// What they are sent, where we are sent `ours`, which was made of `before`; `None`: there is nothing to change.
-    async fn translated(&self, step: &Step, before: &Value, ours: &Value) -> Result<Option<Value>, String> {
+    /// What one of them is sent, where `body` was made of `before`, which is ours: the same change of what it has now;
+    /// `None`: there is nothing to change.
+    async fn translated(wire: &Wire, step: &Step, before: &Value, body: &Value) -> Result<Option<Value>, String> {
         if step.changes.is_none() {
-            return Ok(Some(ours.clone()));
+            return Ok(Some(body.clone()));
         }
-        let live = self.theirs.json(Method::GET, &step.source, &Value::Null).await?.tree();
+        let live = wire.json(Method::GET, &step.source, &Value::Null).await?.tree();
         if live["kind"] == "Status" {
             return Ok(None);
         }
-        let mut theirs = ours.clone();
-        normal::translate(&mut theirs, before, &live);
-        Ok(Some(theirs))
+        let mut translated = body.clone();
+        normal::translate(&mut translated, before, &live);
+        Ok(Some(translated))
     }
 
     /// Whether the objects are the same from here on.
@@ -154,7 +155,10 @@ impl Differ {
             let Some(changed) = self.changed(step).await? else { return Ok(true) };
             (before, our_body) = changed;
         }
-        let Some(mut their_body) = self.translated(step, &before, &our_body).await? else { return Ok(true) };
+        let body = our_body.clone();
+        let Some(mut their_body) = Self::translated(&self.theirs, step, &before, &body).await? else {
+            return Ok(true);
+        };
         let (ours, theirs) = futures::join!(send(&self.ours, step, &our_body), send(&self.theirs, step, &their_body));
         let (mut ours, mut theirs) = match (ours?, theirs) {
             // A panic of theirs tells nothing about ours.
@@ -164,16 +168,16 @@ impl Differ {
         // Our server may have written a status itself meanwhile.
         for _ in 0..3 {
             let stale = ours.code == 409 && theirs.code != 409 && step.changes.is_some();
-            let Some((_, again)) = (if stale { self.changed(step).await? } else { None }) else { break };
+            let again = if stale { Self::translated(&self.ours, step, &before, &body).await? } else { None };
+            let Some(again) = again else { break };
             our_body = again;
             ours = send(&self.ours, step, &our_body).await?;
         }
         // And so may theirs.
         for _ in 0..3 {
             let stale = theirs.code == 409 && ours.code != 409 && step.changes.is_some();
-            let Some(again) = (if stale { self.translated(step, &before, &our_body).await? } else { None }) else {
-                break;
-            };
+            let again = if stale { Self::translated(&self.theirs, step, &before, &body).await? } else { None };
+            let Some(again) = again else { break };
             their_body = again;
             theirs = send(&self.theirs, step, &their_body).await?;
         }

@@ -1,5 +1,7 @@
 //! What two servers may tell differently: identities, times, versions, addresses they gave out.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 /// What has no order, or one of chance: the rules somebody has, and causes, which some of upstream's validators repeat.
@@ -20,6 +22,13 @@ fn sort(map: &mut serde_json::Map<String, Value>) {
 fn without_followers(map: &mut serde_json::Map<String, Value>, kind: &str) {
     if matches!(kind, "CustomResourceDefinition" | "APIService" | "FlowSchema" | "PriorityLevelConfiguration") {
         map.remove("status");
+        // Nor does whom it belongs to say anything then.
+        if let Some(fields) = map.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields")) {
+            fields
+                .as_array_mut()
+                .into_iter()
+                .for_each(|fields| fields.retain(|entry| entry["subresource"] != "status"));
+        }
     }
     if kind == "ValidatingAdmissionPolicy"
         && let Some(status) = map.get_mut("status").and_then(Value::as_object_mut)
@@ -51,6 +60,17 @@ pub(super) fn normalise(value: &mut Value) {
             if let Some(sources) = map.get_mut("sources").and_then(Value::as_array_mut) {
                 let name = |source: &Value| source.pointer("/configMap/name")?.as_str().map(str::to_owned);
                 sources.retain(|source| name(source).is_none_or(|name| !name.ends_with("-service-ca.crt")));
+            }
+            // Keys of managed fields that hold the name of a pod's own volume.
+            if map.keys().any(|key| key.starts_with("k:{") && key.contains("kube-api-access-")) {
+                *map = std::mem::take(map).into_iter().map(|(key, value)| (words(&key), value)).collect();
+            }
+            // A name that was made up.
+            let prefix = map.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if let Some(name) = map.get_mut("name").filter(|_| !prefix.is_empty())
+                && name.as_str().is_some_and(|name| name.starts_with(&prefix) && name.len() == prefix.len() + 5)
+            {
+                *name = json!("<name>");
             }
             sort(map);
             let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -113,9 +133,13 @@ pub(super) fn translate(tree: &mut Value, ours: &Value, theirs: &Value) {
             }
         }
         (Value::Array(tree), Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
-            tree.iter_mut().zip(ours.iter().zip(theirs)).for_each(|(value, (ours, theirs))| {
-                translate(value, ours, theirs);
-            });
+            for (at, value) in tree.iter_mut().enumerate() {
+                // Items may have come, gone or been doubled.
+                let same = ours.iter().position(|ours| ours == value).unwrap_or(at);
+                if let (Some(ours), Some(theirs)) = (ours.get(same), theirs.get(same)) {
+                    translate(value, ours, theirs);
+                }
+            }
         }
         _ => {}
     }
@@ -137,34 +161,39 @@ fn without_tree(text: &str) -> String {
     let mut out = String::new();
     let mut rest = &*text;
     let first = |rest: &'_ str| {
-        ["Invalid value: ", "Unsupported value: "].iter().filter_map(|w| Some((rest.find(w)?, w.len()))).min()
+        ["Invalid value: ", "Unsupported value: ", "Duplicate value: "]
+            .iter()
+            .filter_map(|w| Some((rest.find(w)?, w.len())))
+            .min()
     };
     while let Some((at, words)) = first(rest) {
         let (before, quoted) = (&rest[..at], &rest[at + words..]);
         out.push_str(before);
-        // What is empty is shown by its type there.
+        // What is empty is shown by its type there, and a struct of which nothing is set with all its members.
         if let Some(after) = ["\"\"", "null", "[]", "{}"].iter().find_map(|none| quoted.strip_prefix(none))
             && after.starts_with(": ")
         {
-            out.push_str("value: <none>");
+            out.push_str("value: <object>");
             rest = after;
             continue;
         }
-        let ends: &[&str] = if quoted.starts_with('{') {
-            &["}: "]
-        } else if quoted.starts_with("[{") {
-            &["}]: "]
-        } else if quoted.starts_with("\"{") {
-            &["}\": ", "}\\n\": "]
-        } else if quoted.starts_with("\"map[") {
-            &["]\": "]
-        } else {
-            &[]
+        // Objects as JSON, plainly or in a text, which Go may quote in its own way, and as Go prints maps. Quotes inside
+        // are escaped, so that the first end is the end.
+        let mut json = serde_json::Deserializer::from_str(quoted).into_iter::<Value>();
+        let object = json.next().and_then(Result::ok).filter(|value| {
+            let nested = value.as_array().is_some_and(|items| items.iter().any(Value::is_object));
+            nested || value.is_object() || value.as_str().is_some_and(|text| text.starts_with('{'))
+        });
+        let ends: &[&str] = match quoted {
+            _ if object.is_some() => &[],
+            _ if quoted.starts_with("\"{") => &["}\": ", "}\\n\": "],
+            _ if quoted.starts_with("\"map[") => &["]\": "],
+            _ => &[],
         };
-        // Quotes inside are escaped, so that the first end is the end.
-        let cut = ends.iter().find_map(|end| quoted.split_once(end));
-        out.push_str(if cut.is_some() { "value: <object>: " } else { "value: " });
-        rest = cut.map_or(quoted, |(_, after)| after);
+        let end = ends.iter().find_map(|end| Some(quoted.find(end)? + end.len() - ": ".len()));
+        let cut = object.map(|_| json.byte_offset()).or(end);
+        out.push_str(if cut.is_some() { "value: <object>" } else { "value: " });
+        rest = &quoted[cut.unwrap_or_default()..];
     }
     out.push_str(rest);
     // Fields of schemas are named as Go does.
@@ -221,6 +250,11 @@ fn hidden(word: &str) -> Option<&'static str> {
     let hex = word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     if word.len() == 36 && dashes == 4 && hex {
         return Some("<uid>");
+    }
+    // Ranges of addresses of Services are an administrator's choice.
+    let given = ["10.43.", "10.97."].iter().any(|range| word.starts_with(range)) && word.parse::<IpAddr>().is_ok();
+    if given {
+        return Some("<clusterIP>");
     }
     word.starts_with("kube-api-access-").then_some("<volume>")
 }

@@ -84,6 +84,16 @@ pub enum ApplyError {
         /// What is wrong.
         faults: String,
     },
+    /// The live object, whose fields nobody has tracked so far, does not fit the kind.
+    #[error(
+        "failed to create manager for existing fields: failed to convert new object ({object}) to smd typed: {faults}"
+    )]
+    Existing {
+        /// `namespace/name; group/version, Kind=kind`.
+        object: String,
+        /// What is wrong.
+        faults: String,
+    },
     /// The live object's managed fields are damaged.
     #[error("failed to decode managed fields: {0}")]
     ManagedFields(#[from] BadManagedFields),
@@ -125,7 +135,9 @@ impl ApplyError {
                 status
             }
             Self::ManagedFieldsGiven => Status::bad_request(self.to_string()),
-            Self::Typed { .. } | Self::ManagedFields(_) => Status::failure(500, "", self.to_string()),
+            Self::Typed { .. } | Self::Existing { .. } | Self::ManagedFields(_) => {
+                Status::failure(500, "", self.to_string())
+            }
         }
     }
 }
@@ -247,7 +259,11 @@ pub fn apply(
     set_managed_fields(&mut base, None);
     if managers.0.is_empty() {
         let before = Writer { manager: BEFORE_FIRST_APPLY, ..writer.clone() };
-        note_update(&mut managers, &compare_objects(&blank_of(ty), &base, ty, writer.reset), &before);
+        let comparison = compare_objects(&blank_of(ty), &base, ty, writer.reset);
+        if comparison.untracked {
+            return Err(ApplyError::Existing { object: described(&base), faults: joined(&walk::faults(&base, ty)) });
+        }
+        note_update(&mut managers, &comparison, &before);
     }
     for entry in managers.0.values_mut() {
         entry.set = reconcile(std::mem::take(&mut entry.set), ty);
@@ -297,17 +313,21 @@ fn joined(faults: &[String]) -> String {
 }
 
 fn typed_error(applied: &Value, faults: &[String]) -> ApplyError {
+    ApplyError::Typed { object: described(applied), faults: joined(faults) }
+}
+
+/// `namespace/name; group/version, Kind=kind`.
+fn described(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let metadata = &applied["metadata"];
-    let version = text(&applied["apiVersion"]);
-    let object = format!(
+    let metadata = &object["metadata"];
+    let version = text(&object["apiVersion"]);
+    format!(
         "{}/{}; {}{version}, Kind={}",
         text(&metadata["namespace"]),
         text(&metadata["name"]),
         if version.contains('/') { "" } else { "/" },
-        text(&applied["kind"])
-    );
-    ApplyError::Typed { object, faults: joined(faults) }
+        text(&object["kind"])
+    )
 }
 
 fn apply_once(

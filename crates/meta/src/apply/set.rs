@@ -119,12 +119,21 @@ impl fmt::Display for PathElement {
         match self {
             Self::Field(name) => write!(f, ".{name}"),
             Self::Key(keys) => {
-                let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={}", v.0)).collect();
+                let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={}", shown(&v.0))).collect();
                 write!(f, "[{}]", keys.join(","))
             }
-            Self::Value(value) => write!(f, "[={}]", value.0),
+            Self::Value(value) => write!(f, "[={}]", shown(&value.0)),
             Self::Index(index) => write!(f, "[{index}]"),
         }
+    }
+}
+
+/// A value in a path. Maps are none that should stand there.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(",")),
+        Value::Object(members) => members.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect(),
+        scalar => scalar.to_string(),
     }
 }
 

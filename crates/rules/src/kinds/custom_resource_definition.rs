@@ -3,6 +3,8 @@
 //! What is the same in all versions is judged once, and under the path it had before versions could differ
 //! (`spec.validation`, `spec.subresources`, `spec.additionalPrinterColumns`): upstream still names it so.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
@@ -12,7 +14,7 @@ use crate::custom::structural;
 use crate::faults::At;
 use crate::kind::{KindRules, NAME};
 use crate::show::name;
-use crate::tree::{fill, items, object, put, text};
+use crate::tree::{fill, is_empty, items, object, put, text};
 
 const APPROVAL: &str = "api-approved.kubernetes.io";
 const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
@@ -33,6 +35,7 @@ pub(crate) static CUSTOM_RESOURCE_DEFINITION: KindRules = KindRules {
     validate,
     validate_new: object_name,
     validate_change,
+    validate_status: |at, faults| accepted_names(&at.walk("status.acceptedNames"), faults),
     columns: &[NAME, ("Created At", "date", 0, "Time at which the object was created")],
     cells: |object, _| vec![name(object), object["metadata"]["creationTimestamp"].clone()],
     ..KindRules::new("apiextensions.k8s.io", "CustomResourceDefinition")
@@ -50,6 +53,12 @@ fn default(definition: &mut Value) {
         }
     }
     fill(spec, "conversion", json!({"strategy": "None"}));
+    // A webhook of which nothing is said is none.
+    let conversion = object(spec, "conversion");
+    if is_empty(&conversion["webhook"]["clientConfig"]) && is_empty(&conversion["webhook"]["conversionReviewVersions"])
+    {
+        put(conversion, "webhook", Value::Null);
+    }
     if let Some(service) = spec.pointer_mut("/conversion/webhook/clientConfig/service").filter(|s| s.is_object()) {
         fill(service, "port", 443);
     }
@@ -93,6 +102,7 @@ fn validate(at: &At<'_>, faults: &mut FieldErrors) {
         selectable(&place, faults);
     }
     conversion(&spec.get("conversion"), faults);
+    accepted_names(&at.walk("status.acceptedNames"), faults);
     stored_versions(at, faults);
     if spec.get("preserveUnknownFields").value == &Value::Bool(true) {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
@@ -114,7 +124,7 @@ fn validate_change(new: &At<'_>, old: &At<'_>, faults: &mut FieldErrors) {
 fn object_name(at: &At<'_>, faults: &mut FieldErrors) {
     let (names, group) = (at.walk("spec.names.plural"), at.walk("spec.group"));
     let name = at.walk("metadata.name");
-    if name.text() != format!("{}.{}", names.text(), group.text()) {
+    if !name.is_empty() && name.text() != format!("{}.{}", names.text(), group.text()) {
         name.invalid(faults, "must be spec.names.plural+\".\"+spec.group");
     }
 }
@@ -178,6 +188,13 @@ fn versions(versions: &At<'_>, faults: &mut FieldErrors) {
     }
     if storage != 1 {
         versions.invalid(faults, "must have exactly one version marked as storage version");
+    }
+    // The first one is told under the name it had before there were several.
+    if let Some(first) = seen.first().filter(|first| !first.is_empty()) {
+        let found = names::dns1035_label(first);
+        if !found.is_empty() {
+            faults.push(FieldError::invalid(&FieldPath::new("spec.version"), *first, &found.join(",")));
+        }
     }
 }
 
@@ -346,11 +363,17 @@ fn review_versions(versions: &Value, path: &FieldPath, faults: &mut FieldErrors)
 fn stored_versions(at: &At<'_>, faults: &mut FieldErrors) {
     let stored = at.walk("status.storedVersions");
     if stored.items().next().is_none() {
-        stored.invalid(faults, "must have at least one stored version");
+        return stored.invalid(faults, "must have at least one stored version");
     }
-    let known: Vec<&str> = items(at.walk("spec.versions").value).iter().map(|v| text(&v["name"])).collect();
+    let mut left: BTreeSet<&str> = items(stored.value).iter().map(text).collect();
+    for version in items(at.walk("spec.versions").value) {
+        let name = text(&version["name"]);
+        if !left.remove(name) && version["storage"] == true {
+            stored.invalid(faults, &format!("must have the storage version {name}"));
+        }
+    }
     for version in stored.items() {
-        if !known.contains(&version.text()) {
+        if left.contains(version.text()) {
             let name = version.text();
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \

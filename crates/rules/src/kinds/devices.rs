@@ -1,5 +1,10 @@
 //! Devices: what there is, what classes it falls into, and who claims it.
 
+mod counters;
+mod policies;
+mod status;
+mod taints;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -23,8 +28,8 @@ const MOST: usize = 32;
 /// Most alternatives of one request.
 const MOST_ALTERNATIVES: usize = 8;
 const MOST_DEVICES: usize = 128;
-/// Most users of one claim.
-const MOST_USERS: usize = 256;
+/// The same, if one has taints or counters.
+const MOST_ADVANCED: usize = 64;
 const UNKNOWN_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 /// Most attributes and capacities of a device.
@@ -33,14 +38,14 @@ const MOST_ABILITIES: usize = 32;
 const LONGEST_ID: usize = 32;
 const LONGEST_VALUE: usize = 64;
 const LONGEST_EXPRESSION: usize = 10 * 1024;
+const LONGEST_PARAMETERS: usize = 10 * 1024;
 
 pub(crate) const DEVICE_CLASS: Row = Row {
     generation: &["spec"],
     validate: |class, out| {
         let spec = At::member(class, "spec");
         selectors(&spec, out);
-        spec.at_most("config", MOST, out);
-        spec.items("config").for_each(|config| opaque(&config, out));
+        spec.each("config", MOST, opaque, out);
         if spec.has("extendedResourceName") && !podspec::is_extended(spec.text("extendedResourceName")) {
             spec.invalid("extendedResourceName", "must be a valid extended resource name", out);
         }
@@ -58,12 +63,12 @@ pub(crate) const RESOURCE_CLAIM: Row = Row {
     validate_update: |new, old, out| At::root(new).immutable("spec", old, out),
     prepare_update: |new, old, part| {
         if part == Part::Status {
-            drop_given_back(new, old);
+            status::drop_given_back(new, old);
         }
     },
     validate_part: |new, old, part, out| {
         if part == Part::Status {
-            claim_status(new, old, out);
+            status::validate(new, old, out);
         }
     },
     columns: "Name,State,Age",
@@ -130,83 +135,6 @@ pub(crate) const RESOURCE_SLICE: Row = Row {
     ..Row::new(GROUP, "ResourceSlice")
 };
 
-/// Which device, or share of one, something is about.
-fn identity(device: &Value) -> [&str; 4] {
-    ["driver", "pool", "device", "shareID"].map(|name| device.text(name))
-}
-
-fn allocated(status: &Value) -> &[Value] {
-    status.at("allocation.devices").items("results")
-}
-
-/// What drivers say of devices goes with these.
-fn drop_given_back(new: &mut Value, old: &Value) {
-    let has = |claim: &Value| {
-        let results = allocated(claim.get_or_null("status"));
-        results.iter().map(|result| identity(result).map(str::to_owned)).collect::<BTreeSet<_>>()
-    };
-    let (before, now) = (has(old), has(new));
-    let gone = |device: &Value| {
-        let device = identity(device).map(str::to_owned);
-        before.contains(&device) && !now.contains(&device)
-    };
-    let Some(status) = new.existing("status") else { return };
-    if let Some(devices) = status.existing("devices").and_then(Value::as_array_mut) {
-        devices.retain(|device| !gone(device));
-        if devices.is_empty() {
-            status.drop_member("devices");
-        }
-    }
-}
-
-fn claim_status(new: &Value, old: &Value, out: &mut FieldErrors) {
-    let (status, before) = (At::member(new, "status"), old.get_or_null("status"));
-    let allocation = status.get("allocation");
-    status.at_most("reservedFor", MOST_USERS, out);
-    for user in status.items("reservedFor") {
-        for field in ["resource", "name", "uid"] {
-            user.require(field, out);
-        }
-    }
-    status.unique("reservedFor", "uid", out);
-    let results = allocated(status.value);
-    for device in status.items("devices") {
-        if !results.iter().any(|result| identity(result) == identity(device.value)) {
-            device.wrong("must be an allocated device in the claim", out);
-        }
-    }
-    let users = status.value.items("reservedFor");
-    if !users.is_empty() && !allocation.is_set() {
-        status.forbidden("reservedFor", "may not be specified when `allocated` is not set", out);
-    } else if new.at("metadata").has("deletionTimestamp")
-        && users.iter().any(|user| !before.items("reservedFor").contains(user))
-    {
-        let why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
-        status.forbidden("reservedFor", why, out);
-    }
-    if !allocation.is_set() {
-        return;
-    }
-    if before.has("allocation") {
-        return status.immutable("allocation", before, out);
-    }
-    let known = request_names(new.at("spec.devices"));
-    let devices = allocation.get("devices");
-    devices.at_most("results", MOST, out);
-    for result in devices.items("results") {
-        if !known.contains(result.text("request")) {
-            result.invalid("request", UNKNOWN_REQUEST, out);
-        }
-        result.driver_name("driver", out);
-        pool_name(&result, "pool", out);
-        result.faults("device", &names::dns1123_label(result.text("device")), out);
-    }
-    let selector = allocation.get("nodeSelector");
-    if selector.is_set() {
-        node_selector(&selector, out);
-    }
-}
-
 fn default_devices(devices: &mut Value) {
     for request in devices.items_mut("requests") {
         if let Some(exactly) = request.existing("exactly") {
@@ -217,6 +145,7 @@ fn default_devices(devices: &mut Value) {
 }
 
 fn default_request(request: &mut Value) {
+    taints::default_tolerations(request);
     request.default_text("allocationMode", "ExactCount");
     if request.text("allocationMode") == "ExactCount" && request.int("count").unwrap_or_default() == 0 {
         request.put("count", 1.into());
@@ -224,24 +153,26 @@ fn default_request(request: &mut Value) {
 }
 
 fn devices(at: &At<'_>, out: &mut FieldErrors) {
-    at.at_most("requests", MOST, out);
-    at.items("requests").for_each(|at| request(&at, out));
-    at.unique("requests", "name", out);
+    at.each_unique("requests", (MOST, "name"), request, out);
     let known = request_names(at.value);
-    at.at_most("constraints", MOST, out);
-    for constraint in at.items("constraints") {
-        known_requests(&constraint, &known, out);
-        if !constraint.has("matchAttribute") && !constraint.has("distinctAttribute") {
+    let constraint = |constraint: &At<'_>, out: &mut FieldErrors| {
+        known_requests(constraint, &known, out);
+        if constraint.has("matchAttribute") {
+            fully_qualified(&constraint.get("matchAttribute"), out);
+        } else if constraint.has("distinctAttribute") {
+            fully_qualified(&constraint.get("distinctAttribute"), out);
+        } else {
             let why =
                 "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
             out.push(FieldError::required(&constraint.path, why));
         }
-    }
-    at.at_most("config", MOST, out);
-    for config in at.items("config") {
-        known_requests(&config, &known, out);
-        opaque(&config, out);
-    }
+    };
+    at.each("constraints", MOST, constraint, out);
+    let config = |config: &At<'_>, out: &mut FieldErrors| {
+        known_requests(config, &known, out);
+        opaque(config, out);
+    };
+    at.each("config", MOST, config, out);
 }
 
 /// Names by which requests, and alternatives within them, are referred to.
@@ -256,17 +187,19 @@ fn request_names(devices: &Value) -> BTreeSet<String> {
 }
 
 fn known_requests(at: &At<'_>, known: &BTreeSet<String>, out: &mut FieldErrors) {
-    for request in at.items("requests") {
-        let name = request.value.as_str().unwrap_or_default();
-        let parts: Vec<&str> = name.split('/').collect();
-        if parts.len() <= 2 {
-            for why in parts.iter().flat_map(|part| names::dns1123_label(part)) {
-                request.wrong(&why, out);
-            }
+    at.each_unique("requests", (MOST, ""), |request, out| known_request(request, known, out), out);
+}
+
+fn known_request(request: &At<'_>, known: &BTreeSet<String>, out: &mut FieldErrors) {
+    let name = request.value.as_str().unwrap_or_default();
+    let parts: Vec<&str> = name.split('/').collect();
+    if parts.len() <= 2 {
+        for part in &parts {
+            out.extend(names::dns1123_label(part).iter().map(|why| FieldError::invalid(&request.path, *part, why)));
         }
-        if !known.contains(name) {
-            request.wrong(UNKNOWN_REQUEST, out);
-        }
+    }
+    if !known.contains(name) {
+        request.wrong(UNKNOWN_REQUEST, out);
     }
 }
 
@@ -283,12 +216,11 @@ fn request(at: &At<'_>, out: &mut FieldErrors) {
         }
         (true, false) => exact(&at.get("exactly"), out),
         (false, true) => {
-            at.at_most("firstAvailable", MOST_ALTERNATIVES, out);
-            for sub in at.items("firstAvailable") {
+            let alternative = |sub: &At<'_>, out: &mut FieldErrors| {
                 sub.faults("name", &names::dns1123_label(sub.text("name")), out);
-                exact(&sub, out);
-            }
-            at.unique("firstAvailable", "name", out);
+                exact(sub, out);
+            };
+            at.each_unique("firstAvailable", (MOST_ALTERNATIVES, "name"), alternative, out);
         }
     }
 }
@@ -307,6 +239,7 @@ fn exact(at: &At<'_>, out: &mut FieldErrors) {
         "All" | "ExactCount" => {}
         other => out.push(FieldError::not_supported(&at.path("allocationMode"), other, &["All", "ExactCount"])),
     }
+    taints::tolerations(at, out);
 }
 
 fn expression(at: &At<'_>, out: &mut FieldErrors) {
@@ -325,14 +258,14 @@ fn expression(at: &At<'_>, out: &mut FieldErrors) {
 }
 
 fn selectors(at: &At<'_>, out: &mut FieldErrors) {
-    at.at_most("selectors", MOST, out);
-    for selector in at.items("selectors") {
+    let selector = |selector: &At<'_>, out: &mut FieldErrors| {
         if selector.has("cel") {
             expression(&selector.get("cel"), out);
         } else {
             selector.missing("cel", "", out);
         }
-    }
+    };
+    at.each("selectors", MOST, selector, out);
 }
 
 fn opaque(config: &At<'_>, out: &mut FieldErrors) {
@@ -341,10 +274,18 @@ fn opaque(config: &At<'_>, out: &mut FieldErrors) {
     }
     let opaque = config.get("opaque");
     opaque.driver_name("driver", out);
-    match opaque.value.get_or_null("parameters") {
-        Value::Null => opaque.missing("parameters", "", out),
+    parameters(&opaque.get("parameters"), out);
+}
+
+/// What drivers alone understand, which must be an object.
+fn parameters(at: &At<'_>, out: &mut FieldErrors) {
+    match at.value {
+        Value::Null => out.push(FieldError::required(&at.path, "")),
+        value if value.to_string().len() > LONGEST_PARAMETERS => {
+            out.push(FieldError::too_long(&at.path, LONGEST_PARAMETERS));
+        }
         Value::Object(_) => {}
-        _ => opaque.invalid("parameters", "must be a valid JSON object", out),
+        _ => out.push(FieldError::invalid(&at.path, "<value omitted>", "must be a valid JSON object")),
     }
 }
 
@@ -388,13 +329,44 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     if spec.has("sharedCounters") && spec.has("devices") {
         out.push(FieldError::invalid(&spec.path, "", "only one of `sharedCounters` or `devices` is allowed"));
     }
-    spec.at_most("devices", MOST_DEVICES, out);
-    for device in spec.items("devices") {
+    let advanced = |device: &Value| device.count("taints") + device.count("consumesCounters") > 0;
+    let most = if spec.value.items("devices").iter().any(advanced) { MOST_ADVANCED } else { MOST_DEVICES };
+    let device = |device: &At<'_>, out: &mut FieldErrors| {
         device.faults("name", &names::dns1123_label(device.text("name")), out);
-        abilities(&device, out);
-        placement(&device, spec.flag("perDeviceNodeSelection"), out);
+        abilities(device, out);
+        taints::taints(device, out);
+        counters::consumed(device, out);
+        placement(device, spec.flag("perDeviceNodeSelection"), out);
+        binding(device, out);
+    };
+    spec.each_unique("devices", (most, "name"), device, out);
+    counters::shared(&spec, out);
+}
+
+/// What must be true of a device before a pod may be bound that uses it, and what tells that it never will be.
+fn binding(at: &At<'_>, out: &mut FieldErrors) {
+    const MOST: usize = 4;
+    let (wanted, failed) = ("bindingConditions", "bindingFailureConditions");
+    for list in [wanted, failed] {
+        at.each(list, MOST, |condition, out| condition.own_faults(names::qualified_name, out), out);
     }
-    spec.unique("devices", "name", out);
+    for list in [wanted, failed] {
+        let mut seen = BTreeSet::new();
+        for condition in at.items(list) {
+            let text = condition.value.as_str().unwrap_or_default();
+            if !seen.insert(text) {
+                out.push(FieldError::duplicate(&condition.path, text));
+            }
+            if list == failed && at.value.texts(wanted).any(|wanted| wanted == text) {
+                condition.wrong("bindingFailureConditions must not overlap with bindingConditions", out);
+            }
+        }
+    }
+    for (list, other) in [(wanted, failed), (failed, wanted)] {
+        if at.value.count(list) == 0 && at.value.count(other) > 0 {
+            at.invalid(list, &format!("{list} are required to use {other}"), out);
+        }
+    }
 }
 
 /// Where a device is, if each of a slice says so itself.
@@ -447,8 +419,10 @@ fn abilities(device: &At<'_>, out: &mut FieldErrors) {
     }
     for (name, capacity) in device.entries("capacity") {
         qualified(name, &device.path("capacity"), out);
-        if capacity.has("requestPolicy") && !device.value.flag("allowMultipleAllocations") {
-            capacity.forbidden("requestPolicy", "allowMultipleAllocations must be true", out);
+        match (capacity.has("requestPolicy"), device.value.flag("allowMultipleAllocations")) {
+            (true, false) => capacity.forbidden("requestPolicy", "allowMultipleAllocations must be true", out),
+            (true, true) => policies::requests(&capacity, out),
+            (false, _) => {}
         }
     }
 }
@@ -476,6 +450,15 @@ fn qualified(name: &str, path: &FieldPath, out: &mut FieldErrors) {
         out.push(FieldError::too_long(path, LONGEST_ID));
     }
     out.extend(names::c_identifier(id).iter().map(|why| FieldError::invalid(path, id, why)));
+}
+
+/// The same with a domain.
+fn fully_qualified(at: &At<'_>, out: &mut FieldErrors) {
+    let name = at.value.as_str().unwrap_or_default();
+    qualified(name, &at.path, out);
+    if !name.contains('/') {
+        at.wrong("a fully qualified name must be a domain and a name separated by a slash", out);
+    }
 }
 
 fn attribute(at: &At<'_>, out: &mut FieldErrors) {
@@ -539,7 +522,9 @@ fn pool(at: &At<'_>, out: &mut FieldErrors) {
     if at.int("resourceSliceCount").unwrap_or_default() <= 0 {
         at.invalid("resourceSliceCount", "must be greater than zero", out);
     }
-    at.not_negative("generation", out);
+    if at.int("generation").is_some_and(|generation| generation < 0) {
+        at.invalid("generation", "must be greater than or equal to zero", out);
+    }
 }
 
 #[cfg(test)]
@@ -588,7 +573,7 @@ mod tests {
             ("another user", one.clone(), has(json!([result("gpu", "a")]), json!([user("u"), user("v")])), ""),
             ("given back", one.clone(), json!({}), ""),
             ("nothing to use", json!({}), json!({"reservedFor": [user("u")]}), "status.reservedFor"),
-            ("a user twice", json!({}), has(json!([]), json!([user("u"), user("u")])), "status.reservedFor[1].uid"),
+            ("a user twice", json!({}), has(json!([]), json!([user("u"), user("u")])), "status.reservedFor[1]"),
             ("other devices", one, has(json!([result("gpu", "b")]), json!([])), "status.allocation"),
             (
                 "nobody asked for it",

@@ -86,6 +86,7 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     } else if !supported.contains(&kind) {
         out.push(FieldError::not_supported(&path, kind, supported));
     }
+    slice_ports(slice, out);
     let endpoints = slice.items("endpoints");
     let path = FieldPath::new("endpoints");
     if endpoints.len() > 1000 {
@@ -94,7 +95,6 @@ fn validate_slice(slice: &Value, out: &mut FieldErrors) {
     for (i, endpoint) in endpoints.iter().enumerate() {
         validate_endpoint(&At { value: endpoint, path: path.index(i) }, kind, out);
     }
-    slice_ports(slice, out);
 }
 
 fn validate_endpoint(endpoint: &At<'_>, kind: &str, out: &mut FieldErrors) {
@@ -106,9 +106,13 @@ fn validate_endpoint(endpoint: &At<'_>, kind: &str, out: &mut FieldErrors) {
     for address in endpoint.items("addresses") {
         let text = address.value.as_str().unwrap_or_default();
         match (kind, text.parse::<std::net::IpAddr>()) {
-            ("IPv4", Ok(ip)) if !ip.is_ipv4() => address.wrong("must be an IPv4 address", out),
-            ("IPv6", Ok(ip)) if !ip.is_ipv6() => address.wrong("must be an IPv6 address", out),
-            ("IPv4" | "IPv6", _) => endpoint_ip(&address, out),
+            ("IPv4" | "IPv6", ip) => {
+                if ip.is_ok_and(|ip| ip.is_ipv4() != (kind == "IPv4")) {
+                    let why = format!("must be an {kind} address");
+                    out.push(FieldError::invalid(&endpoint.path("addresses"), text, &why));
+                }
+                endpoint_ip(&address, out);
+            }
             ("FQDN", _) => {
                 for why in names::dns1123_subdomain(text.strip_suffix('.').unwrap_or(text)) {
                     address.wrong(&why, out);
@@ -117,7 +121,7 @@ fn validate_endpoint(endpoint: &At<'_>, kind: &str, out: &mut FieldErrors) {
             _ => {}
         }
     }
-    endpoint.form("nodeName", names::dns1123_subdomain, out);
+    endpoint.form_if_set("nodeName", names::dns1123_subdomain, out);
     if endpoint.value.count("deprecatedTopology") > 16 {
         let count = endpoint.value.count("deprecatedTopology");
         out.push(FieldError::too_many(&endpoint.path("deprecatedTopology"), count, 16));
@@ -150,7 +154,7 @@ fn slice_ports(slice: &Value, out: &mut FieldErrors) {
         if !PROTOCOLS.contains(&port.text("protocol")) {
             out.push(FieldError::not_supported(&port.path("protocol"), port.text("protocol"), &PROTOCOLS));
         }
-        port.form("appProtocol", names::qualified_name, out);
+        port.form_if_set("appProtocol", names::qualified_name, out);
     }
 }
 
@@ -169,7 +173,7 @@ fn validate_endpoints(endpoints: &Value, out: &mut FieldErrors) {
                 ip.wrong("must be a valid IP address", out);
             }
             address.form("hostname", names::dns1123_label, out);
-            address.form("nodeName", names::dns1123_subdomain, out);
+            address.form_if_set("nodeName", names::dns1123_subdomain, out);
         }
         for port in subset.items("ports") {
             if count("ports") > 1 && port.text("name").is_empty() {
@@ -178,7 +182,7 @@ fn validate_endpoints(endpoints: &Value, out: &mut FieldErrors) {
             port.form("name", names::dns1123_label, out);
             port.port("port", out);
             port.one_of("protocol", &PROTOCOLS, out);
-            port.form("appProtocol", names::qualified_name, out);
+            port.form_if_set("appProtocol", names::qualified_name, out);
         }
     }
 }
@@ -222,7 +226,7 @@ mod tests {
             found,
             [
                 "endpoints[0].addresses[0]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
-                "endpoints[0].addresses[1]: Invalid value: \"10.0.0.1\": must be an IPv6 address",
+                "endpoints[0].addresses: Invalid value: \"10.0.0.1\": must be an IPv6 address",
                 "endpoints[1].addresses: Required value: must contain at least 1 address",
                 "addressType: Invalid value: \"IPv6\": field is immutable",
             ]

@@ -88,6 +88,7 @@ fn reference(at: &At<'_>, out: &mut FieldErrors) {
     if version.matches('/').count() > 1 {
         at.invalid("apiVersion", &format!("unexpected GroupVersion string: {version}"), out);
     } else if version.trim_matches('/').is_empty()
+        || version.starts_with('/')
         || !version.contains('/') && at.text("kind") != "ReplicationController"
     {
         let path = at.path("apiVersion");

@@ -76,7 +76,8 @@ fn generate_selector(job: &mut Value) {
     if job.at("spec").flag("manualSelector") {
         return;
     }
-    let (uid, name) = (job.at("metadata.uid").clone(), job.at("metadata.name").clone());
+    let of = |name: &str| Value::from(job.at("metadata").text(name));
+    let (uid, name) = (of("uid"), of("name"));
     let spec = job.child("spec");
     let labels = spec.child("template").child("metadata").child("labels");
     for (keys, value) in [(NAME_LABELS, name), (UID_LABELS, uid.clone())] {
@@ -110,8 +111,7 @@ fn generated_selector(job: &Value, prefixed: bool, out: &mut FieldErrors) {
             let (path, why) = (template.path.key(key), format!("must be '{wanted}'"));
             if !template.has(key) {
                 out.push(FieldError::required(&path, &why));
-            }
-            if template.text(key) != wanted {
+            } else if template.text(key) != wanted {
                 out.push(FieldError::invalid(&path, template.value.clone(), &why));
             }
         }
@@ -130,7 +130,11 @@ fn validate(job: &Value, out: &mut FieldErrors) {
             workload::matches_template(&selector, &spec.get("template"), out);
         }
     } else {
+        // No selector selects nothing.
         spec.missing("selector", "", out);
+        let labels = spec.value.at("template.metadata.labels").clone();
+        let path = spec.path("template").child("metadata").child("labels");
+        out.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
     }
     let completions = spec.int("completions").unwrap_or_default();
     if spec.text("completionMode") == "Indexed" && completions > 0 {

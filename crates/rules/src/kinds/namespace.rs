@@ -21,7 +21,12 @@ fn label(object: &mut Value) {
 pub(crate) const NAMESPACE: Row = Row {
     name: NameForm::Label,
     status: Some(|| json!({"phase": "Active"})),
-    default: label,
+    default: |object| {
+        label(object);
+        if let Some(status) = object.existing("status") {
+            status.default_text("phase", "Active");
+        }
+    },
     prepare_create: |object| {
         // A name that was made up is known only now.
         label(object);

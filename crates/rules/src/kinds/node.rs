@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
+use skiff_meta::field::{FaultKind, FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
 use crate::addresses::cidr;
 use crate::at::At;
 use crate::cells::{self, NONE, or_none};
+use crate::disabled;
 use crate::podspec::{self, quantity, tolerations};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
@@ -51,13 +52,16 @@ pub(crate) const NODE: Row = Row {
     validate: |node, out| {
         taints(node, out);
         resources(node, out);
-        At::member(node, "spec").items("podCIDRs").for_each(|range| cidr(&range, out));
+        let spec = At::member(node, "spec");
+        spec.items("podCIDRs").for_each(|range| cidr(&range, out));
+        families(&spec, out);
     },
     validate_update,
     validate_part: |new, _, _, out| {
         resources(new, out);
         addresses(new, out);
     },
+    disabled: disabled::NODE,
     warnings: warnings::of_node,
     selectable: |node| vec![("spec.unschedulable", node.at("spec").flag("unschedulable").to_string())],
     columns: "Name,Status,Roles,Age,Version,+Internal-IP,+External-IP,+OS-Image,+Kernel-Version,+Container-Runtime",
@@ -100,6 +104,28 @@ pub(crate) const RUNTIME_CLASS: Row = Row {
     cells: |class, now| vec![name_cell(class), class.get_or_null("handler").clone(), age::cell(class, now)],
     ..Row::new("node.k8s.io", "RuntimeClass")
 };
+
+/// Of each family there may be one range.
+fn families(spec: &At<'_>, out: &mut FieldErrors) {
+    let ranges: Vec<&str> = spec.value.texts("podCIDRs").collect();
+    if ranges.len() < 2 {
+        return;
+    }
+    let parsed: Vec<Option<ipnet::IpNet>> = ranges.iter().map(|range| range.parse().ok()).collect();
+    let path = spec.path("podCIDRs");
+    let unread = ranges.iter().zip(&parsed).enumerate().find(|(_, (_, parsed))| parsed.is_none());
+    if let Some((i, (range, _))) = unread {
+        let message = format!(
+            "Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{i}]: <nil> \
+             (invalid CIDR address: {range})"
+        );
+        out.push(FieldError { kind: FaultKind::Internal, path, message });
+    }
+    let has = |v4: bool| parsed.iter().flatten().any(|range| range.addr().is_ipv4() == v4);
+    if unread.is_some() || ranges.len() > 2 || !(has(true) && has(false)) {
+        spec.invalid("podCIDRs", "may specify no more than one CIDR for each IP family", out);
+    }
+}
 
 fn taints(node: &Value, out: &mut FieldErrors) {
     let mut seen = BTreeSet::new();
@@ -148,6 +174,9 @@ fn validate_update(new: &Value, old: &Value, out: &mut FieldErrors) {
     if !before.text("providerID").is_empty() && spec.text("providerID") != before.text("providerID") {
         let why = "node updates may not change providerID except from \"\" to valid";
         spec.forbidden("providerID", why, out);
+    }
+    if spec.text("externalID") != before.text("externalID") {
+        spec.forbidden("externalID", "may not be updated", out);
     }
 }
 

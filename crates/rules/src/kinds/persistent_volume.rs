@@ -103,7 +103,8 @@ fn capacity(spec: &At<'_>, out: &mut FieldErrors) {
     for (_, amount) in spec.entries("capacity") {
         match Quantity::from_json(amount.value) {
             Ok(size) if size.is_negative() => {
-                amount.wrong("must be a valid resource quantity", out);
+                let why = "must be a valid resource quantity";
+                out.push(FieldError::invalid(&amount.path, size.value(), why));
                 amount.wrong("must be greater than zero", out);
             }
             Ok(size) if size.is_zero() => amount.wrong("must be greater than zero", out),

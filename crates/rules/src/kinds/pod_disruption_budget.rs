@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use skiff_meta::field::FieldErrors;
+use skiff_meta::names::NameForm;
 
 use crate::age;
 use crate::at::At;
@@ -10,10 +11,13 @@ use crate::view::View;
 use crate::workload::{at_most_all, number_or_percent};
 
 pub(crate) const POD_DISRUPTION_BUDGET: Row = Row {
+    // No more is asked of names here.
+    name: NameForm::PathSegment,
     status: Some(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})),
     generation: &["spec"],
     validate,
     validate_part: |new, _, _, out| {
+        crate::metadata::conditions(&At::member(new, "status"), "conditions", out);
         for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             At::member(new, "status").not_negative(name, out);
         }

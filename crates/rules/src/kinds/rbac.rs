@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use skiff_meta::LabelSelector;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names::{self, NameForm};
 
@@ -77,7 +78,12 @@ fn aggregation(role: &Value, out: &mut FieldErrors) {
         let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
         rule.missing("clusterRoleSelectors", why, out);
     }
-    rule.items("clusterRoleSelectors").for_each(|selector| selector.label_selector(out));
+    for selector in rule.items("clusterRoleSelectors") {
+        selector.label_selector(out);
+        if LabelSelector::from_json(selector.value).is_err() {
+            selector.wrong("invalid label selector.", out);
+        }
+    }
 }
 
 fn default_binding(binding: &mut Value) {

@@ -225,7 +225,7 @@ fn ports(spec: &At<'_>, out: &mut FieldErrors) {
         port.port("port", out);
         port.one_of("protocol", &["SCTP", "TCP", "UDP"], out);
         port.port_or_name("targetPort", out);
-        port.form("appProtocol", names::qualified_name, out);
+        port.form_if_set("appProtocol", names::qualified_name, out);
     }
 }
 
@@ -272,8 +272,12 @@ fn load_balancer(spec: &At<'_>, out: &mut FieldErrors) {
         spec.forbidden("LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'", out);
     }
     // The annotation they once were had spaces between them.
-    for range in spec.items("loadBalancerSourceRanges") {
-        addresses::range(&range.path, range.value.as_str().unwrap_or_default().trim(), out);
+    for (i, range) in spec.items("loadBalancerSourceRanges").enumerate() {
+        addresses::range(
+            &spec.path("LoadBalancerSourceRanges").index(i),
+            range.value.as_str().unwrap_or_default().trim(),
+            out,
+        );
     }
     if spec.has("allocateLoadBalancerNodePorts") && !balanced {
         spec.forbidden("allocateLoadBalancerNodePorts", "may only be used when `type` is 'LoadBalancer'", out);

@@ -1,7 +1,5 @@
 //! Ranges of addresses for Services, and the addresses handed out from them.
 
-use std::net::IpAddr;
-
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names::{self, NameForm};
@@ -39,14 +37,8 @@ pub(crate) const SERVICE_CIDR: Row = Row {
 };
 
 pub(crate) const IP_ADDRESS: Row = Row {
-    // Names are addresses; that they are is checked with the object.
-    name: NameForm::PathSegment,
+    name: NameForm::Address,
     validate: |address, out| {
-        let meta = At::member(address, "metadata");
-        let name = meta.text("name");
-        if name.parse::<IpAddr>().map_or(true, |ip| ip.to_string() != name) {
-            meta.invalid("name", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)", out);
-        }
         let spec = At::member(address, "spec");
         if !spec.has("parentRef") {
             return spec.missing("parentRef", "", out);
@@ -142,7 +134,10 @@ mod tests {
             "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "web"}}});
         assert_eq!(IP_ADDRESS.validate_create(&address), []);
         assert_eq!(IP_ADDRESS.cells(&address, jiff::Timestamp::UNIX_EPOCH)[1], "services/n/web");
-        let bad = json!({"metadata": {"name": "10.43.0.07"}, "spec": {}});
-        assert_eq!(IP_ADDRESS.validate_create(&bad).len(), 2);
+        let bad = json!({"metadata": {"name": "10.43.0.7"}, "spec": {}});
+        assert_eq!(IP_ADDRESS.validate_create(&bad).len(), 1);
+        for name in ["10.43.0.07", "FD00::1", ""] {
+            assert_eq!(IP_ADDRESS.name_faults(name, false).len(), 1, "{name}");
+        }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) const STATEFUL_SET: Row = Row {
         for template in At::member(object, "spec").items("volumeClaimTemplates") {
             claim::validate_spec(&template.get("spec"), out);
         }
+        // It cannot change, so that it is not asked again.
+        At::member(object, "spec").form("serviceName", names::dns1123_label, out);
     },
     validate_update,
     validate_part: |new, old, _, out| {
@@ -128,7 +130,6 @@ fn validate(object: &Value, out: &mut FieldErrors) {
             workload::restarts_always(&template, "StatefulSet", out);
         }
     }
-    spec.form("serviceName", names::dns1123_label, out);
 }
 
 /// The template as pods will be made of it: with names left to the controller, and the claims' volumes.
@@ -141,7 +142,7 @@ fn finished_template(spec: &Value) -> Value {
     let claims: std::collections::BTreeSet<&str> = names.collect();
     let made = claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
     let kept = pod.items("volumes").iter().filter(|v| !claims.contains(&v.text("name"))).cloned();
-    let volumes: Vec<Value> = made.chain(kept).collect();
+    let volumes: Vec<Value> = kept.chain(made).collect();
     pod.put("volumes", volumes.into());
     template
 }

@@ -24,7 +24,9 @@ pub(crate) const STORAGE_CLASS: Row = Row {
         let class = At::root(class);
         driver(&class, "provisioner", out);
         parameters(&class, out);
-        class.optional_one_of("reclaimPolicy", &["Delete", "Retain"], out);
+        if !class.text("reclaimPolicy").is_empty() {
+            class.one_of("reclaimPolicy", &["Delete", "Retain"], out);
+        }
         class.one_of("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], out);
         topologies(&class, out);
     },
@@ -96,8 +98,13 @@ pub(crate) const VOLUME_ATTACHMENT: Row = Row {
 pub(crate) const CSI_NODE: Row = Row {
     validate: |node, out| {
         let spec = At::member(node, "spec");
-        spec.items("drivers").for_each(|driver| node_driver(&driver, out));
-        spec.unique("drivers", "name", out);
+        let mut seen = BTreeSet::new();
+        for driver in spec.items("drivers") {
+            node_driver(&driver, out);
+            if !seen.insert(driver.text("name")) {
+                out.push(FieldError::duplicate(&driver.path("name"), driver.text("name")));
+            }
+        }
     },
     validate_update: |new, old, out| {
         let comparable = |driver: &Value| {
@@ -176,7 +183,8 @@ pub(super) fn marked_default(object: &Value, prefixes: &[&str], annotation: &str
 
 fn driver(at: &At<'_>, name: &str, out: &mut FieldErrors) {
     if at.require(name, out) {
-        at.faults(name, &names::qualified_name(&at.text(name).to_lowercase()), out);
+        let lower = at.text(name).to_lowercase();
+        out.extend(names::qualified_name(&lower).iter().map(|why| FieldError::invalid(&at.path(name), &*lower, why)));
     }
 }
 

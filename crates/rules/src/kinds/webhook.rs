@@ -214,7 +214,9 @@ fn resources(rule: &At<'_>, out: &mut FieldErrors) {
     if count > 1 && has("*/*") {
         rule.invalid("resources", "if '*/*' is present, must not specify other resources", out);
     }
-    if has("*") && rule.value.texts("resources").any(|text| text != "*" && !text.contains('/')) {
+    // Upstream looks at the last one.
+    let last = rule.value.texts("resources").filter(|text| !text.is_empty() && !text.contains('/')).last();
+    if has("*") && last != Some("*") {
         let why = "if '*' is present, must not specify other resources without subresources";
         rule.invalid("resources", why, out);
     }
@@ -222,8 +224,12 @@ fn resources(rule: &At<'_>, out: &mut FieldErrors) {
 
 fn url(client: &At<'_>, out: &mut FieldErrors) {
     let path = client.path("url");
-    let mut wrong = |value: &str, why: String| out.push(FieldError::invalid(&path, value, &why));
     let text = client.text("url");
+    if let Some(why) = no_url(text) {
+        let why = format!("url must be a valid URL: parse {text:?}: {why}{URL_FORM}");
+        return out.push(FieldError::required(&path, &why));
+    }
+    let mut wrong = |value: &str, why: String| out.push(FieldError::invalid(&path, value, &why));
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     if scheme != "https" {
         wrong(scheme, format!("'https' is the only allowed URL scheme{URL_FORM}"));
@@ -246,10 +252,34 @@ fn url(client: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
+/// Why Go cannot read a URL.
+fn no_url(text: &str) -> Option<String> {
+    if text.bytes().any(|b| b.is_ascii_control()) {
+        return Some("net/url: invalid control character in URL".to_owned());
+    }
+    if text.starts_with(':') {
+        return Some("missing protocol scheme".to_owned());
+    }
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    let has_scheme =
+        scheme.is_some_and(|s| s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.chars().all(is_scheme));
+    if !has_scheme && text.split('/').next().is_some_and(|first| first.contains(':')) {
+        return Some("first path segment in URL cannot contain colon".to_owned());
+    }
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    path.match_indices('%').find_map(|(at, _)| {
+        let escape: String = path[at..].chars().take(3).collect();
+        let fine = escape.len() == 3 && escape[1..].bytes().all(|b| b.is_ascii_hexdigit());
+        (!fine).then(|| format!("invalid URL escape {escape:?}"))
+    })
+}
+
 fn service(at: &At<'_>, out: &mut FieldErrors) {
-    for (name, why) in [("name", "service name is required"), ("namespace", "service namespace is required")] {
+    // Upstream takes the one for the other.
+    for (name, told) in [("namespace", "name"), ("name", "namespace")] {
         if at.text(name).is_empty() {
-            at.missing(name, why, out);
+            at.missing(told, "", out);
         }
     }
     let faults = names::port_number(at.int("port").unwrap_or_default());
@@ -266,11 +296,9 @@ fn service(at: &At<'_>, out: &mut FieldErrors) {
     if !path.starts_with('/') {
         at.invalid("path", "must start with a '/'", out);
     }
-    // Its first character is passed over, whatever it is.
-    let mut steps = path.chars();
-    steps.next();
-    let steps = steps.as_str();
-    for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
+    // Its first byte is passed over, whatever it is.
+    let steps = String::from_utf8_lossy(path.as_bytes().get(1..).unwrap_or_default());
+    for (i, step) in steps.strip_suffix('/').unwrap_or(&steps).split('/').enumerate() {
         if step.is_empty() {
             at.invalid("path", &format!("segment[{i}] may not be empty"), out);
             continue;

@@ -223,11 +223,12 @@ fn resize_policy(spec: &At<'_>, container: &At<'_>, out: &mut FieldErrors) {
         if !seen.insert(name) {
             out.push(FieldError::duplicate(&policy.path, name));
         }
-        if !["cpu", "memory"].contains(&name) {
-            out.push(FieldError::not_supported(&list, name, &["cpu", "memory"]));
-        }
-        if !["NotRequired", "RestartContainer"].contains(&restart) {
-            out.push(FieldError::not_supported(&list, restart, &["NotRequired", "RestartContainer"]));
+        for (text, supported) in [(name, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
+            if text.is_empty() {
+                out.push(FieldError::required(&list, ""));
+            } else if !supported.contains(&text) {
+                out.push(FieldError::not_supported(&list, text, &supported));
+            }
         }
         if spec.text("restartPolicy") == "Never" && restart != "NotRequired" {
             let why = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
@@ -249,7 +250,10 @@ fn restart_policy(container: &At<'_>, out: &mut FieldErrors) {
         out.push(FieldError::too_many(&container.path("restartPolicyRules"), rules, 20));
     }
     for rule in container.items("restartPolicyRules") {
-        rule.optional_one_of("action", &["Restart", "RestartAllContainers"], out);
+        const ACTIONS: &[&str] = &["Restart", "RestartAllContainers"];
+        if !ACTIONS.contains(&rule.text("action")) {
+            out.push(FieldError::not_supported(&rule.path("action"), rule.text("action"), ACTIONS));
+        }
         if !rule.has("exitCodes") {
             rule.missing("exitCodes", "must be specified", out);
         }

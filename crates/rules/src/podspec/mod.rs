@@ -73,12 +73,17 @@ pub(crate) fn validate(spec: &At<'_>, context: Context<'_>, out: &mut FieldError
     if spec.has("preemptionPolicy") {
         spec.one_of("preemptionPolicy", &["PreemptLowerPriority", "Never"], out);
     }
-    for (name, amount) in spec.entries("overhead") {
+    for (name, mut amount) in spec.entries("overhead") {
+        // Looked at as the limits of a container.
+        amount.path = spec.path("overhead").child("limits").key(name);
         resource_name(name, &amount, true, out);
         quantity(name, &amount, out);
     }
-    if spec.has("os") {
-        spec.get("os").one_of("name", &["linux", "windows"], out);
+    if spec.has("os") && spec.get("os").require("name", out) {
+        let name = spec.get("os").text("name");
+        if !["linux", "windows"].contains(&name) {
+            out.push(FieldError::not_supported(&spec.path("os"), name, &["linux", "windows"]));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names;
 
@@ -169,8 +170,8 @@ pub(super) fn gates(spec: &At<'_>, out: &mut FieldErrors) {
 
 /// Faults of constraints on spreading.
 pub(super) fn spread_constraints(spec: &At<'_>, out: &mut FieldErrors) {
-    let mut seen = BTreeSet::new();
-    for constraint in spec.items("topologySpreadConstraints") {
+    let all = spec.value.items("topologySpreadConstraints");
+    for (i, constraint) in spec.items("topologySpreadConstraints").enumerate() {
         let (key, action) = (constraint.text("topologyKey"), constraint.text("whenUnsatisfiable"));
         if constraint.int("maxSkew").unwrap_or_default() <= 0 {
             constraint.invalid("maxSkew", "must be greater than zero", out);
@@ -182,7 +183,9 @@ pub(super) fn spread_constraints(spec: &At<'_>, out: &mut FieldErrors) {
             let path = constraint.path("whenUnsatisfiable");
             out.push(FieldError::not_supported(&path, action, &["DoNotSchedule", "ScheduleAnyway"]));
         }
-        if !seen.insert((key, action)) {
+        // The first of them is told to be another's double.
+        let same = |other: &Value| other.text("topologyKey") == key && other.text("whenUnsatisfiable") == action;
+        if all.iter().skip(i + 1).any(same) {
             let path = constraint.path("{topologyKey, whenUnsatisfiable}");
             out.push(FieldError::duplicate(&path, format!("{{{key}, {action}}}")));
         }

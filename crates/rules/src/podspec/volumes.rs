@@ -47,14 +47,47 @@ pub(super) fn validate<'v>(spec: &At<'v>, context: Context<'_>, out: &mut FieldE
     volumes
 }
 
+/// The order in which upstream looks at sources, and what it calls those it names otherwise when they are too many.
+const SOURCES: &[(&str, &str)] = &[
+    ("emptyDir", ""),
+    ("hostPath", ""),
+    ("gitRepo", ""),
+    ("gcePersistentDisk", ""),
+    ("awsElasticBlockStore", ""),
+    ("secret", ""),
+    ("nfs", ""),
+    ("iscsi", ""),
+    ("glusterfs", ""),
+    ("flocker", ""),
+    ("persistentVolumeClaim", ""),
+    ("rbd", ""),
+    ("cinder", ""),
+    ("cephfs", "cephFS"),
+    ("quobyte", ""),
+    ("downwardAPI", "downwarAPI"),
+    ("fc", ""),
+    ("flexVolume", ""),
+    ("configMap", ""),
+    ("azureFile", ""),
+    ("vsphereVolume", ""),
+    ("photonPersistentDisk", ""),
+    ("portworxVolume", ""),
+    ("azureDisk", ""),
+    ("storageos", ""),
+    ("projected", ""),
+    ("scaleIO", ""),
+    ("csi", ""),
+    ("ephemeral", ""),
+    ("image", ""),
+];
+
 fn source(volume: &At<'_>, out: &mut FieldErrors) {
-    let mut sources =
-        volume.value.as_object().into_iter().flatten().filter(|(name, v)| *name != "name" && !v.is_null());
+    let mut sources = SOURCES.iter().filter(|(name, _)| volume.has(name));
     let Some((first, _)) = sources.next() else {
         return out.push(FieldError::required(&volume.path, "must specify a volume type"));
     };
-    for (extra, _) in sources {
-        volume.forbidden(extra, "may not specify more than 1 volume type", out);
+    for (extra, told) in sources {
+        volume.forbidden(if told.is_empty() { extra } else { told }, "may not specify more than 1 volume type", out);
     }
     volume_source(volume, first, out);
 }
@@ -166,8 +199,10 @@ fn projected(at: &At<'_>, out: &mut FieldErrors) {
                 claim(item.text("path"), part.text("name"), out);
             }
         }
-        for file in source.get("downwardAPI").items("items") {
-            downward_file(&file, out);
+        let downward = source.get("downwardAPI");
+        for file in downward.items("items") {
+            // Upstream leaves out which of them.
+            downward_file(&At { path: downward.path.clone(), ..file.clone() }, out);
             claim(file.text("path"), file.text("path"), out);
         }
         let token = source.get("serviceAccountToken");
@@ -175,7 +210,7 @@ fn projected(at: &At<'_>, out: &mut FieldErrors) {
             service_account_token(&token, &at.path, out);
         }
         if kinds.iter().filter(|kind| source.has(kind)).count() > 1 {
-            out.push(FieldError::forbidden(&source.path, "may not specify more than 1 volume type"));
+            out.push(FieldError::forbidden(&source.path, "may not specify more than 1 volume type per source"));
         }
     }
 }

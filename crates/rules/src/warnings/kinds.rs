@@ -253,9 +253,6 @@ pub(crate) fn of_persistent_volume_claim(new: &Value, _: Option<&Value>, part: P
 pub(crate) fn of_node(new: &Value, _: Option<&Value>, part: Part) -> Warnings {
     main_only(part, |out| {
         let spec = spec(new);
-        if spec.has("configSource") {
-            out.push("spec.configSource: the feature is removed".to_owned());
-        }
         if !spec.text("externalID").is_empty() {
             out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
         }

@@ -306,10 +306,9 @@ fn other_kinds() {
         ),
         (
             "Node",
-            spec(json!({"configSource": {}, "externalID": "x", "podCIDRs": ["10.0.0.1/8"]})),
+            spec(json!({"externalID": "x", "podCIDRs": ["10.0.0.1/8"]})),
             Part::Main,
             vec![
-                "spec.configSource: the feature is removed".to_owned(),
                 "spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned(),
                 range("spec.podCIDRs[0]"),
             ],

@@ -98,7 +98,7 @@ impl<'a> Components<'a> {
         let patch = &field.patch;
         let granular = self.is_granular(field.ty);
         let words = self.words.of_member(of, &field.name);
-        let beside = default.is_some() || patch.retain_keys || granular || words.is_some();
+        let beside = default.is_some() || patch.retain_keys || patch.replace || granular || words.is_some();
         if schema.get("$ref").is_some() && beside {
             // Nothing may stand beside a reference.
             schema = json!({ "allOf": [schema] });
@@ -112,7 +112,7 @@ impl<'a> Components<'a> {
         if granular {
             schema["x-kubernetes-map-type"] = "granular".into();
         }
-        let strategies = [(patch.merge, "merge"), (patch.retain_keys, "retainKeys")];
+        let strategies = [(patch.merge, "merge"), (patch.replace, "replace"), (patch.retain_keys, "retainKeys")];
         let strategies: Vec<&str> = strategies.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
         if !strategies.is_empty() {
             schema["x-kubernetes-patch-strategy"] = strategies.join(",").into();

@@ -16,6 +16,7 @@ mod authority;
 mod kubeconfig;
 mod leaf;
 mod names;
+pub(crate) mod pair;
 mod place;
 mod request;
 mod shown;

@@ -6,6 +6,7 @@ use skiff_meta::schema::{KindSchema, TypeRef};
 use skiff_meta::{GroupVersionKind, Status, check};
 
 use super::Encoding;
+use super::go_words;
 use super::query::FieldValidation;
 use crate::call::Payload;
 
@@ -169,7 +170,12 @@ fn identify(value: &mut Value, expected: Expected<'_>) -> Result<(), Status> {
     if kind != gvk.kind && !kind.is_empty() {
         let said = if version.is_empty() { api_version.as_str() } else { version.as_str() };
         let short = said.rsplit('/').next().unwrap_or_default();
-        let why = format!("no kind {kind:?} is registered for version {said:?} that is a {}", gvk.kind);
+        // A kind that there is, and one that there is not.
+        let other = GroupVersionKind::new(&*gvk.group, &*gvk.version, &*kind);
+        let why = match skiff_api::facts::schema(gvk).is_none() || skiff_api::facts::schema(&other).is_some() {
+            true => format!("no kind {kind:?} is registered for version {said:?} that is a {}", gvk.kind),
+            false => go_words::no_kind(&kind, said, &gvk.group),
+        };
         return Err(check::cannot_be_handled(&kind, short, &gvk.kind, &why));
     }
     if version != api_version && !version.is_empty() {

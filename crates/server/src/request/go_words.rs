@@ -11,6 +11,20 @@ pub(crate) fn group_version(gvk: &GroupVersionKind) -> String {
     format!("{}/{}", gvk.group, gvk.version)
 }
 
+/// What Go calls the book of kinds that a group is in.
+pub(crate) fn scheme(group: &str) -> &'static str {
+    match group {
+        "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+        "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    }
+}
+
+/// A kind that nobody knows.
+pub(crate) fn no_kind(kind: &str, version: &str, group: &str) -> String {
+    format!("no kind {kind:?} is registered for version {version:?} in scheme {:?}", scheme(group))
+}
+
 /// Why a tree does not go into Go's structs without a detour by JSON (upstream: `runtime/converter.go`).
 pub(crate) fn unconvertible(misfit: &Misfit) -> String {
     let Misfit::Type { found, expected, shape, fraction, .. } = misfit else {

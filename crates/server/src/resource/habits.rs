@@ -20,6 +20,8 @@ pub(crate) struct Habits {
     pub(crate) create_on_update: bool,
     /// PUT without resourceVersion overwrites.
     pub(crate) unconditional_update: bool,
+    /// What comes without a name gets one.
+    pub(crate) named_by_server: bool,
     /// DELETE answers with the object rather than with a `Status`.
     pub(crate) returns_deleted: bool,
     /// What becomes of dependents.
@@ -104,6 +106,7 @@ pub(crate) fn of(id: &GroupResource, custom: bool) -> Habits {
     Habits {
         create_on_update: is_in(CREATE_ON_UPDATE),
         unconditional_update: !custom && !is_in(CONDITIONAL),
+        named_by_server: is_in(&[("", "limitranges")]),
         returns_deleted: is_in(RETURNS_DELETED),
         dependents,
         cached: !is_event,

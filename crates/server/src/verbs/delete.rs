@@ -83,6 +83,11 @@ fn from_query(query: &Query) -> Result<Value, Status> {
     if let Some(policy) = query.get("propagationPolicy") {
         tree["propagationPolicy"] = json!(policy);
     }
+    for name in ["uid", "resourceVersion"] {
+        if let Some(wanted) = query.get(name).filter(|wanted| !wanted.is_empty()) {
+            tree["preconditions"][name] = json!(wanted);
+        }
+    }
     let dry: Vec<&str> = query.all("dryRun").collect();
     if !dry.is_empty() {
         tree["dryRun"] = json!(dry);

@@ -174,6 +174,13 @@ fn still_itself(
     };
     let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
+    if version.is_empty() && !kind.is_empty() && kind != gvk.kind {
+        return refused(format!(
+            "no kind {kind:?} is registered for the internal version of group {:?} in scheme {:?}",
+            gvk.group,
+            go_words::scheme(&gvk.group)
+        ));
+    }
     if version.is_empty() {
         // Without it Go reads the object as one of no version, where nothing is called as here.
         let unknown = members.keys().filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
@@ -188,9 +195,7 @@ fn still_itself(
     }
     let kind = if kind.is_empty() { &gvk.kind } else { kind };
     if version != gvk.api_version() || kind != gvk.kind {
-        return refused(format!(
-            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-        ));
+        return refused(go_words::no_kind(kind, version, &gvk.group));
     }
     Ok(())
 }

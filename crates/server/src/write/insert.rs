@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use skiff_meta::Status;
+use skiff_meta::world::WorldExt;
 use skiff_rules::{Part, metadata};
 
 use super::admit::Admitted;
@@ -38,13 +39,16 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
         system::fill(&mut fresh, &*call.api.world);
         if made_up {
             system::generate_name(&mut fresh, &*call.api.world);
+        } else if given.is_empty() && call.served.resource.habits.named_by_server {
+            let name = call.api.world.uuid();
+            tree::metadata(&mut fresh).insert("name".to_owned(), Value::from(name));
         }
         let name = tree::text(&fresh, &["metadata", "name"]).to_owned();
         let own = services::reserve(call, None, Some(&mut fresh)).await?;
-        let warnings = version.rules().warnings(&fresh, None, Part::Main);
+        let warnings = super::warnings(call, &fresh, None, Part::Main);
         version.rules().prepare_create(&mut fresh);
         name_requester(call, &mut fresh);
-        super::note_phase(call, &mut fresh, None);
+        super::note_times(call, &mut fresh, None);
         system::tidy(&mut fresh);
         check(call, &fresh, &name)?;
         call.warnings.extend(warnings);
@@ -122,7 +126,11 @@ pub(crate) async fn lease(call: &Call) -> Result<i64, Status> {
 fn check(call: &Call, object: &Value, name: &str) -> Result<(), Status> {
     let (rules, namespaced) = (call.served.version.rules(), call.served.resource.namespaced);
     let mut faults = metadata::validate_create(object, namespaced, rules);
-    faults.extend(rules.validate_create(object));
+    let own = rules.validate_create(object);
+    if !own.is_empty() && metadata::is_looked_at_last(object) {
+        faults.clear();
+    }
+    faults.extend(own);
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults)) }
 }
 

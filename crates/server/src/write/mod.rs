@@ -22,6 +22,7 @@ use skiff_store::{Compare, KeyValue, Outcome, Revision, Transaction, Write};
 use crate::call::{Answer, Call};
 use crate::chain::Extra;
 use crate::error;
+use crate::pki::pair;
 use crate::tree;
 
 /// How often a write is tried again when others are faster.
@@ -68,17 +69,47 @@ impl Written {
     }
 }
 
-/// Persistent volumes say since when they are in their phase, unless whoever changes it says so.
-fn note_phase(call: &Call, new: &mut Value, old: Option<&Value>) {
-    if call.served.id().resource != "persistentvolumes" || !call.served.id().group.is_empty() {
-        return;
+/// Warnings of doubtful use.
+fn warnings(call: &Call, new: &Value, old: Option<&Value>, part: Part) -> Vec<String> {
+    let mut warnings = call.served.version.rules().warnings(new, old, part);
+    let id = call.served.id();
+    if id.group.is_empty() && id.resource == "secrets" {
+        warnings.extend(pair::fault(new).map(str::to_owned));
     }
+    warnings
+}
+
+/// Notes times that clients leave out: since when a persistent volume is in its phase, since when a device is tainted.
+fn note_times(call: &Call, new: &mut Value, old: Option<&Value>) {
+    let now = || Value::from(tree::timestamp(call.api.world.now()));
+    match (&*call.served.id().group, &*call.served.id().resource) {
+        ("", "persistentvolumes") => note_phase(new, old, now),
+        ("resource.k8s.io", "resourceslices") => {
+            let devices = new.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten();
+            let taints = devices.filter_map(|device| device.get_mut("taints")?.as_array_mut()).flatten();
+            for taint in taints.filter_map(Value::as_object_mut) {
+                if taint.get("timeAdded").is_none_or(Value::is_null) {
+                    taint.insert("timeAdded".to_owned(), now());
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn note_phase(new: &mut Value, old: Option<&Value>, now: impl Fn() -> Value) {
     let at = |object: Option<&Value>, field: &str| object.and_then(|o| o.get("status")?.get(field).cloned());
     let since = "lastPhaseTransitionTime";
-    let said = old.is_some() && at(Some(new), since).is_some() && at(Some(new), since) != at(old, since);
-    if !said && at(Some(new), "phase") != at(old, "phase") {
-        let now = tree::timestamp(call.api.world.now());
-        tree::child(new, "status").insert(since.to_owned(), Value::from(now));
+    let (before, said) = (at(old, since), at(Some(new), since));
+    let time = if at(Some(new), "phase") == at(old, "phase") {
+        said.or(before)
+    } else if old.is_some() && said.is_some() && said != before {
+        said
+    } else {
+        Some(now())
+    };
+    if let Some(time) = time {
+        tree::child(new, "status").insert(since.to_owned(), time);
     }
 }
 

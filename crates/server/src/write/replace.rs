@@ -134,7 +134,7 @@ async fn change(
         }
     }
     prepare(call, &mut new, &old, intent.part);
-    super::note_phase(call, &mut new, Some(&old));
+    super::note_times(call, &mut new, Some(&old));
     let own = match intent.part {
         Part::Main => services::reserve(call, Some(&old), Some(&mut new)).await?,
         _ => Default::default(),
@@ -226,12 +226,12 @@ fn prepare(call: &Call, new: &mut Value, old: &Value, part: Part) {
 fn check(call: &mut Call, new: &Value, old: &Value, name: &str, part: Part) -> Result<(), Status> {
     let version = call.served.version.clone();
     let rules = version.rules();
-    let mut faults = metadata::validate_update(new, old);
+    let mut faults = metadata::validate_update(new, old, rules, part);
     faults.extend(rules.validate_update(new, old, part));
     if !faults.is_empty() {
         return Err(Status::invalid(&call.served.resource.stored_kind(), name, &faults));
     }
-    call.warnings.extend(rules.warnings(new, Some(old), part));
+    call.warnings.extend(super::warnings(call, new, Some(old), part));
     Ok(())
 }
 

@@ -68,14 +68,14 @@ pub(super) fn write_time(out: &mut Vec<u8>, text: &str, micro: bool) -> Result<(
 
 /// `Quantity`: 1 text.
 pub(super) fn read_quantity(message: &[u8]) -> Result<Value, ProtobufError> {
-    let mut text = "";
+    // None is given at all, or one that is empty, which is none.
+    let mut text = "0";
     let mut reader = Reader::new(message);
     while let Some(field) = reader.field()? {
         if let (1, Wire::Bytes(bytes)) = field {
             text = utf8(bytes)?;
         }
     }
-    let text = if text.is_empty() { "0" } else { text };
     text.parse::<Quantity>()?;
     Ok(Value::String(text.to_owned()))
 }

@@ -11,7 +11,7 @@ use skiff_meta::field::{FieldError, FieldErrors};
 use super::node::Node;
 use super::{validations, values};
 use crate::faults::At;
-use crate::tree::members;
+use crate::tree::{is_empty, members};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const META: &[&str] = &["apiVersion", "kind", "metadata"];
@@ -84,9 +84,13 @@ pub(crate) fn check(schema: &At<'_>, has_status: bool, faults: &mut FieldErrors)
     }
     let before = faults.len();
     let mut structure = Vec::new();
-    structural(schema, Level::Root, &mut structure);
+    // Upstream cannot tell the structure of what has members that it does not know.
+    let known = !has_unsupported(schema.value);
+    if known {
+        structural(schema, Level::Root, &mut structure);
+    }
     structure.sort_by_key(ToString::to_string);
-    if structure.is_empty() {
+    if known && structure.is_empty() {
         defaults(schema, false, faults);
     }
     faults.extend(structure);
@@ -106,9 +110,19 @@ fn entries<'a>(at: &At<'a>, name: &str) -> Vec<(&'a str, At<'a>)> {
     members(below.value).map(|(key, value)| (key.as_str(), At { value, path: below.path.key(key) })).collect()
 }
 
+/// Whether a schema, or one it is made of, says what upstream does not take.
+fn has_unsupported(schema: &Value) -> bool {
+    let below = |name: &str| schema.get(name).into_iter();
+    let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(below).filter_map(Value::as_array).flatten();
+    let members = below("properties").filter_map(Value::as_object).flat_map(|all| all.values());
+    let single = ["not", "items", "additionalProperties"].into_iter().flat_map(below);
+    UNSUPPORTED.iter().any(|name| schema.get(name).is_some_and(|value| !is_empty(value)))
+        || lists.chain(members).chain(single).any(has_unsupported)
+}
+
 fn root_with_status(schema: &At<'_>, faults: &mut FieldErrors) {
     let kind = schema.get("type");
-    if kind.text() != "object" {
+    if !kind.is_empty() && kind.text() != "object" {
         let detail =
             "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
         kind.invalid(faults, detail);
@@ -128,10 +142,12 @@ fn structural(schema: &At<'_>, level: Level, faults: &mut FieldErrors) {
     let (embedded, preserve) =
         (flag(schema, "x-kubernetes-embedded-resource"), flag(schema, "x-kubernetes-preserve-unknown-fields"));
     let int_or_string = flag(schema, "x-kubernetes-int-or-string");
-    if schema.get("items").exists() {
-        structural(&schema.get("items"), Level::Item, faults);
+    // What is neither a schema nor a list of them is none to Go.
+    let items = schema.get("items");
+    if items.value.is_object() || items.value.is_array() {
+        structural(&items, Level::Item, faults);
     } else if ty.text() == "array" {
-        schema.get("items").required(faults, "must be specified");
+        faults.push(FieldError::required(&items.path, "must be specified"));
     }
     for (_, property) in entries(schema, "properties") {
         structural(&property, Level::Field, faults);
@@ -324,10 +340,15 @@ fn openapi(schema: &At<'_>, is_root: bool, within: Within<'_>, faults: &mut Fiel
         let no_default = if own_meta && is_root { Some(&*reason) } else { within.no_default };
         openapi(&property, false, Within { metadata: within.metadata || own_meta, no_default }, faults);
     }
+    for name in ["patternProperties", "definitions", "dependencies"] {
+        let all = entries(schema, name);
+        let schemas = all.iter().filter(|(_, nested)| nested.value.is_object());
+        schemas.for_each(|(_, nested)| openapi(nested, false, within, faults));
+    }
     for name in ["allOf", "anyOf", "oneOf"] {
         schema.get(name).items().for_each(|nested| openapi(&nested, false, within, faults));
     }
-    for name in ["not", "items"] {
+    for name in ["not", "items", "additionalItems"] {
         if schema.get(name).value.is_object() {
             openapi(&schema.get(name), false, within, faults);
         }

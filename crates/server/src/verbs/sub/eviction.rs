@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::LabelSelector;
 use skiff_meta::status::Cause;
 use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object, Status};
@@ -27,6 +28,12 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
     let name = call.target.name.clone();
     if tree::text(&eviction, &["metadata", "name"]) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if tree::at(&eviction, &["deleteOptions", UNREADABLE]) == Some(&Value::Bool(true)) {
+        let why = "can not be set for pod eviction, try after removing the option";
+        let fault = FieldError::invalid(&FieldPath::new("deleteOptions").child(UNREADABLE), true, why);
+        return Err(Status::invalid(&GroupKind::new("policy", "Eviction"), &name, &[fault]));
     }
     let tree = options_tree("CreateOptions", &options);
     let mut delete = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));

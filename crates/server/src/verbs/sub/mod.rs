@@ -10,6 +10,7 @@ pub(crate) mod token;
 use skiff_meta::{GroupResource, GroupVersionKind, Status};
 
 use crate::call::{Call, Payload};
+use crate::metadata::system;
 use crate::request::WriteOptions;
 use crate::request::decode::{self, Expected};
 
@@ -23,7 +24,9 @@ fn body(
     let schema = skiff_api::facts::schema(gvk);
     let root = schema.as_ref().map_or(skiff_meta::schema::TypeRef::any(), |s| s.root());
     let expected = Expected { gvk, root, protobuf: true };
-    decode::object(payload, expected, options.validation, &mut call.warnings)
+    let mut object = decode::object(payload, expected, options.validation, &mut call.warnings)?;
+    system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
+    Ok(object)
 }
 
 impl Call {

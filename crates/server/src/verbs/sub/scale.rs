@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
 use skiff_meta::selector::LabelSelector;
 use skiff_meta::{GroupKind, GroupVersionKind, Status, apply};
-use skiff_rules::Part;
+use skiff_rules::{Part, metadata};
 
 use super::scale_fields;
 use crate::call::{Answer, Call, Payload};
+use crate::metadata::system;
 use crate::request::WriteOptions;
 use crate::resource::ScalePaths;
 use crate::tree;
@@ -135,7 +136,8 @@ impl Edit for ScaleEdit {
                 scale
             }
         };
-        self.check(call, &scale)?;
+        let mut scale = scale;
+        check(call, &mut scale)?;
         let mut new = old.clone();
         self.paths.take(&mut new, &scale);
         for name in ["resourceVersion", "uid"] {
@@ -176,27 +178,29 @@ impl Face for ScalePaths {
     }
 }
 
-impl ScaleEdit {
-    fn check(&self, call: &Call, scale: &Value) -> Result<(), Status> {
-        let namespace = tree::text(scale, &["metadata", "namespace"]);
-        if !namespace.is_empty() && namespace != call.namespace() {
-            let why = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Status::bad_request(why));
-        }
-        let name = tree::text(scale, &["metadata", "name"]);
-        if name != call.target.name {
-            let why =
-                format!("the name of the object ({name}) does not match the name on the URL ({})", call.target.name);
-            return Err(Status::bad_request(why));
-        }
-        let replicas = tree::number(scale, &["spec", "replicas"]).unwrap_or(0);
-        if replicas < 0 {
-            let why = "must be greater than or equal to 0";
-            let fault = FieldError::invalid(&FieldPath::new("spec.replicas"), replicas, why);
-            return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), name, &[fault]));
-        }
-        Ok(())
+fn check(call: &Call, scale: &mut Value) -> Result<(), Status> {
+    let namespaced = call.served.resource.namespaced;
+    system::match_namespace(scale, call.namespace(), namespaced)?;
+    let name = tree::text(scale, &["metadata", "name"]);
+    if name.is_empty() {
+        return Err(call.nameless());
     }
+    if name != call.target.name {
+        let why = format!("the name of the object ({name}) does not match the name on the URL ({})", call.target.name);
+        return Err(Status::bad_request(why));
+    }
+    let kind = GroupKind::new("autoscaling", "Scale");
+    // Of custom objects only the replicas are looked at.
+    let mut faults = match call.served.resource.custom {
+        true => Vec::new(),
+        false => metadata::validate_create(scale, namespaced, skiff_rules::rules_for(&kind)),
+    };
+    let replicas = tree::number(scale, &["spec", "replicas"]).unwrap_or(0);
+    if replicas < 0 {
+        let why = "must be greater than or equal to 0";
+        faults.push(FieldError::invalid(&FieldPath::new("spec.replicas"), replicas, why));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid(&kind, name, &faults)) }
 }
 
 #[cfg(test)]
