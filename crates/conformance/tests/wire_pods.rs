@@ -10,8 +10,12 @@ mod environment;
 mod lives;
 #[path = "wire_pods/names.rs"]
 mod names;
+#[path = "wire_pods/resize.rs"]
+mod resize;
 #[path = "wire_pods/services.rs"]
 mod services;
+#[path = "wire_pods/streams.rs"]
+mod streams;
 mod support;
 #[path = "wire_pods/table.rs"]
 mod table;
@@ -62,12 +66,17 @@ const CASES: &[Case<Run>] = &[
     ("containers_run_as_they_are_told", environment::security),
     ("volumes_follow_their_sources", updates::followed),
     ("what_is_immutable_stays", updates::immutable),
+    ("what_is_declared_is_counted", updates::generations),
     ("a_subpath_that_names_nothing_can_be_mended", updates::subpath_mended),
     ("containers_end_as_their_policy_says", lives::ends),
     ("init_containers_go_first", lives::init_containers),
     ("hooks_are_called", lives::hooks),
     ("probes_decide_who_is_ready_and_who_starts_again", lives::probes),
     ("a_pod_lives_by_its_spec", lives::by_the_spec),
+    ("resources_change_in_place", resize::in_place),
+    ("commands_and_terminals_are_talked_to", streams::commands),
+    ("logs_are_read_whole_and_in_part", streams::logs),
+    ("ports_lead_into_a_pod", streams::ports),
     ("classes_of_runtimes_are_asked", lives::runtime_classes),
     ("a_taint_drives_out_whom_it_does_not_suit", lives::taints),
     ("names_lead_to_services_and_pods", names::resolved),

@@ -1,6 +1,7 @@
 //! Volumes follow what they are made of while their pod runs.
 
 use serde_json::{Value, json};
+use skiff_conformance::Credentials;
 
 use crate::support::{Api as Run, Outcome, accepted, expect, is_ready};
 use crate::table::{BUSYBOX, phase, pod, server};
@@ -107,4 +108,52 @@ pub(crate) fn subpath_mended(run: &mut Run) -> Outcome {
     accepted(&run.merge(&format!("{home}/pods/mended"), &json!({"metadata": {"annotations": {"sub": "good"}}}))?)?;
     let seen = run.pod_when("the mended one starts", &home, "mended", is_ready)?;
     if phase(&seen) == "Running" { Ok(()) } else { Err(seen.to_string()) }
+}
+
+/// What is declared of a pod is counted, and the node says what of it it has seen.
+pub(crate) fn generations(run: &mut Run) -> Outcome {
+    let home = run.home()?;
+    let mut one = server("counted", &[]);
+    one["metadata"]["generation"] = 100.into();
+    one["spec"]["terminationGracePeriodSeconds"] = 60.into();
+    one["spec"]["activeDeadlineSeconds"] = 9_000.into();
+    one["spec"]["initContainers"] = json!([{"name": "first", "image": BUSYBOX, "command": ["true"]}]);
+    run.serve(&home, &[one])?;
+    let path = format!("{home}/pods/counted");
+    let mut expected = 1;
+    let image = |kind: &str, name: &str| json!({"spec": {kind: [{"name": name, "image": "busybox:1.35-next"}]}});
+    let rows = [
+        ("nothing", json!({}), 0),
+        ("a toleration", json!({"spec": {"tolerations": [{"key": "other", "operator": "Exists"}]}}), 1),
+        ("a deadline", json!({"spec": {"activeDeadlineSeconds": 5_000}}), 1),
+        ("an init container's image", image("initContainers", "first"), 1),
+        ("a note", json!({"metadata": {"annotations": {"note": "x"}}}), 0),
+        ("the number itself", json!({"metadata": {"generation": 1}}), 0),
+    ];
+    for (what, patch, more) in rows {
+        let types = ("application/strategic-merge-patch+json", "application/json");
+        let changed = run.wire.send(Credentials::Own, &http::Method::PATCH, &path, types, patch.to_string());
+        let changed = run.runtime.block_on(changed)?;
+        expected += more;
+        let counted = changed.code == 200 && changed.tree()["metadata"]["generation"] == expected;
+        expect(counted, &changed).map_err(|error| format!("{what}: {error}"))?;
+    }
+    for seconds in 1..=400 {
+        accepted(&run.merge(&path, &json!({"spec": {"activeDeadlineSeconds": 5_000 - seconds}}))?)?;
+        expected += 1;
+    }
+    let seen = run.pod_when("all of them are seen", &home, "counted", |pod| {
+        let conditions = pod["status"]["conditions"].as_array();
+        pod["status"]["observedGeneration"] == expected
+            && conditions.is_some_and(|all| all.iter().all(|c| c["observedGeneration"] == expected))
+    })?;
+    if seen["metadata"]["generation"] != expected {
+        return Err(seen["metadata"].to_string());
+    }
+    let going = run.json(http::Method::DELETE, &format!("{path}?gracePeriodSeconds=60"), &Value::Null)?;
+    accepted(&going)?;
+    let read = run.json(http::Method::GET, &path, &Value::Null)?;
+    // It may be gone already: it ends as soon as it is asked to.
+    let counted = read.code == 404 || read.tree()["metadata"]["generation"] == expected + 1;
+    expect(counted && going.tree()["metadata"]["generation"] == expected + 1, &going)
 }

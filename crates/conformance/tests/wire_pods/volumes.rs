@@ -140,6 +140,13 @@ pub(crate) fn contents(run: &mut Run) -> Outcome {
     let both = [volume("config-map", &json!({})), merge_patch(&volume("secret", &json!({})), &json!({"name": "w"}))];
     let (container, spec) = mounted(&both);
     rows.push(row("both-kinds", "cat /v/data-1 /w/data-1; ls /w", container, spec, "value-1value-1data-1"));
+    // What has the same name elsewhere is another one.
+    let elsewhere = run.home()?;
+    run.add(&elsewhere, "secrets", &json!({"metadata": {"name": "here"}, "stringData": {"data-1": "value-2"}}))?;
+    let many: Vec<Value> =
+        (0..50).map(|n| merge_patch(&volume("config-map", &json!({})), &json!({"name": format!("v{n}")}))).collect();
+    let (container, spec) = mounted(&many);
+    rows.push(row("many", "cat /v*/data-1 | busybox wc -c", container, spec, "350"));
     let (container, spec) = mounted(&[volume("config-map", &json!({}))]);
     rows.push(row("binary", "busybox od -An -tx1 /v/bytes", container, spec, "de fe ca ff 00"));
     let all = json!({"name": "v", "projected": {"sources": [
