@@ -37,6 +37,7 @@ const WIRE: &[&str] = &[
     "wire_flow",
     "wire_kube",
     "wire_noise",
+    "wire_scheduling",
     "wire_services",
     "wire_watch",
     "wire_versions",
@@ -44,6 +45,7 @@ const WIRE: &[&str] = &[
     "servers",
     "kubectl",
     "clients",
+    "extenders",
 ];
 
 /// What a whole run builds is the same for all its parts: Cargo chooses the features of libraries by what is asked for

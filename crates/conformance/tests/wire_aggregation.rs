@@ -3,27 +3,15 @@
 
 mod support;
 
-use std::convert::Infallible;
-use std::sync::Arc;
-
 use base64::Engine as _;
-use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use http::Method;
+use http::request::Parts;
 use serde_json::{Value, json};
 use skiff_conformance::{Answer, Credentials};
 use skiff_meta::GroupVersionResource;
 use skiff_testkit::cases::{self, Case};
+use support::served::{Authority, Served};
 use support::{Api as Run, Outcome, accepted, expect};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 const CASES: &[Case<Run>] = &[
     ("a_service_that_is_not_there_is_told_and_not_available", absent),
@@ -42,14 +30,14 @@ struct Extension {
     port: u16,
     /// PEM of its certificate's authority.
     authority: String,
-    serving: tokio::task::JoinHandle<()>,
+    _serving: Served,
 }
 
 /// What it says, and to whom.
-fn answer(group: &str, request: &Request<Incoming>) -> (u16, Value) {
+fn answer(group: &str, request: &Parts) -> (u16, Value) {
     let gv = format!("{group}/v1alpha1");
     let place = format!("apis/{gv}");
-    match request.uri().path() {
+    match request.uri.path() {
         path if path == format!("/{place}") => {
             let verbs = json!(["get", "list"]);
             let resources = json!([
@@ -64,12 +52,12 @@ fn answer(group: &str, request: &Request<Incoming>) -> (u16, Value) {
         path if path == format!("/openapi/v3/{place}") => (200, json!({"openapi": "3.0.0", "info": {"title": group}})),
         path if path.contains("/flunders/") => {
             let all = |name: &str| -> Vec<String> {
-                request.headers().get_all(name).iter().filter_map(|v| Some(v.to_str().ok()?.to_owned())).collect()
+                request.headers.get_all(name).iter().filter_map(|v| Some(v.to_str().ok()?.to_owned())).collect()
             };
             let seen = json!({"user": all("x-remote-user"), "groups": all("x-remote-group"),
                 "extra": all("x-remote-extra-scope"), "forged": all("x-remote-extra-forged"),
                 "token": all("authorization"), "impersonated": all("impersonate-user"),
-                "method": request.method().as_str(), "query": request.uri().query()});
+                "method": request.method.as_str(), "query": request.uri.query()});
             (if path.ends_with("/teapot") { 418 } else { 200 }, seen)
         }
         _ => (404, json!({"kind": "Status", "apiVersion": "v1", "code": 404})),
@@ -130,60 +118,16 @@ impl Run {
 }
 
 impl Extension {
-    async fn start(group: String, service: &str, clients: &str) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(clients.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // Whoever asks for discovery may be nobody; the requests of users come from the front proxy.
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let clients = clients.build()?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate()?;
-        let authority = params.self_signed(&key)?;
-        let own = KeyPair::generate()?;
-        let names = CertificateParams::new(vec![format!("{service}.default.svc")])?;
-        let certificate = names.signed_by(&own, &Issuer::new(params, key))?;
-        let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::from_pem_slice(own.serialize_pem().as_bytes())?,
-            )?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let port = listener.local_addr()?.port();
-        let serving = tokio::spawn(serve(listener, acceptor, group.into()));
-        Ok(Self { port, authority: authority.pem(), serving })
-    }
-}
-
-impl Drop for Extension {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, group: Arc<str>) {
-    // Connections end with whoever accepts them.
-    let mut connections = tokio::task::JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, group) = (acceptor.clone(), group.clone());
-        connections.spawn(async move {
-            // Who is not let in is the test's business.
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            let service = hyper::service::service_fn(|request: Request<Incoming>| {
-                let (code, body) = answer(&group, &request);
-                async move {
-                    let response = Response::builder().status(code).header("content-type", "application/json");
-                    Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body.to_string()))).unwrap_or_default())
-                }
-            });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+    /// Lets the front proxy in, and nobody else.
+    async fn start(
+        group: String,
+        service: &str,
+        clients: &str,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let authority = Authority::new()?;
+        let tls = authority.server(&format!("{service}.default.svc"), clients)?;
+        let serving = Served::start(Some(tls), move |request, _| answer(&group, request)).await?;
+        Ok(Self { port: serving.port, authority: authority.pem, _serving: serving })
     }
 }
 

@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use skiff_conformance::Answer;
 use skiff_meta::GroupVersionResource;
 use skiff_testkit::cases::{self, Case};
-use support::{Api as Run, Seen, accepted, expect};
+use support::{Api as Run, Seen, accepted};
 
 fn main() {
     std::process::exit(cases::run_with(Run::start(77), CASES));

@@ -1,11 +1,12 @@
-//! How many pods a second find a node: `scheduler [SHAPE|all [NODES [PODS]]] [--https | --by COMMAND]`.
+//! How many pods a second find a node: `scheduler [SHAPE|all [NODES [PODS]]] [--https | --by COMMAND | --on KUBECONFIG]`.
 //!
 //! Upstream's scheduler_perf shapes, on the real API server and the durable store in one process, each shape from nothing.
 //! Counted from the first pod that is created until the last one is seen on its node, so that the creations count too.
 //!
 //! `--https`: the scheduler is a process of its own, and talks to the server over HTTPS; what it takes of memory and of
 //! processor time is printed. `--by COMMAND`: so is another scheduler, such as upstream's, started by this command with the
-//! path of its kubeconfig as last word.
+//! path of its kubeconfig as last word. `--on KUBECONFIG`: nothing is started; this API server has the load, over HTTPS, and
+//! whatever scheduler runs there. It has to be empty: nodes and pods stay there.
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::net::Ipv4Addr;
@@ -127,6 +128,7 @@ async fn main() -> Result<(), Failure> {
         return schedule(kubeconfig.as_ref()).await;
     }
     let own = std::env::current_exe()?.display().to_string() + " child";
+    let on = words.iter().position(|word| word == "--on").and_then(|place| words.drain(place..).nth(1));
     let command = match words.iter().position(|word| word == "--https" || word == "--by") {
         Some(place) if words[place] == "--https" => {
             words.remove(place);
@@ -140,7 +142,9 @@ async fn main() -> Result<(), Failure> {
     let nodes: usize = words.next().map_or(Ok(5000), |w| w.parse())?;
     let pods: usize = words.next().map_or(Ok(10_000), |w| w.parse())?;
     for shape in shapes(nodes, pods) {
-        if wanted == shape.name {
+        if let Some(kubeconfig) = on.as_deref().filter(|_| wanted == shape.name) {
+            println!("{}", measure_on(&shape, nodes, kubeconfig.as_ref()).await?);
+        } else if wanted == shape.name {
             println!("{}", measure(&shape, nodes, command.as_deref()).await?);
         } else if wanted == "all" {
             // In a process of its own: what one leaves in memory is not the next one's.
@@ -155,13 +159,32 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// The API server of a kubeconfig.
+fn remote(kubeconfig: &Path, world: &WorldRef) -> Result<Client, Failure> {
+    let remote = Kubeconfig::load(kubeconfig)?.remote(None)?;
+    Ok(Client::new(Arc::new(HttpBackend::new(remote, world.clone(), "scheduler")?)))
+}
+
 /// The scheduler of a process of its own.
 async fn schedule(kubeconfig: &Path) -> Result<(), Failure> {
     let world = RealWorld::shared();
-    let remote = Kubeconfig::load(kubeconfig)?.remote(None)?;
-    let client = Client::new(Arc::new(HttpBackend::new(remote, world.clone(), "scheduler")?));
-    skiff_scheduler::run(client, world, Options::default()).await;
+    skiff_scheduler::run(remote(kubeconfig, &world)?, world, Options::default()).await;
     Ok(())
+}
+
+/// What an API server and its scheduler, wherever they run, make of the load.
+async fn measure_on(shape: &Shape, nodes: usize, kubeconfig: &Path) -> Result<String, Failure> {
+    let admin = remote(kubeconfig, &RealWorld::shared())?;
+    prepare(&admin, nodes).await?;
+    run(&admin, &batch("first", 1, "0", "none", json!({}))).await?;
+    for batch in &shape.before {
+        run(&admin, batch).await?;
+    }
+    let begun = Instant::now();
+    run(&admin, &shape.measured).await?;
+    let (name, count) = (shape.name, shape.measured.count);
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    Ok(format!("{name:14} {nodes} nodes, {count} pods: {rate:.0} pods/s"))
 }
 
 /// A scheduler, here or in a process of its own.
@@ -264,7 +287,11 @@ fn start(api: &Arc<Api>, world: &WorldRef, stats: &Arc<Stats>) -> AbortOnDrop {
 async fn prepare(admin: &Client, nodes: usize) -> Result<(), Failure> {
     let account: ServiceAccount =
         serde_json::from_value(json!({"metadata": {"name": "default", "namespace": "default"}}))?;
-    admin.namespaced::<ServiceAccount>("default").create(&account).await?;
+    match admin.namespaced::<ServiceAccount>("default").create(&account).await {
+        // A cluster with controllers has made it.
+        Err(error) if error.reason() == "AlreadyExists" => {}
+        made => drop(made?),
+    }
     for (name, value) in [("low", 1), ("high", 1000)] {
         let class: PriorityClass = serde_json::from_value(json!({"metadata": {"name": name}, "value": value}))?;
         admin.all::<PriorityClass>().create(&class).await?;

@@ -15,9 +15,10 @@ use skiff_meta::world::Task;
 use skiff_server::chain::{Explainer, User};
 use skiff_server::pki::{Pki, PkiError};
 use skiff_server::{Api, ServerConfig, ServerError};
-use skiff_store::{MemoryStore, Store};
+use skiff_store::{Store, StoreError};
 
 use crate::faults::{Faults, Rates};
+use crate::ground::Ground;
 use crate::hollow;
 use crate::witness::Notes;
 
@@ -49,6 +50,12 @@ pub enum StartError {
     /// Its API server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What every cluster begins with.
+    #[error("the first server: {0}")]
+    Ground(String),
 }
 
 /// Lets the API server ask the scheduler of the day, as in one process.
@@ -74,7 +81,7 @@ pub struct Cluster {
     api: Arc<Api>,
     store: Arc<dyn Store>,
     notes: Notes,
-    pki: Pki,
+    pki: Arc<Pki>,
     world: WorldRef,
     rates: Rates,
     /// What befalls the controllers and the scheduler of today.
@@ -93,8 +100,8 @@ impl Cluster {
     /// # Errors
     /// When the API server cannot be made.
     pub async fn start(world: WorldRef, options: &Options) -> Result<Self, StartError> {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(world.clone()));
-        let pki = Pki::in_memory(world.now())?;
+        let ground = Ground::shared()?;
+        let (store, pki) = (ground.store(world.clone()).await?, ground.pki.clone());
         let asker = Arc::new(Asker::default());
         let config = ServerConfig { explainer: Some(asker.clone()), ..ServerConfig::default() };
         let api = Api::new(config, &pki, store.clone(), world.clone()).await?;

@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod cluster;
 pub mod faults;
+mod ground;
 pub mod hollow;
 pub mod nodes;
 pub mod process;

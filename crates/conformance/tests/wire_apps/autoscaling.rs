@@ -1,20 +1,12 @@
 //! Autoscalers: bounds hold without metrics, and metrics that a server of one's own serves are followed.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use crate::support::Api as Run;
+use crate::support::served::{Authority, Served};
 use crate::{AUTOSCALERS, DEPLOYMENTS, Kind, condition, ready, unique, workload};
 
 const API_SERVICES: Kind = Kind("apiregistration.k8s.io", "v1", "apiservices", "APIService");
@@ -60,15 +52,8 @@ pub(crate) fn bounds(run: &mut Run) -> Result<(), String> {
 
 /// A server of external metrics, with the values that it tells.
 struct Metrics {
-    port: u16,
     told: Arc<Mutex<Vec<&'static str>>>,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Metrics {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    served: Served,
 }
 
 fn answer(path: &str, told: &[&str]) -> Value {
@@ -87,38 +72,12 @@ fn answer(path: &str, told: &[&str]) -> Value {
 }
 
 impl Metrics {
-    async fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)?;
-        let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await?, TlsAcceptor::from(Arc::new(tls)));
-        let port = listener.local_addr()?.port();
-        let told = Arc::new(Mutex::new(Vec::new()));
+    async fn start() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let (tls, told) = (Authority::new()?.server("localhost", "")?, Arc::new(Mutex::new(Vec::new())));
         let telling = told.clone();
-        let serving = tokio::spawn(async move {
-            // Connections end with whoever accepts them.
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, told) = (acceptor.clone(), telling.clone());
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(|request: Request<Incoming>| {
-                        let body = answer(request.uri().path(), &told.lock()).to_string();
-                        let response = Response::builder().header("content-type", "application/json");
-                        let response = response.body(Full::new(Bytes::from(body))).unwrap_or_default();
-                        async move { Ok::<_, Infallible>(response) }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Ok(Self { port, told, serving })
+        let served =
+            Served::start(Some(tls), move |request, _| (200, answer(request.uri.path(), &telling.lock()))).await?;
+        Ok(Self { told, served })
     }
 }
 
@@ -128,7 +87,7 @@ pub(crate) fn metrics(run: &mut Run) -> Result<(), String> {
     let name = unique("metrics");
     let spec = json!({"metadata": {"name": name}, "apiVersion": "v1", "kind": "Service", "spec": service});
     run.make("/api/v1/namespaces/default/services", &spec)?;
-    let service = json!({"name": name, "namespace": "default", "port": server.port});
+    let service = json!({"name": name, "namespace": "default", "port": server.served.port});
     let spec = json!({"group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
         "versionPriority": 100, "insecureSkipTLSVerify": true, "service": service});
     let registered = "v1beta1.external.metrics.k8s.io";

@@ -66,12 +66,13 @@ pub(crate) fn lives(run: &mut Run) -> Result<(), String> {
     run.change(&quota, json!({"spec": {"hard": {"pods": "7", "secrets": null}}}))?;
     none.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("secrets")));
     uses("another bound", &none)?;
-    // Of ConfigMaps, a namespace has some from its beginning.
+    // Of ConfigMaps, a namespace has one soon after its beginning.
+    let there = run.see("its ConfigMap", MAPS.gvr(), &path, |seen| seen.contains_key("kube-root-ca.crt"))?;
     run.create(&path, QUOTAS, "maps", json!({"hard": {"configmaps": "9"}}))?;
-    let used = |quota: &Value| quota["status"]["used"]["configmaps"].as_str().and_then(|text| text.parse::<u32>().ok());
-    let before = used(&run.comes("ConfigMaps", QUOTAS, &path, "maps", |quota| used(quota).is_some())?);
+    let uses = |count: usize| move |quota: &Value| quota["status"]["used"]["configmaps"] == count.to_string();
+    run.comes("ConfigMaps", QUOTAS, &path, "maps", uses(there.len()))?;
     accepted(&run.post(&format!("{path}/configmaps"), &MAPS.object("x", json!({})))?)?;
-    run.comes("one more", QUOTAS, &path, "maps", |quota| used(quota) == before.map(|before| before + 1))?;
+    run.comes("one more", QUOTAS, &path, "maps", uses(there.len() + 1))?;
     run.delete(&format!("{path}/configmaps/x"))?;
-    run.comes("as before", QUOTAS, &path, "maps", |quota| used(quota) == before).map(drop)
+    run.comes("as before", QUOTAS, &path, "maps", uses(there.len())).map(drop)
 }

@@ -20,6 +20,7 @@ use skiff_scheduler::profile::Profile;
 use skiff_server::chain::User;
 use skiff_testkit::cluster::Seen;
 use skiff_testkit::{Cluster, Options, Sim};
+use tokio::sync::watch;
 
 use crate::scheduling::{class, create, give_units, node_of, placed, pod, reason};
 use crate::support::{cluster, run};
@@ -32,11 +33,20 @@ type Answer = Arc<dyn Fn(&str, &Value) -> Option<Value> + Send + Sync>;
 struct Fake {
     answer: Answer,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Was asked once more.
+    again: Arc<watch::Sender<()>>,
 }
 
 impl Fake {
     fn new(answer: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static) -> Self {
-        Self { answer: Arc::new(answer), asked: Arc::default() }
+        Self { answer: Arc::new(answer), asked: Arc::default(), again: Arc::default() }
+    }
+
+    /// Waits for the first question of this verb.
+    async fn question(&self, verb: &str) -> Value {
+        let first = || self.asked.lock().iter().find(|(asked, _)| asked == verb).map(|(_, question)| question.clone());
+        self.again.subscribe().wait_for(|()| first().is_some()).await.unwrap();
+        first().unwrap()
     }
 
     fn was_asked(&self, verb: &str) -> usize {
@@ -50,6 +60,7 @@ impl Backend for Fake {
         let question: Value = serde_json::from_slice(request.body()).unwrap();
         let answer = (self.answer)(&verb, &question);
         self.asked.lock().push((verb, question));
+        self.again.send_replace(());
         Box::pin(async move {
             let answer = answer.ok_or_else(|| ClientError::Transport("nobody is there".to_owned()))?;
             let body = Full::new(Bytes::from(answer.to_string())).map_err(|never| match never {}).boxed_unsync();
@@ -180,9 +191,7 @@ fn extenders_bind_and_bound_who_goes() {
         extended(cluster, "high", 2, json!({"priorityClassName": "high"})).await;
         let gone = |seen: &Seen<Pod>| !seen.contains_key(&("default".to_owned(), "low-1".to_owned()));
         cluster.until("default", gone).await;
-        let asked = strict.asked.clone();
-        cluster.until("default", |_: &Seen<Pod>| asked.lock().iter().any(|(verb, _)| verb == "bind")).await;
-        let asked: Value = asked.lock().iter().find(|(verb, _)| verb == "bind").unwrap().1.clone();
+        let asked = strict.question("bind").await;
         assert_eq!((&asked["PodName"], &asked["Node"]), (&json!("high"), &json!("node-1")));
         let pods = cluster.admin().namespaced::<Pod>("default");
         assert_eq!(node_of(&pods.get("high").await.unwrap()), "", "the scheduler leaves it to whom it asked");

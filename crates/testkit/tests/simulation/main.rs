@@ -14,3 +14,7 @@ mod rollout;
 mod scheduling;
 mod services;
 mod support;
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
