@@ -16,6 +16,7 @@ pub(super) struct Asked<'a> {
 /// How a difference begins, what else must hold, and why it is none to mend.
 type Explained = (&'static str, fn(&Parting, &Asked<'_>) -> bool, &'static str);
 
+const KEYS: &str = "an unknown field that a strategic patch brings is told there without keys of maps on the way";
 const TAKEN: &str = "there, a scaling that changes nothing takes the replicas from their owner";
 const NO_PROGRESS: &str = "the required storage feature RequestWatchProgress is disabled";
 const OLD_STORE: &str = "their store is too old for a watch that asks for its end";
@@ -24,7 +25,8 @@ const TOO_LARGE: [&str; 2] = [" does not fit into int32", " does not fit into in
 const CUT_QUANTITY: &str = "-6101065172474983726";
 const NO_CONVERSION: [&str; 4] = ["cannot restore ", "cannot convert ", "unrecognized type: ", "quantities must match"];
 /// What upstream says of lists that are there, if empty.
-const EMPTY: [&str; 4] = [
+const EMPTY: [&str; 5] = [
+    "dependencies is not supported",
     "must specify at least one Policy",
     "only one of `sharedCounters` or `devices` is allowed",
     "cannot be set for an Ephemeral Container",
@@ -117,7 +119,7 @@ const EXPLAINED: &[Explained] = &[
     ),
     (
         "message: ",
-        |parting, asked| EMPTY.iter().any(|text| parting.theirs.contains(text)) && has_empty_list(asked.body),
+        |parting, asked| EMPTY.iter().any(|text| parting.theirs.contains(text)) && has_empty(asked.body),
         "an empty list is none, and is not refused where it may not stand",
     ),
     (
@@ -140,10 +142,11 @@ const EXPLAINED: &[Explained] = &[
         |parting, _| parting.theirs.contains("JSONSchemaProps."),
         "a schema within a schema is read in another way than what it is in",
     ),
+    ("warnings: unknown field", |parting, _| has_steps(&parting.ours, &parting.theirs), KEYS),
     (
-        "warnings: unknown field",
-        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| text.contains("openAPIV3Schema.properties.")),
-        "unknown fields of schemas are told there without the names on the way",
+        "message:  \"\" is invalid: patch",
+        |parting, _| parting.theirs.contains("unknown field") && has_steps(&parting.ours, &parting.theirs),
+        KEYS,
     ),
     (
         "body at /rows",
@@ -166,6 +169,12 @@ pub(super) fn why(parting: &Parting, asked: &Asked<'_>) -> Option<&'static str> 
 /// Whether the objects differ from here on, so that every later answer would.
 pub(super) fn stays(parting: &Parting) -> bool {
     ["code ", GENERATION, OWNERS].iter().any(|start| parting.what.starts_with(start))
+}
+
+/// Whether a path has all steps of a shorter one, in their order.
+fn has_steps(long: &str, short: &str) -> bool {
+    let mut steps = long.split('.');
+    long.len() > short.len() && short.split('.').all(|step| steps.any(|other| other == step))
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -233,6 +242,15 @@ mod tests {
             ("code 500 for 200", "number 2147483648 does not fit into int32", "", json!({}), false, true),
             (REPLICAS, "", "{}", json!({}), true, true),
             (REPLICAS, "", "{}", json!({}), false, false),
+            (
+                "warnings: unknown field",
+                "unknown field \"a.k.$patch\"",
+                "unknown field \"a.$patch\"",
+                json!({}),
+                false,
+                true,
+            ),
+            ("warnings: unknown field", "unknown field \"a.k\"", "unknown field \"b\"", json!({}), false, false),
             (
                 "message: failed to create typed patch object",
                 &format!("{refused}field not declared in schema"),

@@ -205,7 +205,9 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
 }
 
 fn not_a_list(found: &Value) -> PatchError {
-    PatchError::Malformed(format!("expected a []interface {{}}, but received a {}", go_type_of(found)))
+    // As Go prints a type that is none.
+    let found = if found.is_null() { "%!s(<nil>)" } else { go_type_of(found) };
+    PatchError::Malformed(format!("expected a []interface {{}}, but received a {found}"))
 }
 
 fn take_list(value: Option<&Value>) -> Result<Option<Vec<Value>>, PatchError> {

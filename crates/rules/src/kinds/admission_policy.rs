@@ -161,7 +161,11 @@ impl Named {
 
 /// What both kinds of policies have.
 fn policy(spec: &At<'_>, patches: bool, out: &mut FieldErrors) -> Named {
-    spec.one_of("failurePolicy", FAILURE_POLICIES, out);
+    if spec.has("failurePolicy") {
+        spec.optional_one_of("failurePolicy", FAILURE_POLICIES, out);
+    } else {
+        spec.missing("failurePolicy", "", out);
+    }
     if spec.has("paramKind") {
         parameter_kind(&spec.get("paramKind"), out);
     }

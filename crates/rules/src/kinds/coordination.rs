@@ -37,8 +37,11 @@ pub(crate) const PRIORITY_CLASS: Row = Row {
     validate_create: |class, out| {
         let policy = class.text("preemptionPolicy");
         let supported = &["PreemptLowerPriority", "Never"];
-        if !supported.contains(&policy) {
-            out.push(FieldError::not_supported(&FieldPath::new("preemptionPolicy"), policy, supported));
+        let path = FieldPath::new("preemptionPolicy");
+        if policy.is_empty() {
+            out.push(FieldError::required(&path, ""));
+        } else if !supported.contains(&policy) {
+            out.push(FieldError::not_supported(&path, policy, supported));
         }
         const HIGHEST: i64 = 1_000_000_000;
         let name = class.at("metadata").text("name");

@@ -119,6 +119,7 @@ fn source(spec: &At<'_>, out: &mut FieldErrors) {
         return out.push(FieldError::required(&spec.path, "must specify a volume type"));
     };
     for extra in given {
+        let extra = if *extra == "cephfs" { "cephFS" } else { extra };
         spec.forbidden(extra, "may not specify more than 1 volume type", out);
     }
     let at = spec.get(first);

@@ -92,8 +92,16 @@ fn profiles(at: &At<'_>, out: &mut FieldErrors) {
             }
             ("Localhost", true) if field == "seccompProfile" => descending_path(&profile.get("localhostProfile"), out),
             ("Localhost", true) => app_armor_file(&profile, out),
-            (other, true) if other != "Localhost" => {
-                profile.invalid("localhostProfile", &format!("can only be set when {shown} type is Localhost"), out);
+            // Of a type that is none, upstream says no more of AppArmor.
+            (other, true) if other != "Localhost" && (field == "seccompProfile" || supported.contains(&other)) => {
+                let why = format!("can only be set when {shown} type is Localhost");
+                // Of the one upstream shows the whole.
+                let value = if field == "seccompProfile" {
+                    profile.value
+                } else {
+                    profile.value.get_or_null("localhostProfile")
+                };
+                out.push(FieldError::invalid(&profile.path("localhostProfile"), value.clone(), &why));
             }
             _ => {}
         }

@@ -82,21 +82,27 @@ pub(crate) fn keep_system_fields(new: &mut Value, old: &Value) {
     }
 }
 
-/// Drops repeated owner references, as upstream does for clients that send them; says whether there were any.
-pub(crate) fn drop_repeated_owners(object: &mut Value) -> bool {
-    let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else {
-        return false;
-    };
-    let before = owners.len();
-    let mut seen: Vec<Value> = Vec::with_capacity(before);
+/// Drops repeated owner references, as upstream does for clients that send them; what to warn of if there were any.
+pub(crate) fn drop_repeated_owners(object: &mut Value) -> Option<String> {
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
+    let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut repeated = Vec::new();
     owners.retain(|owner| {
         let new = !seen.contains(owner);
         if new {
             seen.push(owner.clone());
+        } else {
+            repeated.push(tree::text(owner, &["uid"]).to_owned());
         }
         new
     });
-    owners.len() < before
+    (!repeated.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )
+    })
 }
 
 /// Removes empty members that mean nothing, so that an object that never had labels looks the same as one that lost

@@ -20,7 +20,7 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, intent: &Intent) 
     let version = call.served.version.clone();
     system::wipe(&mut object);
     system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
-    system::drop_repeated_owners(&mut object);
+    call.warnings.extend(system::drop_repeated_owners(&mut object));
 
     let given = tree::text(&object, &["metadata", "name"]).to_owned();
     let kind = version.gvk.clone();

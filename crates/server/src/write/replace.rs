@@ -116,7 +116,7 @@ async fn change(
     let mut new = edit.edit(call, Some(&old))?;
     check_name(call, &mut new, name)?;
     check_version(call, &new, stored, name, edit.is_put())?;
-    system::drop_repeated_owners(&mut new);
+    call.warnings.extend(system::drop_repeated_owners(&mut new));
 
     let face = edit.face();
     let kind = face.map_or_else(|| version.gvk.clone(), Face::kind);

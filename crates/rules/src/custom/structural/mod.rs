@@ -95,6 +95,10 @@ pub(crate) fn check(schema: &At<'_>, has_status: bool, faults: &mut FieldErrors)
     }
     faults.extend(structure);
     openapi(schema, true, Within::default(), faults);
+    if !known && faults.len() == before {
+        // All others are told where they stand.
+        schema.invalid(faults, "OpenAPIV3Schema 'schema' is not supported");
+    }
     if faults.len() == before {
         validations::check::expressions(schema, faults);
     }
@@ -116,7 +120,7 @@ fn has_unsupported(schema: &Value) -> bool {
     let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(below).filter_map(Value::as_array).flatten();
     let members = below("properties").filter_map(Value::as_object).flat_map(|all| all.values());
     let single = ["not", "items", "additionalProperties"].into_iter().flat_map(below);
-    UNSUPPORTED.iter().any(|name| schema.get(name).is_some_and(|value| !is_empty(value)))
+    UNSUPPORTED.iter().chain(&["$schema"]).any(|name| schema.get(name).is_some_and(|value| !is_empty(value)))
         || lists.chain(members).chain(single).any(has_unsupported)
 }
 
