@@ -127,7 +127,7 @@ pub(crate) fn mark_deleting(object: &mut Value, now: Timestamp) {
     let generation = tree::number(object, &["metadata", "generation"]).unwrap_or(0);
     let metadata = tree::metadata(object);
     if unset && generation > 0 {
-        metadata.insert("generation".to_owned(), Value::from(generation + 1));
+        metadata.insert("generation".to_owned(), Value::from(generation.wrapping_add(1)));
     }
     if unset || later {
         metadata.insert("deletionTimestamp".to_owned(), Value::from(tree::timestamp(now)));

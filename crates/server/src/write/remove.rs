@@ -319,7 +319,7 @@ fn pod_grace(pod: &mut Value, options: &DeleteOptions, now: Timestamp) -> Grace 
     set(pod, later(now, seconds), seconds);
     let generation = tree::number(pod, &["metadata", "generation"]).unwrap_or(0);
     if generation > 0 {
-        tree::metadata(pod).insert("generation".to_owned(), Value::from(generation + 1));
+        tree::metadata(pod).insert("generation".to_owned(), Value::from(generation.wrapping_add(1)));
     }
     Grace::Set(seconds)
 }
