@@ -12,7 +12,7 @@ use skiff_cri::{GrpcRuntime, Runtime};
 use skiff_meta::WorldRef;
 use skiff_meta::world::Task;
 use skiff_net::{Clients, NetConfig, NetworkMode};
-use skiff_node::os::Os;
+use skiff_node::os::{Mounts, Os, RealMounts};
 use skiff_node::{NodeConfig, Settings};
 use tokio::sync::watch;
 
@@ -320,13 +320,25 @@ async fn remove_pods(runtime: &dyn Runtime) -> Result<(), skiff_cri::RuntimeErro
 
 /// Unmounts what is mounted below the directory, the innermost first.
 fn unmount(data: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    for point in points.filter(|point| Path::new(point).starts_with(data)).collect::<Vec<_>>().into_iter().rev() {
-        if let Err(error) = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
-            tracing::warn!("{point} was not unmounted: {error}");
+    let points = RealMounts.below(&real(data));
+    for point in points.unwrap_or_default() {
+        if let Err(error) = RealMounts.unmount(&point) {
+            tracing::warn!("{} was not unmounted: {error}", point.display());
         }
     }
+}
+
+/// Removes a directory with all in it, unless something is still mounted there: what that holds is not ours.
+pub(crate) fn purge(data: &Path) -> std::io::Result<()> {
+    match RealMounts.below(&real(data))?.first() {
+        Some(left) => Err(std::io::Error::other(format!("{} is still mounted", left.display()))),
+        None => std::fs::remove_dir_all(data),
+    }
+}
+
+/// As the table of mounts names it.
+fn real(data: &Path) -> PathBuf {
+    data.canonicalize().unwrap_or_else(|_| data.to_owned())
 }
 
 /// Removes the cgroups of a data directory's pods from every hierarchy, the innermost first. What still has processes

@@ -445,7 +445,7 @@ pub(crate) async fn scheduler_alone(flags: &flags::SchedulerAlone, world: WorldR
 pub(crate) async fn cleanup(data: &Path, purge: bool, world: WorldRef) -> Result<(), StartError> {
     node::cleanup(data, world).await;
     if purge && data.exists() {
-        std::fs::remove_dir_all(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
+        node::purge(data).map_err(|e| StartError::DataDir(data.display().to_string(), e))?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub(crate) async fn run(verb: &LocalCluster, world: WorldRef) -> Result<(), Star
             let directory = data_dir.canonicalize().map_err(|e| failed(data_dir, e))?;
             let place = Place { directory, world };
             place.stop_all().await?;
-            std::fs::remove_dir_all(&place.directory).map_err(|e| failed(&place.directory, e))
+            crate::node::purge(&place.directory).map_err(|e| failed(&place.directory, e))
         }
     }
 }
