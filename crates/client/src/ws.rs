@@ -1,7 +1,5 @@
-//! WebSockets to the API server: exec, attach, port-forward.
-//!
-//! Which channel means what is the subprotocol's business (`v5.channel.k8s.io` and the like); here is only the upgrade,
-//! over the same TLS and with the same credentials as requests.
+//! WebSockets to the API server: exec, attach, port-forward. The upgrade, over the same TLS and with the same credentials as
+//! requests, and what their messages begin with.
 
 use http::{HeaderValue, header};
 use skiff_meta::Status;
@@ -15,6 +13,25 @@ use crate::http::{Endpoint, bearer, dial};
 
 pub use crate::http::Raw;
 pub use tokio_tungstenite::tungstenite::Message;
+
+/// What both ends speak of a command or a terminal, the best first; only the first has a word for the end of the input.
+pub const COMMANDS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+/// The first byte of a message: what it is about.
+pub mod channel {
+    /// What the command reads.
+    pub const STDIN: u8 = 0;
+    /// What it says.
+    pub const STDOUT: u8 = 1;
+    /// What it complains of.
+    pub const STDERR: u8 = 2;
+    /// A `Status`: how it ended.
+    pub const ERROR: u8 = 3;
+    /// The size of the terminal.
+    pub const RESIZE: u8 = 4;
+    /// The channel in the next byte has ended.
+    pub const CLOSE: u8 = 255;
+}
 
 /// An open WebSocket to the API server.
 pub type Socket = WebSocketStream<Raw>;

@@ -32,7 +32,7 @@ use crate::flow::{Classified, Digest, FlowControl, held};
 use crate::metrics::{Metrics, Told};
 use crate::openapi::kept::Kept;
 use crate::pki::Pki;
-use crate::request::media::{Offer, for_faults};
+use crate::request::media::{Offer, for_faults, is_unroutable};
 use crate::request::{Accept, Encoding, ListOptions, Query, Target, target};
 use crate::resource::Served;
 use crate::resource::catalog::Catalog;
@@ -305,8 +305,9 @@ impl Api {
         let applies = media.starts_with("application/apply-patch");
         told.counters = Some(self.metrics.of(&target, applies, !query.text("dryRun").is_empty()));
         let accept = negotiate(&served, &target, &parts.headers, &query);
-        let unroutable = accept.as_ref().is_err_and(|status| status.message.starts_with("406"));
-        if let Some(warning) = served.version.deprecation.as_ref().filter(|_| !unroutable) {
+        if let Some(warning) = &served.version.deprecation
+            && !accept.as_ref().is_err_and(is_unroutable)
+        {
             told.warnings.push(warning.clone());
         }
         let mut accept = accept?;
@@ -508,8 +509,7 @@ fn negotiate(served: &Served, target: &Target, headers: &http::HeaderMap, query:
     let pretty = query.get("pretty").map(|_| query.flag("pretty"));
     Accept::negotiate(headers, pretty, offer).or_else(|status| {
         // What is wrong with the options of a watch is told before its form.
-        let unroutable = status.message.starts_with("406");
-        if stream && !unroutable && query.get("watch").is_some() {
+        if stream && !is_unroutable(&status) && query.get("watch").is_some() {
             ListOptions::parse(query)?;
         }
         Err(status)

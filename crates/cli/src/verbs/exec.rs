@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clap::Args;
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
+use skiff_client::ws::channel::{CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT};
 use skiff_client::{ClientError, ws};
 use skiff_meta::Status;
 use tokio::io::AsyncReadExt;
@@ -17,14 +18,6 @@ use crate::error::CliError;
 use crate::session::Session;
 use crate::targets::with_query;
 use crate::verbs::logs::pod_of;
-
-const PROTOCOL: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 
 /// Which streams are connected.
 #[derive(Args, Clone, Default)]
@@ -129,7 +122,7 @@ impl Streams {
         if session.wire.impersonates() {
             return Err(CliError::usage(format!("{verb} cannot be done in another's name (--as)")));
         }
-        Ok(ws::connect(&remote, &with_query(&path, &query), &[PROTOCOL]).await?.0)
+        Ok(ws::connect(&remote, &with_query(&path, &query), &ws::COMMANDS[..1]).await?.0)
     }
 }
 

@@ -98,8 +98,8 @@ fn holds(run: &Run, home: &str, name: &str, amounts: &[Amounts]) -> Outcome {
     run.pod_when(&format!("{name} has what it asks for"), home, name, |pod| is_granted(pod, amounts))?;
     for (at, amounts) in amounts.iter().enumerate() {
         let said = run.exec(home, name, &format!("c{at}"), KERNEL)?;
-        let unlimited = |number: &i64| *number > 0 && *number < 1 << 60;
-        let mut numbers = said.lines().map(|line| line.parse::<i64>().ok().filter(unlimited));
+        let is_limit = |number: &i64| *number > 0 && *number < 1 << 60;
+        let mut numbers = said.lines().map(|line| line.parse::<i64>().ok().filter(is_limit));
         let found = (numbers.next().flatten(), numbers.next().flatten());
         if found != in_kernel(amounts) {
             return Err(format!("{name} c{at}: the kernel says {said:?}, not {:?}", in_kernel(amounts)));

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt, StreamExt};
 use http::Method;
 use serde_json::{Value, json};
+use skiff_client::ws::channel::{CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT};
 use skiff_client::ws::{self, Message, Socket};
 
 use crate::support::{Api as Run, Outcome, expect, is_ready};
@@ -15,13 +16,8 @@ use crate::table::{BUSYBOX, phase, pod, server};
 
 /// Longer than any of these streams takes.
 const LONG: Duration = Duration::from_secs(60);
-const V5: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+/// The newest.
+const V5: &str = ws::COMMANDS[0];
 
 /// What came out of a socket, by channel.
 type Said = BTreeMap<u8, String>;
@@ -134,7 +130,7 @@ pub(crate) fn commands(run: &mut Run) -> Outcome {
     let script = escaped("read x; echo \"$x\"; echo bad >&2; exit 3");
     let exec = |flags: &str, script: &str| at(&format!("exec?{flags}&command=sh&command=-c&command={script}"));
     // Input, both outputs, and how it ended; the oldest protocol has no word for the end of the input.
-    for protocol in [V5, "v4.channel.k8s.io"] {
+    for protocol in ws::COMMANDS {
         let input = vec![message(STDIN, b"hello\n")];
         let said = run.talk(&exec("stdin=1&stdout=1&stderr=1", &script), protocol, input, async |socket| {
             hear(socket, |said| said.contains_key(&ERROR)).await

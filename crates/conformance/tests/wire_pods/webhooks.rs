@@ -79,10 +79,7 @@ fn judge(run: &Run, home: &str, judged: &str) -> Outcome {
     for (word, hook, words) in [("rude", "python", "mind your words"), ("bad", "kube", "that word is not spoken here")]
     {
         let wanted = format!("admission webhook \"{hook}.conformance.skiff.io\" denied the request: {words}");
-        let heard = || create("said", word, "?dryRun=All").is_ok_and(|a| a.tree()["message"] == wanted);
-        if !skiff_testkit::process::eventually(std::time::Duration::from_secs(60), heard) {
-            return Err(format!("{word}: {:?}", create("said", word, "?dryRun=All")?.tree()));
-        }
+        run.until(|| create("said", word, "?dryRun=All"), |answer| answer.text("message") == wanted)?;
         let refused = create("said", word, "")?;
         expect(refused.code == if hook == "python" { 418 } else { 400 }, &refused)?;
     }
@@ -94,21 +91,11 @@ fn judge(run: &Run, home: &str, judged: &str) -> Outcome {
     let path = format!("{home}/services/kube");
     let service = run.json(Method::GET, &path, &Value::Null)?.tree();
     accepted(&run.json(Method::DELETE, &path, &Value::Null)?)?;
-    let lost = || create("lost", "good", "?dryRun=All").is_ok_and(|a| a.code == 500);
-    if !skiff_testkit::process::eventually(std::time::Duration::from_secs(60), lost) {
-        return Err("a webhook without its Service was asked".to_owned());
-    }
-    let said = create("lost", "good", "?dryRun=All")?;
-    let message = said.tree()["message"].as_str().unwrap_or_default().to_owned();
-    expect(
-        message.starts_with("Internal error occurred: failed calling webhook \"kube.conformance.skiff.io\""),
-        &said,
-    )?;
+    let try_it = || create("lost", "good", "?dryRun=All");
+    let said = run.until(try_it, |answer| answer.code == 500)?;
+    let why = "Internal error occurred: failed calling webhook \"kube.conformance.skiff.io\"";
+    expect(said.text("message").starts_with(why), &said)?;
     let spec = json!({"selector": service["spec"]["selector"], "ports": [{"port": 443, "targetPort": 8443}]});
     run.add(home, "services", &json!({"metadata": {"name": "kube"}, "spec": spec}))?;
-    let back = || create("lost", "good", "?dryRun=All").is_ok_and(|a| a.code == 201);
-    if skiff_testkit::process::eventually(std::time::Duration::from_secs(60), back) {
-        return Ok(());
-    }
-    Err(format!("it does not come back: {:?}", create("lost", "good", "?dryRun=All")?.tree()))
+    run.until(try_it, |answer| answer.code == 201).map(drop)
 }

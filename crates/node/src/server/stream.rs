@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
+use skiff_client::ws;
+use skiff_client::ws::channel::{CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT};
 use skiff_cri::v1::{
     AttachRequest, ContainerFilter, ContainerState, ContainerStateValue, ExecRequest, PodSandboxFilter,
     PodSandboxState, PodSandboxStateValue,
@@ -34,17 +36,7 @@ const SPDY: &str = "SPDY/3.1";
 /// What the runtime's server is asked for.
 const RUNTIME_EXEC: &str = "v4.channel.k8s.io";
 const RUNTIME_FORWARD: &str = "portforward.k8s.io";
-/// What clients may speak over a WebSocket, the best first.
-const EXEC: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-
-/// Channels of the WebSocket protocol.
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 
 /// Which streams a client wants.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +274,7 @@ async fn channels(
         return relay(node, url, request).await;
     }
     let offered = websocket::offered(request.headers());
-    let Some(protocol) = EXEC.into_iter().find(|known| offered.iter().any(|offer| offer == known)) else {
+    let Some(protocol) = ws::COMMANDS.into_iter().find(|known| offered.iter().any(|offer| offer == known)) else {
         return relay(node, url, request).await;
     };
     let runtime = spdy_connection(node, url, RUNTIME_EXEC).await?;

@@ -121,9 +121,17 @@ fn is_routed(text: &str, offer: Offer) -> bool {
     text.split(',').any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
 }
 
+/// How the router's refusals begin; those of what is behind it do not.
+const OF_THE_ROUTER: &str = "406: Not Acceptable\n";
+
+/// Whether it was the router who refused a form, before anybody looked at the request.
+pub(crate) fn is_unroutable(refusal: &Status) -> bool {
+    refusal.message.starts_with(OF_THE_ROUTER)
+}
+
 /// As upstream's router says it.
 fn unroutable(offer: Offer) -> Status {
-    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", routes(offer).join(", "));
+    let message = format!("{OF_THE_ROUTER}\nAvailable representations: {}", routes(offer).join(", "));
     let mut status = Status::not_acceptable(message);
     status.details = Some(Box::default());
     status

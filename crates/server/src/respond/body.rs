@@ -46,23 +46,30 @@ impl<I: Iterator<Item = Bytes> + Unpin> Stream for Paced<I> {
     }
 }
 
-/// Fills a response's body; chunks are made while they are sent.
+/// Fills a response's body; chunks are made while they are sent, but for as many as tell whether it is worth compressing.
 pub(crate) fn fill(
     response: &mut Response<Body>,
     mut parts: impl Iterator<Item = Bytes> + Send + Unpin + 'static,
     gzip: bool,
 ) {
-    let first = parts.next().unwrap_or_default();
-    let second = parts.next();
-    let zip = gzip && (second.is_some() || first.len() >= GZIP_FROM);
+    let mut head: Vec<Bytes> = parts.by_ref().take(2).collect();
+    let mut length: usize = head.iter().map(Bytes::len).sum();
+    while gzip
+        && length < GZIP_FROM
+        && let Some(part) = parts.next()
+    {
+        length += part.len();
+        head.push(part);
+    }
+    let zip = gzip && length >= GZIP_FROM;
     if zip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-    *response.body_mut() = match (second, zip) {
-        (None, false) => full(first),
-        (second, false) => chunks(std::iter::once(first).chain(second).chain(parts)),
-        (second, true) => chunks(Gzip::new(std::iter::once(first).chain(second).chain(parts))),
+    *response.body_mut() = match (head.len(), zip) {
+        (0 | 1, false) => full(head.pop().unwrap_or_default()),
+        (_, false) => chunks(head.into_iter().chain(parts)),
+        (_, true) => chunks(Gzip::new(head.into_iter().chain(parts))),
     };
 }
 
@@ -100,6 +107,26 @@ impl<I: Iterator<Item = Bytes>> Iterator for Gzip<I> {
 mod tests {
     use super::*;
     use std::io::Read as _;
+
+    /// However small the chunks are of which a body is made.
+    #[tokio::test]
+    async fn large_bodies_alone_are_compressed() {
+        for (size, count, gzip, zipped) in [
+            (GZIP_FROM - 1, 1, true, false),
+            (GZIP_FROM, 1, true, true),
+            (GZIP_FROM / 4, 3, true, false),
+            (GZIP_FROM / 4, 4, true, true),
+            (GZIP_FROM / 4, 9, true, true),
+            (GZIP_FROM / 4, 9, false, false),
+        ] {
+            let part = Bytes::from(vec![b'x'; size]);
+            let mut response = Response::new(Body::default());
+            fill(&mut response, std::iter::repeat_n(part, count), gzip);
+            assert_eq!(response.headers().contains_key(header::CONTENT_ENCODING), zipped, "{count} of {size}");
+            let length = response.into_body().collect().await.unwrap().to_bytes().len();
+            assert_eq!(length == size * count, !zipped, "{count} of {size}: {length}");
+        }
+    }
 
     #[test]
     fn gzip_round_trips() {

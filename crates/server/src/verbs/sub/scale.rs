@@ -119,7 +119,7 @@ impl Edit for ScaleEdit {
         let manager = call.manager(&self.options.manager);
         let reset = apply::FieldSet::default();
         let writer = apply::Writer { api_version: scale_fields::SCALE, ..fields::writer(call, &manager, &reset) };
-        let scale = match &self.change {
+        let mut scale = match &self.change {
             Change::Patch(Patch::Apply(applied)) => {
                 apply::apply(Some(&live), applied, root, &writer, self.options.force).map_err(|e| e.to_status())?
             }
@@ -136,7 +136,6 @@ impl Edit for ScaleEdit {
                 scale
             }
         };
-        let mut scale = scale;
         check(call, &mut scale)?;
         let mut new = old.clone();
         self.paths.take(&mut new, &scale);
