@@ -141,6 +141,9 @@ fn apart(a: &Value, b: &Value, path: &str, out: &mut Vec<Parting>) {
                 ));
             }
         }
+        (Value::Array(x), Value::Array(y)) if path.ends_with("/causes") && in_order(x) == in_order(y) => {
+            out.push(Parting::new("order of messages".to_owned(), a.to_string(), b.to_string()));
+        }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
             x.iter().zip(y).for_each(|(a, b)| apart(a, b, &format!("{path}/*"), out));
         }
@@ -149,6 +152,12 @@ fn apart(a: &Value, b: &Value, path: &str, out: &mut Vec<Parting>) {
         }
         _ => out.push(Parting::new(format!("body at {path}"), a.to_string(), b.to_string())),
     }
+}
+
+fn in_order(items: &[Value]) -> Vec<String> {
+    let mut texts: Vec<String> = items.iter().map(Value::to_string).collect();
+    texts.sort();
+    texts
 }
 
 fn by_manager(fields: &[Value]) -> BTreeMap<String, &Value> {

@@ -8,6 +8,7 @@ use super::compare::Parting;
 
 /// What was asked for.
 pub(super) struct Asked<'a> {
+    pub(super) path: &'a str,
     pub(super) body: &'a Value,
     /// The object was scaled by now.
     pub(super) scaled: bool,
@@ -32,6 +33,11 @@ const EMPTY: [&str; 5] = [
     "cannot be set for an Ephemeral Container",
     "spec.metadata.managedFields: Forbidden",
 ];
+const NO_GENERATION: &str = "what a DaemonSet's annotation says of its generation is replaced, and need be no number";
+const NOT_HELD: &str = "a namespace that nothing holds goes at once, and is not marked before";
+const BARE_CLAIM: &str = ".persistentVolumeClaim.claimName: Required value";
+/// Fields of kinds whose status the API server writes.
+const OF_SERVERS: [&str; 2] = ["f:matchingPrecedence", "f:typeChecking"];
 const OWNERS: &str = "body at /metadata/managedFields";
 const GENERATION: &str = "body at /metadata/generation";
 const REPLICAS: &str = "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
@@ -60,6 +66,21 @@ const EXPLAINED: &[Explained] = &[
     ),
     ("body at /status/nonResourceRules", |_, _| true, "each server's administrator is in groups of its own"),
     (REPLICAS, |_, asked| asked.scaled, TAKEN),
+    (
+        "body at /metadata/managedFields/* (ours only)",
+        |parting, asked| asked.scaled && parting.ours.contains("\"fieldsV1\":{\"f:spec\":{\"f:replicas\":{}}}"),
+        TAKEN,
+    ),
+    (
+        "body at /metadata/managedFields",
+        |parting, _| {
+            let both = [&parting.ours, &parting.theirs];
+            both.iter().any(|text| text.contains("\"before-first-apply\""))
+                && both.iter().any(|text| text.is_empty())
+                && both.iter().any(|text| OF_SERVERS.iter().any(|field| text.contains(field)))
+        },
+        "the server that writes the status itself may do so before a client's first apply",
+    ),
     ("body at /items/*", |parting, asked| asked.scaled && parting.what.contains("f:spec/f:replicas"), TAKEN),
     ("message: Apply failed", |parting, asked| asked.scaled && parting.theirs.contains(".spec.replicas"), TAKEN),
     ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
@@ -138,8 +159,13 @@ const EXPLAINED: &[Explained] = &[
         "of several values that do not fit, Go's converter names the first in its own order",
     ),
     (
-        "message: failed to convert new object",
-        |parting, _| parting.theirs.contains("JSONSchemaProps."),
+        "message: ",
+        |parting, _| {
+            let theirs = "cannot unmarshal string into Go struct field JSONSchemaProps.";
+            parting.theirs.contains("JSONSchemaProps.")
+                && (parting.what.starts_with("message: failed to convert new object")
+                    || parting.theirs.contains(theirs))
+        },
         "a schema within a schema is read in another way than what it is in",
     ),
     ("warnings: unknown field", |parting, _| has_steps(&parting.ours, &parting.theirs), KEYS),
@@ -152,6 +178,47 @@ const EXPLAINED: &[Explained] = &[
         "body at /rows",
         |parting, _| (&*parting.ours, &*parting.theirs) == ("[]", "null"),
         "some tables without rows have none there, and no list of none",
+    ),
+    (
+        "message:  \"\" is invalid: patch",
+        |parting, _| parting.theirs.replace("k8s.io/kubernetes/pkg/", "pkg/") == *parting.ours,
+        "where a part of theirs is kept depends on how it was built",
+    ),
+    (
+        "message:  \"\" is invalid: patch",
+        |parting, _| [&parting.ours, &parting.theirs].iter().all(|text| text.contains("json: cannot unmarshal ")),
+        "of several values that do not fit, theirs names the first in the order of Go's fields",
+    ),
+    (
+        "code 200 for 400",
+        |parting, _| parting.theirs.contains("DaemonSet in version") && parting.theirs.contains("strconv.ParseInt"),
+        NO_GENERATION,
+    ),
+    ("message: DaemonSet in version", |parting, _| parting.theirs.contains("strconv.ParseInt"), NO_GENERATION),
+    (
+        "code 404 for 200: customresourcedefinitions",
+        |parting, _| ["orphan", "foregroundDeletion"].iter().any(|f| parting.theirs.contains(&format!("[\"{f}\"]"))),
+        "definitions deleted together take their objects along, and are held by nothing else",
+    ),
+    (
+        "body at /status/phase",
+        |parting, _| (&*parting.ours, &*parting.theirs) == ("\"Active\"", "\"Terminating\""),
+        NOT_HELD,
+    ),
+    (
+        "body at /metadata/deletionTimestamp (theirs only)",
+        |_, asked| asked.path.starts_with("/api/v1/namespaces/") && asked.path.split('/').count() == 5,
+        NOT_HELD,
+    ),
+    (
+        "body at /metadata/managedFields (ours only)",
+        |parting, _| parting.ours.contains(r#""k:{\"name\":\"\"}""#),
+        "an object with an item that lacks its key loses its owners there",
+    ),
+    (
+        "message: StatefulSet.apps",
+        |parting, _| parting.theirs.contains(BARE_CLAIM) && faults(&parting.ours) == faults(&parting.theirs),
+        "volumes that stand for claims come in the order of a Go map",
     ),
     (
         "message: ",
@@ -169,6 +236,15 @@ pub(super) fn why(parting: &Parting, asked: &Asked<'_>) -> Option<&'static str> 
 /// Whether the objects differ from here on, so that every later answer would.
 pub(super) fn stays(parting: &Parting) -> bool {
     ["code ", GENERATION, OWNERS].iter().any(|start| parting.what.starts_with(start))
+}
+
+/// The faults of a refusal, sorted and without numbers.
+fn faults(message: &str) -> Vec<String> {
+    let (_, list) = message.split_once(": ").unwrap_or_default();
+    let faults = list.trim_matches(['[', ']']).split(", ");
+    let mut faults: Vec<String> = faults.map(|fault| fault.replace(|c: char| c.is_ascii_digit(), "")).collect();
+    faults.sort();
+    faults
 }
 
 /// Whether a path has all steps of a shorter one, in their order.
@@ -192,7 +268,10 @@ fn has_empty_list(value: &Value) -> bool {
 fn has_empty(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.is_empty() || items.iter().any(has_empty),
-        Value::Object(members) => members.is_empty() || members.values().any(has_empty),
+        Value::Object(members) => {
+            let is_empty = |(name, value): (&String, &Value)| name == "caBundle" && value == "" || has_empty(value);
+            members.is_empty() || members.iter().any(is_empty)
+        }
         _ => false,
     }
 }
@@ -261,7 +340,7 @@ mod tests {
             ),
         ] {
             let parting = Parting { what: what.to_owned(), ours: ours.to_owned(), theirs: theirs.to_owned() };
-            let why = why(&parting, &Asked { body: &body, scaled });
+            let why = why(&parting, &Asked { path: "", body: &body, scaled });
             assert_eq!(why.is_some(), expected, "{parting:?} {body}");
         }
     }

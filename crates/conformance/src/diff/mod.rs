@@ -27,6 +27,8 @@ use steps::Step;
 
 /// How often a read that differs is repeated.
 const CACHED: usize = 2;
+/// How much of a request's body is shown.
+const BODY: usize = 6000;
 /// Where the objects live, on both.
 const NAMESPACE: &str = "diff";
 
@@ -51,6 +53,8 @@ pub struct Differ {
     theirs: Wire,
     found: BTreeMap<(String, bool), Found>,
     requests: usize,
+    /// Each request is told to the error output.
+    traces: bool,
 }
 
 impl Differ {
@@ -59,7 +63,13 @@ impl Differ {
     /// # Errors
     /// When a server does not answer.
     pub async fn new(ours: Wire, theirs: Wire) -> Result<Self, String> {
-        let differ = Self { ours, theirs, found: BTreeMap::new(), requests: 0 };
+        let differ = Self {
+            ours,
+            theirs,
+            found: BTreeMap::new(),
+            requests: 0,
+            traces: std::env::var_os("SKIFF_DIFF_TRACE").is_some(),
+        };
         let account = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
         for (path, body) in [
             ("/api/v1/namespaces", json!({"metadata": {"name": NAMESPACE}})),
@@ -182,6 +192,16 @@ impl Differ {
             theirs = send(&self.theirs, step, &their_body).await?;
         }
         self.requests += 1;
+        if self.traces {
+            let Step { about, method, path, media, .. } = step;
+            eprintln!(
+                "{about}: {method} {path} [{media}]\n  {our_body}\n  {} {}\n  {} {}",
+                ours.code,
+                ours.tree(),
+                theirs.code,
+                theirs.tree()
+            );
+        }
         let mut partings = compare::compare(&ours, &theirs);
         // What they read from their cache may be a moment behind.
         for _ in 0..CACHED {
@@ -193,12 +213,12 @@ impl Differ {
         }
         let mut same = true;
         for parting in partings {
-            let why = explained::why(&parting, &explained::Asked { body: &our_body, scaled });
+            let why = explained::why(&parting, &explained::Asked { path: &step.path, body: &our_body, scaled });
             same &= why.is_some() && !explained::stays(&parting);
             // What is explained must not stand for what is not.
             let place = (parting.what.clone(), why.is_some());
             let found = self.found.entry(place).or_insert_with(|| {
-                let body: String = our_body.to_string().chars().take(1500).collect();
+                let body: String = our_body.to_string().chars().take(BODY).collect();
                 let Step { about, method, path, media, accept, .. } = step;
                 let request = format!("{about}: {method} {path} [{media} {accept}]\n    {body}");
                 Found { parting, request, times: 0, kinds: Vec::new(), why }

@@ -190,6 +190,7 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
         let (item, facts) = list_member(ty, &field)?;
         let key = facts.merge_key.as_str();
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
+        let shown = [live.clone().unwrap_or_default(), change.clone().unwrap_or_default()];
         let merged = match (live.clone(), change) {
             (None, None) => continue,
             (Some(live), None) => live,
@@ -197,6 +198,14 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
             (Some(live), Some(change)) if facts.merge => merge_list(live, change, item, key)?,
             (Some(_), Some(change)) => change,
         };
+        let [live_items, change_items] = &shown;
+        if one_shape(&[live_items, change_items])? {
+            // Objects are put in order by their key, also where the list is one value otherwise.
+            let bare = |item: &&Value| item.get(key).is_none();
+            if let Some(item) = merged.iter().chain(&order).chain(live_items).find(bare) {
+                return Err(PatchError::NoMergeKey { item: plus_v(item), key: key.to_owned() });
+            }
+        }
         let arranged = arrange(merged, &order, &live.unwrap_or_default(), key)?;
         original.insert(field.clone(), Value::Array(arranged));
         patch.remove(&field);
@@ -497,6 +506,7 @@ mod tests {
             (json!({}), json!({"$setElementOrder/union": ["b"]}), 500),
             (json!({"tags": ["a"]}), json!({"tags": [1]}), 500),
             (json!({"plain": [{}]}), json!({"$deleteFromPrimitiveList/plain": [{}]}), 500),
+            (json!({"plain": [{"a": 1}]}), json!({"$setElementOrder/plain": [], "plain": []}), 500),
         ] {
             let error = patched(original, patch.clone()).expect_err(&patch.to_string());
             assert_eq!(error.to_status().code, code, "{patch}: {error}");

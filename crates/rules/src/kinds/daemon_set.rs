@@ -65,11 +65,9 @@ fn default(object: &mut Value) {
 }
 
 fn prepare_update(new: &mut Value, old: &Value, part: Part) {
-    if part != Part::Main {
-        return;
-    }
     let before = old.at("metadata").get_or_null("annotations").text(TEMPLATE_GENERATION).parse().unwrap_or(1i64);
-    let changed = new.at("spec.template") != old.at("spec.template");
+    // It belongs to the spec, which other parts do not change.
+    let changed = part == Part::Main && new.at("spec.template") != old.at("spec.template");
     let generation = before.saturating_add(i64::from(changed)).to_string();
     new.child("metadata").child("annotations").put(TEMPLATE_GENERATION, generation.into());
 }

@@ -27,6 +27,9 @@ pub(crate) const ENDPOINT_SLICE: Row = Row {
     prepare_create: without_topology,
     prepare_update: |new, old, _| {
         if new.get_or_null("endpoints") != old.get_or_null("endpoints") {
+            // What is dropped counts as a change.
+            let generation = old.at("metadata.generation").as_i64().unwrap_or_default();
+            new.child("metadata").put("generation", generation.saturating_add(1).into());
             without_topology(new);
         }
     },

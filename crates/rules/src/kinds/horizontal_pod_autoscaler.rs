@@ -73,6 +73,11 @@ fn validate(scaler: &Value, out: &mut FieldErrors) {
     }
     reference(&spec.get("scaleTargetRef"), out);
     spec.items("metrics").for_each(|at| metric(&at, out));
+    let wakes = |metric: At<'_>| ["External", "Object"].contains(&metric.text("type"));
+    if least == Some(0) && !spec.items("metrics").any(wakes) {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        spec.forbidden("metrics", why, out);
+    }
     for way in ["scaleUp", "scaleDown"] {
         let rules = spec.get("behavior").get(way);
         if rules.is_set() {
@@ -303,6 +308,7 @@ mod tests {
                 json!(9),
                 "spec.maxReplicas: Invalid value: 5: must be greater than or equal to `minReplicas`",
             ),
+            ("minReplicas", json!(0), "spec.metrics: Forbidden: must specify at least one Object or External metric"),
             ("maxReplicas", json!(0), "spec.maxReplicas: Required value: must be set and greater than 0"),
             ("scaleTargetRef", json!({}), "spec.scaleTargetRef.kind: Required value"),
             ("metrics", json!([{"type": "X"}]), "spec.metrics[0].type: Unsupported value: \"X\""),

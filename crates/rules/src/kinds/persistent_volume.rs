@@ -9,7 +9,7 @@ use super::persistent_volume_claim::{access_modes, class, short_modes};
 use crate::age;
 use crate::at::At;
 use crate::cells::or_unset;
-use crate::podspec::{self, node_selector};
+use crate::podspec::{self, Holder, node_selector};
 use crate::row::{Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
@@ -50,7 +50,10 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
         podspec::round(spec.existing("capacity"));
         volume.child("status").default_text("phase", "Pending");
     },
-    validate: |volume, out| validate_spec(&At::member(volume, "spec"), out),
+    validate: |volume, out| {
+        let name = volume.at("metadata.name").as_str().unwrap_or_default();
+        validate_spec(name, &At::member(volume, "spec"), out);
+    },
     validate_update,
     warnings: warnings::of_persistent_volume,
     columns: "Name,Capacity,Access Modes,Reclaim Policy,Status,Claim,StorageClass,VolumeAttributesClass,Reason,Age,+VolumeMode",
@@ -58,7 +61,7 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
     ..Row::new("", "PersistentVolume")
 };
 
-fn validate_spec(spec: &At<'_>, out: &mut FieldErrors) {
+fn validate_spec(name: &str, spec: &At<'_>, out: &mut FieldErrors) {
     if spec.value.count("accessModes") == 0 {
         spec.missing("accessModes", "", out);
     }
@@ -71,7 +74,7 @@ fn validate_spec(spec: &At<'_>, out: &mut FieldErrors) {
     } else if affinity.is_set() {
         affinity.missing("required", "must specify required node constraints", out);
     }
-    source(spec, out);
+    source(name, spec, out);
     let recycled = spec.text("persistentVolumeReclaimPolicy") == "Recycle";
     let path = spec.get("hostPath");
     if recycled && path.is_set() && path.text("path").trim_matches('/').is_empty() {
@@ -113,12 +116,13 @@ fn capacity(spec: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-fn source(spec: &At<'_>, out: &mut FieldErrors) {
+fn source(name: &str, spec: &At<'_>, out: &mut FieldErrors) {
     let mut given = SOURCES.iter().filter(|name| spec.has(name));
     let Some(first) = given.next() else {
         return out.push(FieldError::required(&spec.path, "must specify a volume type"));
     };
-    for extra in given {
+    // Upstream counts a flexVolume, but does not mind one that comes after others.
+    for extra in given.filter(|name| **name != "flexVolume") {
         let extra = if *extra == "cephfs" { "cephFS" } else { extra };
         spec.forbidden(extra, "may not specify more than 1 volume type", out);
     }
@@ -142,12 +146,11 @@ fn source(spec: &At<'_>, out: &mut FieldErrors) {
                 "nodeExpandSecretRef",
             ];
             for secret in secrets.into_iter().filter(|name| at.has(name)) {
-                at.get(secret).require("name", out);
-                at.get(secret).require("namespace", out);
+                at.get(secret).require_form("name", names::dns1123_subdomain, out);
+                at.get(secret).require_form("namespace", names::dns1123_label, out);
             }
         }
-        "hostPath" | "nfs" => podspec::volume_source(spec, first, out),
-        _ => {}
+        _ => podspec::volume_source(Holder::Persistent(name), spec, first, out),
     }
 }
 
@@ -234,6 +237,13 @@ mod tests {
             let found: Vec<_> = PERSISTENT_VOLUME.validate_create(&volume).iter().map(ToString::to_string).collect();
             assert!(found.iter().any(|f| f.starts_with(expected)), "{name}: {found:?}");
         }
+    }
+
+    #[test]
+    fn upstream_minds_no_flex_volume_beside_another() {
+        let mut volume = volume();
+        volume["spec"]["flexVolume"] = json!({"driver": "example.com/x"});
+        assert_eq!(PERSISTENT_VOLUME.validate_create(&volume), []);
     }
 
     #[test]

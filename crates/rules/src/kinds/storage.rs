@@ -245,7 +245,7 @@ fn validate_attachment(object: &Value, out: &mut FieldErrors) {
         _ => {}
     }
     spec.faults("nodeName", &names::dns1123_subdomain(spec.text("nodeName")), out);
-    source.form("persistentVolumeName", names::dns1123_subdomain, out);
+    source.form_if_set("persistentVolumeName", names::dns1123_subdomain, out);
 }
 
 fn node_driver(driver: &At<'_>, out: &mut FieldErrors) {

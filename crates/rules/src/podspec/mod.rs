@@ -6,10 +6,12 @@ mod defaults;
 mod env;
 mod handlers;
 pub(crate) mod qos;
+mod remote;
 mod resources;
 mod scheduling;
 mod security;
 mod volumes;
+mod windows;
 
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
@@ -22,6 +24,7 @@ use crate::view::View;
 
 pub(crate) use containers::untrimmed_image;
 pub(crate) use defaults::{default_pod, default_resources, default_source, default_spec, round};
+pub(crate) use remote::Holder;
 pub(crate) use resources::{is_extended, may_overcommit, quantity, resource_name};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use security::app_armor_of_annotations;
@@ -59,6 +62,7 @@ pub(crate) fn validate(spec: &At<'_>, context: Context<'_>, out: &mut FieldError
     }
     scheduling::gates(spec, out);
     scheduling::spread_constraints(spec, out);
+    windows::host_processes(spec, out);
     security::host_users(spec, out);
     hostname_override(spec, out);
     spec.form("serviceAccountName", subdomain, out);
@@ -79,12 +83,7 @@ pub(crate) fn validate(spec: &At<'_>, context: Context<'_>, out: &mut FieldError
         resource_name(name, &amount, true, out);
         quantity(name, &amount, out);
     }
-    if spec.has("os") && spec.get("os").require("name", out) {
-        let name = spec.get("os").text("name");
-        if !["linux", "windows"].contains(&name) {
-            out.push(FieldError::not_supported(&spec.path("os"), name, &["linux", "windows"]));
-        }
-    }
+    windows::system(spec, out);
 }
 
 /// Faults of a template of pods at `template`.

@@ -104,20 +104,41 @@ fn pod_term(term: &At<'_>, out: &mut FieldErrors) {
             out.push(FieldError::invalid(&term.path("namespace"), namespace, &why));
         }
     }
-    for list in ["matchLabelKeys", "mismatchLabelKeys"] {
-        for key in term.items(list) {
-            for why in names::qualified_name(key.value.as_str().unwrap_or_default()) {
-                key.wrong(&why, out);
-            }
-        }
-        if term.value.count(list) > 0 && !term.has("labelSelector") {
-            term.forbidden(list, "must not be specified when labelSelector is not set", out);
-        }
-    }
+    label_keys(term, out);
     if term.text("topologyKey").is_empty() {
         term.missing("topologyKey", "can not be empty", out);
     }
     term.faults("topologyKey", &names::qualified_name(term.text("topologyKey")), out);
+}
+
+/// Faults of the keys whose values a selector takes over from the pod. They may be part of the selector by now, once.
+fn label_keys(holder: &At<'_>, out: &mut FieldErrors) {
+    let selector = holder.value.get_or_null("labelSelector");
+    for list in ["matchLabelKeys", "mismatchLabelKeys"] {
+        if holder.value.count(list) > 0 && selector.is_null() {
+            holder.forbidden(list, "must not be specified when labelSelector is not set", out);
+            continue;
+        }
+        for key in holder.items(list) {
+            key.own_faults(names::qualified_name, out);
+        }
+    }
+    let mut seen: BTreeSet<&str> = selector.entries("matchLabels").map(|(key, _)| key).collect();
+    for expression in selector.items("matchExpressions") {
+        let key = expression.text("key");
+        let place = holder.items("matchLabelKeys").position(|listed| listed.value == key);
+        if let Some(place) = place.filter(|_| seen.contains(key)) {
+            // Upstream leaves the list's name out of the path.
+            let path = holder.path.index(place);
+            out.push(FieldError::invalid(&path, key, "exists in both matchLabelKeys and labelSelector"));
+        }
+        seen.insert(key);
+    }
+    for key in holder.items("matchLabelKeys") {
+        if holder.value.items("mismatchLabelKeys").contains(key.value) {
+            key.wrong("exists in both matchLabelKeys and mismatchLabelKeys", out);
+        }
+    }
 }
 
 /// Faults of the tolerations in a spec.
@@ -201,6 +222,7 @@ pub(super) fn spread_constraints(spec: &At<'_>, out: &mut FieldErrors) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             constraint.optional_one_of(policy, &["Honor", "Ignore"], out);
         }
+        label_keys(&constraint, out);
         constraint.get("labelSelector").label_selector(out);
     }
 }

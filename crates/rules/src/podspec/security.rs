@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 use skiff_meta::field::{FieldError, FieldErrors};
-use skiff_meta::names;
 
 use super::containers::{LISTS, containers};
 use super::volumes::descending_path;
+use super::windows;
 use crate::at::At;
 use crate::view::{Change, View};
 use crate::warnings::app_armor_profile;
@@ -34,7 +34,7 @@ pub(super) fn pod(spec: &At<'_>, out: &mut FieldErrors) {
     sysctls(spec, &at, out);
     at.optional_one_of("fsGroupChangePolicy", &["Always", "OnRootMismatch"], out);
     profiles(&at, out);
-    windows_options(&at, out);
+    windows::options(&at, out);
     at.optional_one_of("supplementalGroupsPolicy", &["Merge", "Strict"], out);
     at.optional_one_of("seLinuxChangePolicy", &["MountOption", "Recursive"], out);
 }
@@ -108,71 +108,6 @@ fn profiles(at: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-/// How Windows runs it (`validateWindowsSecurityContextOptions`).
-fn windows_options(at: &At<'_>, out: &mut FieldErrors) {
-    const LONGEST_SPEC: usize = 64 << 10;
-    let options = at.get("windowsOptions");
-    let text = |name: &str| options.value.get_or_null(name).as_str();
-    if let Some(name) = text("gmsaCredentialSpecName") {
-        options.faults("gmsaCredentialSpecName", &names::dns1123_subdomain(name), out);
-    }
-    match text("gmsaCredentialSpec") {
-        Some("") => options.invalid("gmsaCredentialSpec", "gmsaCredentialSpec cannot be an empty string", out),
-        Some(spec) if spec.len() > LONGEST_SPEC => {
-            options.invalid("gmsaCredentialSpec", "gmsaCredentialSpec size must be under 64 KiB", out);
-        }
-        _ => {}
-    }
-    if let Some(name) = text("runAsUserName") {
-        windows_user(name).iter().for_each(|why| options.invalid("runAsUserName", &format!("runAsUserName{why}"), out));
-    }
-}
-
-/// Faults of `DOMAIN\\user` or `user`.
-fn windows_user(name: &str) -> Vec<&'static str> {
-    const FORBIDDEN: &str = "\"/\\:;|=,+*?<>@[]";
-    if name.is_empty() {
-        return vec![" cannot be an empty string"];
-    }
-    if name.chars().any(char::is_control) {
-        return vec![" cannot contain control characters"];
-    }
-    if name.matches('\\').count() > 1 {
-        return vec![" cannot contain more than one backslash"];
-    }
-    let (domain, user) = name.split_once('\\').map_or((None, name), |(domain, user)| (Some(domain), user));
-    let net_bios = |domain: &str| {
-        (1..=15).contains(&domain.chars().count())
-            && !domain.starts_with('.')
-            && !domain.contains(|c| FORBIDDEN.contains(c))
-    };
-    let dns = |domain: &str| {
-        let label = |label: &str| {
-            let fine = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            fine && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
-        };
-        domain.split('.').all(label)
-    };
-    let faults = [
-        (domain.is_some_and(|domain| domain.len() >= 256), "'s Domain length must be under 256 characters"),
-        (
-            domain.is_some_and(|domain| !net_bios(domain) && !dns(domain)),
-            "'s Domain doesn't match the NetBios nor the DNS format",
-        ),
-        (user.is_empty(), "'s User cannot be empty"),
-        (user.len() > 104, "'s User length must not be longer than 104 characters"),
-        (
-            !user.is_empty() && user.bytes().all(|b| matches!(b, b'.' | b' ')),
-            "'s User cannot contain only periods or spaces",
-        ),
-        (
-            user.contains(|c| FORBIDDEN.contains(c)),
-            "'s User cannot contain the following characters: \"/\\:;|=,+*?<>@[]",
-        ),
-    ];
-    faults.into_iter().filter(|(there, _)| *there).map(|(_, why)| why).collect()
-}
-
 fn app_armor_file(profile: &At<'_>, out: &mut FieldErrors) {
     const LONGEST: usize = 4095;
     let file = profile.text("localhostProfile");
@@ -217,7 +152,7 @@ pub(super) fn container(at: &At<'_>, host_users: bool, out: &mut FieldErrors) {
         at.invalid("procMount", "`hostUsers` must be false to use `Unmasked`", out);
     }
     profiles(at, out);
-    windows_options(at, out);
+    windows::options(at, out);
     if at.value.get_or_null("allowPrivilegeEscalation") == false {
         if at.flag("privileged") {
             at.wrong("cannot set `allowPrivilegeEscalation` to false and `privileged` to true", out);

@@ -7,6 +7,7 @@ use skiff_meta::Quantity;
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
+use super::remote::{self, Holder};
 use super::{Context, env};
 use crate::at::At;
 use crate::view::View;
@@ -89,11 +90,11 @@ fn source(volume: &At<'_>, out: &mut FieldErrors) {
     for (extra, told) in sources {
         volume.forbidden(if told.is_empty() { extra } else { told }, "may not specify more than 1 volume type", out);
     }
-    volume_source(volume, first, out);
+    volume_source(Holder::Pod, volume, first, out);
 }
 
 /// Faults of the source of the kind `kind` of a volume, or of a persistent volume's spec.
-pub(crate) fn volume_source(holder: &At<'_>, kind: &str, out: &mut FieldErrors) {
+pub(crate) fn volume_source(of: Holder<'_>, holder: &At<'_>, kind: &str, out: &mut FieldErrors) {
     let at = holder.get(kind);
     match kind {
         "emptyDir" if Quantity::from_json(at.value.get_or_null("sizeLimit")).is_ok_and(Quantity::is_negative) => {
@@ -134,7 +135,7 @@ pub(crate) fn volume_source(holder: &At<'_>, kind: &str, out: &mut FieldErrors) 
             at.require("reference", out);
             at.one_of("pullPolicy", &["Always", "IfNotPresent", "Never"], out);
         }
-        _ => {}
+        _ => remote::validate(of, holder, kind, out),
     }
 }
 

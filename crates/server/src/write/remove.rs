@@ -370,16 +370,13 @@ impl DeleteOptions {
     /// From their JSON form.
     pub(crate) fn from_tree(tree: Value) -> Result<Self, Status> {
         let mut faults = Vec::new();
-        let text = |path: &[&str]| tree::at(&tree, path).and_then(Value::as_str).map(str::to_owned);
-        let dry = tree::texts(&tree, &["dryRun"]);
-        let dry_run = crate::request::query::dry_run(dry.into_iter(), &mut faults);
-        let orphan = tree::at(&tree, &["orphanDependents"]).and_then(Value::as_bool);
-        let propagation = text(&["propagationPolicy"]);
+        crate::request::query::dry_run(tree::texts(&tree, &["dryRun"]).into_iter(), &mut faults);
+        let options = Self::unchecked(tree);
         let path = FieldPath::new("propagationPolicy");
-        match &propagation {
-            Some(_) if orphan.is_some() => {
+        match &options.propagation {
+            Some(policy) if options.orphan.is_some() => {
                 let why = "orphanDependents and deletionPropagation cannot be both set";
-                faults.push(FieldError::invalid(&path, propagation.clone().unwrap_or_default(), why));
+                faults.push(FieldError::invalid(&path, policy.as_str(), why));
             }
             Some(policy) if !matches!(policy.as_str(), "Orphan" | "Background" | "Foreground") => {
                 faults.push(FieldError::not_supported_as_listed(
@@ -390,18 +387,24 @@ impl DeleteOptions {
             }
             _ => {}
         }
-        if !faults.is_empty() {
-            return Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &faults));
+        if faults.is_empty() {
+            return Ok(options);
         }
-        Ok(Self {
+        Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &faults))
+    }
+
+    /// From their JSON form, whatever they say: upstream never looks at those of an eviction.
+    pub(crate) fn unchecked(tree: Value) -> Self {
+        let text = |path: &[&str]| tree::at(&tree, path).and_then(Value::as_str).map(str::to_owned);
+        Self {
             grace: tree::number(&tree, &["gracePeriodSeconds"]),
             uid: text(&["preconditions", "uid"]),
             version: text(&["preconditions", "resourceVersion"]),
-            orphan,
-            propagation,
-            dry_run,
+            orphan: tree::at(&tree, &["orphanDependents"]).and_then(Value::as_bool),
+            propagation: text(&["propagationPolicy"]),
+            dry_run: tree::texts(&tree, &["dryRun"]).iter().any(|value| !value.is_empty()),
             tree,
-        })
+        }
     }
 }
 

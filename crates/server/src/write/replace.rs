@@ -182,19 +182,26 @@ fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
     system::match_namespace(new, call.namespace(), namespaced)
 }
 
+/// What is put somewhere says of which object, or nothing of that.
+pub(crate) fn check_uid(call: &Call, new: &Value, stored: &str, name: &str) -> Result<(), Status> {
+    let uid = tree::text(new, &["metadata", "uid"]);
+    if uid.is_empty() || uid == stored {
+        return Ok(());
+    }
+    let key = call.store_key(name)?;
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+         UID in precondition: {uid}, UID in object meta: {stored}",
+        String::from_utf8_lossy(&key)
+    );
+    Err(Status::conflict(call.served.id(), name, &why))
+}
+
 /// What the client thinks the object is must be what it is.
 fn check_version(call: &Call, new: &Value, stored: &Object, name: &str, is_put: bool) -> Result<(), Status> {
     let id = call.served.id();
-    let uid = tree::text(new, &["metadata", "uid"]);
-    if is_put && !uid.is_empty() && uid != stored.meta().uid {
-        let key = call.store_key(name)?;
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
-             failed: UID in precondition: {uid}, UID in object meta: {}",
-            String::from_utf8_lossy(&key),
-            stored.meta().uid
-        );
-        return Err(Status::conflict(id, name, &why));
+    if is_put {
+        check_uid(call, new, &stored.meta().uid, name)?;
     }
     let version = tree::text(new, &["metadata", "resourceVersion"]);
     let path = FieldPath::new("metadata.resourceVersion");

@@ -158,6 +158,20 @@ fn what_is_wrong_with_specs() {
             json!({"activeDeadlineSeconds": 0}),
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
         ),
+        (
+            json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}),
+            "spec.hostNetwork: Invalid value: false: hostNetwork must be true if pod contains any hostProcess",
+        ),
+        (
+            json!({"os": {"name": "linux"}, "securityContext": {"windowsOptions": {}}}),
+            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
+        ),
+        (
+            json!({"os": {"name": "windows"}, "securityContext": {"runAsUser": 1}}),
+            "spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod",
+        ),
+        (json!({"os": {"name": "windows"}, "hostPID": true}), "spec.hostPID: Forbidden: cannot be set for a windows"),
+        (json!({"os": {"name": "beos"}}), "spec.os: Unsupported value: \"beos\""),
         (json!({"serviceAccountName": "A"}), "spec.serviceAccountName: Invalid value: \"A\""),
     ] {
         let found = faults(|pod| {
@@ -166,6 +180,28 @@ fn what_is_wrong_with_specs() {
             }
         });
         assert!(found.iter().any(|f| f.starts_with(expected)), "{change}: {found:?}");
+    }
+}
+
+#[test]
+fn keys_of_labels_need_a_selector_that_does_not_name_them() {
+    let named = json!({"matchLabels": {"a": "x"}});
+    let twice = json!({"matchLabels": {"a": "x"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]});
+    for (selector, list, expected) in [
+        (Value::Null, json!(["a"]), "matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"),
+        (named.clone(), json!(["b", "-"]), "matchLabelKeys[1]: Invalid value: \"-\": name part must consist of"),
+        (named, json!(["a"]), ""),
+        (twice, json!(["b", "a"]), "[1]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector"),
+    ] {
+        let found = faults(|pod| {
+            let mut constraint = json!({"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule",
+                "matchLabelKeys": list});
+            constraint["labelSelector"] = selector.clone();
+            pod["spec"]["topologySpreadConstraints"] = json!([constraint]);
+        });
+        let told: Vec<_> = found.iter().filter_map(|f| f.strip_prefix("spec.topologySpreadConstraints[0]")).collect();
+        let told = told.iter().map(|fault| fault.trim_start_matches('.')).collect::<Vec<_>>().join("\n");
+        assert!(told.starts_with(expected) && told.is_empty() == expected.is_empty(), "{selector} {list}: {found:?}");
     }
 }
 

@@ -17,8 +17,7 @@ pub(crate) async fn bind(call: &mut Call, payload: Payload) -> Result<Answer, St
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let gvk = GroupVersionKind::new("", "v1", "Binding");
     let binding = super::body(call, &payload, &gvk, &options)?;
-    let given = tree::text(&binding, &["metadata", "name"]);
-    if given != call.target.name && !given.is_empty() {
+    if tree::text(&binding, &["metadata", "name"]) != call.target.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let name = call.target.name.clone();

@@ -38,9 +38,15 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
     let tree = options_tree("CreateOptions", &options);
     let mut delete = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     if options.dry_run {
+        let own = tree::texts(&delete, &["dryRun"]);
+        if !own.is_empty() && own != ["All"] {
+            let own = own.join(" ");
+            let why = format!("Non-matching dry-run options in request and content: [All] and [{own}]");
+            return Err(Status::failure(500, "", why));
+        }
         delete["dryRun"] = json!(["All"]);
     }
-    let mut delete = DeleteOptions::from_tree(delete)?;
+    let mut delete = DeleteOptions::unchecked(delete);
     let admitted = Admitted {
         operation: Operation::Create,
         kind: &gvk,

@@ -14,7 +14,7 @@ use crate::resource::ScalePaths;
 use crate::tree;
 use crate::verbs::create::options_tree;
 use crate::verbs::patch::{Patch, changed};
-use crate::write::replace::{Edit, Face, replace};
+use crate::write::replace::{Edit, Face, check_uid, replace};
 use crate::write::{Done, Intent, Written, fields};
 
 fn scale_gvk() -> GroupVersionKind {
@@ -124,6 +124,7 @@ impl Edit for ScaleEdit {
                 apply::apply(Some(&live), applied, root, &writer, self.options.force).map_err(|e| e.to_status())?
             }
             Change::Put(scale) => {
+                check_uid(call, scale, tree::text(old, &["metadata", "uid"]), &call.target.name)?;
                 let mut scale = scale.clone();
                 apply::update(Some(&live), &mut scale, root, &writer);
                 scale

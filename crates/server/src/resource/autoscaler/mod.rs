@@ -1,6 +1,8 @@
 //! `autoscaling/v1`: an autoscaler with one target, the CPU; everything else it has rides in annotations, so that
 //! nothing is lost on the way through the old version (upstream: `pkg/apis/autoscaling/v1/conversion.go`).
 
+mod v1;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use skiff_meta::field::FieldErrors;
@@ -8,6 +10,7 @@ use skiff_rules::{Column, Part, Rules};
 
 use super::convert::Conversion;
 use crate::tree;
+use v1::Side;
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
@@ -18,59 +21,68 @@ fn is_cpu(metric: &Value) -> bool {
     metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
 }
 
-/// Takes the CPU's share in percent out of a list of metrics (`target` or `current`).
-fn take_cpu(list: &mut Vec<Value>, side: &str) -> Option<Value> {
-    let found = list.iter().position(|m| is_cpu(m) && m["resource"][side]["averageUtilization"].is_i64())?;
-    Some(list.remove(found)["resource"][side]["averageUtilization"].take())
+/// The CPU's share in percent, where a metric is that (`target` or `current`).
+fn cpu_share<'a>(metric: &'a Value, side: &str) -> Option<&'a Value> {
+    let share = &metric["resource"][side]["averageUtilization"];
+    (is_cpu(metric) && share.is_i64()).then_some(share)
 }
 
-fn stash(object: &mut Map<String, Value>, key: &str, value: Value) {
+fn stash(object: &mut Map<String, Value>, key: &str, text: String) {
     let metadata = tree::map(object.entry("metadata").or_insert(Value::Null));
     let annotations = tree::map(metadata.entry("annotations").or_insert(Value::Null));
-    annotations.insert(key.to_owned(), Value::from(value.to_string()));
+    annotations.insert(key.to_owned(), Value::from(text));
 }
 
-fn unstash(object: &mut Map<String, Value>, key: &str) -> Option<Value> {
+fn unstash(object: &mut Map<String, Value>, key: &str) -> Option<String> {
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
     let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
     let text = annotations.remove(key)?;
     if annotations.is_empty() {
         metadata.remove("annotations");
     }
-    serde_json::from_str(text.as_str()?).ok()
+    Some(text.as_str()?.to_owned())
 }
 
 fn part<'a>(object: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
     object.get_mut(name)?.as_object_mut()
 }
 
+fn list(value: Option<Value>) -> Vec<Value> {
+    if let Some(Value::Array(list)) = value { list } else { Vec::new() }
+}
+
 /// From `v2`.
 pub(super) fn to_v1(object: &mut Map<String, Value>) {
     object.insert("apiVersion".to_owned(), json!("autoscaling/v1"));
+    for key in [METRICS, CURRENT, CONDITIONS, BEHAVIOR] {
+        unstash(object, key);
+    }
     if let Some(spec) = part(object, "spec") {
         let behavior = spec.remove("behavior");
-        let metrics = spec.remove("metrics");
-        let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
-        tree::put(spec, "targetCPUUtilizationPercentage", take_cpu(&mut list, "target"));
-        if !list.is_empty() {
-            stash(object, METRICS, Value::Array(list));
+        let (cpu, others): (Vec<_>, Vec<_>) =
+            list(spec.remove("metrics")).into_iter().partition(|metric| cpu_share(metric, "target").is_some());
+        let share = cpu.last().and_then(|metric| cpu_share(metric, "target")).cloned();
+        tree::put(spec, "targetCPUUtilizationPercentage", share);
+        if !others.is_empty() {
+            stash(object, METRICS, v1::write_metrics(&others, Side::Target));
         }
         if let Some(behavior) = behavior.filter(|b| !b.is_null()) {
-            stash(object, BEHAVIOR, behavior);
+            stash(object, BEHAVIOR, v1::write_behavior(&behavior));
         }
     }
     if let Some(status) = part(object, "status") {
         // Always written in this version.
         status.entry("currentReplicas").or_insert(json!(0));
-        let conditions = status.remove("conditions");
-        let metrics = status.remove("currentMetrics");
-        let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
-        tree::put(status, "currentCPUUtilizationPercentage", take_cpu(&mut list, "current"));
-        if !list.is_empty() {
-            stash(object, CURRENT, Value::Array(list));
+        let conditions = list(status.remove("conditions"));
+        // Those of the CPU too: the annotation says more of them.
+        let metrics = list(status.remove("currentMetrics"));
+        let share = metrics.iter().rev().find_map(|metric| cpu_share(metric, "current")).cloned();
+        tree::put(status, "currentCPUUtilizationPercentage", share);
+        if !metrics.is_empty() {
+            stash(object, CURRENT, v1::write_metrics(&metrics, Side::Current));
         }
-        if let Some(conditions) = conditions.filter(|c| c.as_array().is_some_and(|c| !c.is_empty())) {
-            stash(object, CONDITIONS, conditions);
+        if !conditions.is_empty() {
+            stash(object, CONDITIONS, v1::write_conditions(&conditions));
         }
     }
 }
@@ -78,14 +90,15 @@ pub(super) fn to_v1(object: &mut Map<String, Value>) {
 /// To `v2`.
 pub(super) fn to_v2(object: &mut Map<String, Value>) {
     object.insert("apiVersion".to_owned(), json!("autoscaling/v2"));
-    let stashed = [METRICS, CURRENT].map(|key| unstash(object, key));
-    let [metrics, current] = stashed.map(|s| s.and_then(|m| m.as_array().cloned()).unwrap_or_default());
-    let (behavior, conditions) = (unstash(object, BEHAVIOR), unstash(object, CONDITIONS));
+    let metrics = unstash(object, METRICS).and_then(|text| v1::read_metrics(&text, Side::Target));
+    let current = unstash(object, CURRENT).and_then(|text| v1::read_metrics(&text, Side::Current));
+    let behavior = unstash(object, BEHAVIOR).and_then(|text| v1::read_behavior(&text));
+    let conditions = unstash(object, CONDITIONS).and_then(|text| serde_json::from_str::<Vec<Value>>(&text).ok());
     if let Some(spec) = part(object, "spec") {
-        let mut list = metrics;
+        let mut list = metrics.unwrap_or_default();
         if let Some(percent) = spec.remove("targetCPUUtilizationPercentage").filter(|p| !p.is_null()) {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
-            list.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+            list.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
         tree::put(spec, "metrics", (!list.is_empty()).then_some(Value::Array(list)));
         if behavior.is_some() {
@@ -93,14 +106,16 @@ pub(super) fn to_v2(object: &mut Map<String, Value>) {
         }
     }
     if let Some(status) = part(object, "status") {
-        let mut list = current;
-        if let Some(percent) = status.remove("currentCPUUtilizationPercentage").filter(|p| !p.is_null()) {
+        let percent = status.remove("currentCPUUtilizationPercentage").filter(|p| !p.is_null());
+        let of_cpu = |percent: Value| {
             let current = json!({"averageUtilization": percent});
-            list.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "current": current}}));
-        }
+            vec![json!({"type": "Resource", "resource": {"name": "cpu", "current": current}})]
+        };
+        // What the annotation says goes before the one number.
+        let list = current.or_else(|| percent.map(of_cpu)).unwrap_or_default();
         status.insert("currentMetrics".to_owned(), if list.is_empty() { Value::Null } else { Value::Array(list) });
-        if conditions.is_some() {
-            tree::put(status, "conditions", conditions);
+        if let Some(conditions) = conditions {
+            tree::put(status, "conditions", Some(Value::Array(conditions)));
         }
     }
 }
@@ -170,8 +185,8 @@ mod tests {
         let v2 = json!({
             "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
             "spec": {"maxReplicas": 3, "behavior": {"scaleDown": {"selectPolicy": "Max"}}, "metrics": [
-                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
-                {"type": "Pods", "pods": {"metric": {"name": "q"}}}]},
+                {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": {"type": "AverageValue", "averageValue": "1"}}},
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]},
             "status": {"currentMetrics": null, "currentReplicas": 0, "desiredReplicas": 1},
         });
         let mut object = v2.clone();
