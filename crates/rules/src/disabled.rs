@@ -38,7 +38,10 @@ pub(crate) const STATEFUL_SET: &[Disabled] = &[
     Disabled { within: "spec.updateStrategy", features: &[&["rollingUpdate.maxUnavailable"]] },
 ];
 /// DynamicKubeletConfig, which is gone.
-pub(crate) const NODE: &[Disabled] = &[Disabled { within: "spec", features: &[&["configSource"]] }];
+pub(crate) const NODE: &[Disabled] = &[
+    Disabled { within: "spec", features: &[&["configSource"]] },
+    Disabled { within: "status", features: &[&["config"]] },
+];
 pub(crate) const CRON_JOB: &[Disabled] =
     &[Disabled { within: "spec.jobTemplate.spec.template.spec", features: OF_PODS }];
 pub(crate) const POD_TEMPLATE: &[Disabled] = &[Disabled { within: "template.spec", features: OF_PODS }];

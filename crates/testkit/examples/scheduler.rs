@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
+use http::Method;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use skiff_client::config::Kubeconfig;
 use skiff_client::http::HttpBackend;
-use skiff_client::{Call, Client, Event, Kind, Patch, Selection};
+use skiff_client::{Call, Client, Event, Patch, Selection};
 use skiff_meta::WorldRef;
 use skiff_meta::world::{AbortOnDrop, RealWorld};
 use skiff_scheduler::{Options, Stats};

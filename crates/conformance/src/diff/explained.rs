@@ -40,7 +40,7 @@ const BARE_CLAIM: &str = ".persistentVolumeClaim.claimName: Required value";
 const OF_SERVERS: [&str; 2] = ["f:matchingPrecedence", "f:typeChecking"];
 const OWNERS: &str = "body at /metadata/managedFields";
 const GENERATION: &str = "body at /metadata/generation";
-const REPLICAS: &str = "body at /metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
+const REPLICAS: &str = "/metadata/managedFields/*/fieldsV1/f:spec/f:replicas";
 
 const EXPLAINED: &[Explained] = &[
     (
@@ -65,7 +65,7 @@ const EXPLAINED: &[Explained] = &[
         "of several unknown fields Go names one by chance",
     ),
     ("body at /status/nonResourceRules", |_, _| true, "each server's administrator is in groups of its own"),
-    (REPLICAS, |_, asked| asked.scaled, TAKEN),
+    ("body at ", |parting, asked| asked.scaled && parting.what.contains(REPLICAS), TAKEN),
     (
         "body at /metadata/managedFields/* (ours only)",
         |parting, asked| asked.scaled && parting.ours.contains("\"fieldsV1\":{\"f:spec\":{\"f:replicas\":{}}}"),
@@ -82,6 +82,15 @@ const EXPLAINED: &[Explained] = &[
         "the server that writes the status itself may do so before a client's first apply",
     ),
     ("body at /items/*", |parting, asked| asked.scaled && parting.what.contains("f:spec/f:replicas"), TAKEN),
+    ("code 409 for 200", |parting, asked| asked.scaled && parting.ours.contains(".spec.replicas"), TAKEN),
+    (
+        "message: failed to create typed patch object",
+        |parting, _| {
+            let fault = parting.theirs.split_once("): ").map_or("", |(_, fault)| fault);
+            !fault.is_empty() && parting.ours.contains(fault)
+        },
+        "Go stops at the first fault of some sorts; all are told here",
+    ),
     ("message: Apply failed", |parting, asked| asked.scaled && parting.theirs.contains(".spec.replicas"), TAKEN),
     ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
     (
@@ -180,7 +189,7 @@ const EXPLAINED: &[Explained] = &[
         "some tables without rows have none there, and no list of none",
     ),
     (
-        "message:  \"\" is invalid: patch",
+        "message: ",
         |parting, _| parting.theirs.replace("k8s.io/kubernetes/pkg/", "pkg/") == *parting.ours,
         "where a part of theirs is kept depends on how it was built",
     ),
@@ -319,8 +328,8 @@ mod tests {
             ("body at /metadata/managedFields (theirs only)", "", "[]", json!({"rules": {}}), false, false),
             ("body at ", "", "RequestWatchProgress is disabled", json!({}), false, false),
             ("code 500 for 200", "number 2147483648 does not fit into int32", "", json!({}), false, true),
-            (REPLICAS, "", "{}", json!({}), true, true),
-            (REPLICAS, "", "{}", json!({}), false, false),
+            (&*format!("body at {REPLICAS} (ours only)"), "", "{}", json!({}), true, true),
+            (&*format!("body at {REPLICAS} (ours only)"), "", "{}", json!({}), false, false),
             (
                 "warnings: unknown field",
                 "unknown field \"a.k.$patch\"",

@@ -127,6 +127,9 @@ fn test_target<'a>(document: &'a Value, path: &str) -> Result<&'a Value, PatchEr
     for key in &steps {
         here = step(here, key)?.ok_or_else(|| missing(path))?;
     }
+    if !here.is_object() && !here.is_array() {
+        return Err(missing(path));
+    }
     Ok(step(here, &last)?.unwrap_or(&Value::Null))
 }
 

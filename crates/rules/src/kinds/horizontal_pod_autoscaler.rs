@@ -28,6 +28,14 @@ pub(crate) const HORIZONTAL_POD_AUTOSCALER: Row = Row {
     status: Some(|| json!({"currentMetrics": null, "desiredReplicas": 0})),
     default,
     validate,
+    validate_create: |scaler, out| scaled_version(&At::member(scaler, "spec").get("scaleTargetRef"), out),
+    validate_update: |new, old, out| {
+        let (target, before) = (At::member(new, "spec").get("scaleTargetRef"), old.at("spec.scaleTargetRef"));
+        // What was taken once may stay.
+        if ["apiVersion", "kind"].iter().any(|name| target.text(name) != before.text(name)) {
+            scaled_version(&target, out);
+        }
+    },
     validate_part: |new, _, _, out| {
         let status = At::member(new, "status");
         status.not_negative("currentReplicas", out);
@@ -89,16 +97,25 @@ fn validate(scaler: &Value, out: &mut FieldErrors) {
 fn reference(at: &At<'_>, out: &mut FieldErrors) {
     at.require_segment("kind", out);
     at.require_segment("name", out);
+}
+
+/// Only replication controllers scale and belong to no group.
+fn scaled_version(at: &At<'_>, out: &mut FieldErrors) {
+    let group = version(at, out);
+    if group == Some("") && at.text("kind") != "ReplicationController" {
+        let path = at.path("apiVersion");
+        out.push(FieldError::invalid(&path, at.text("apiVersion"), "apiVersion must specify API group"));
+    }
+}
+
+/// The group of an `apiVersion`, which must be one.
+fn version<'v>(at: &At<'v>, out: &mut FieldErrors) -> Option<&'v str> {
     let version = at.text("apiVersion");
     if version.matches('/').count() > 1 {
         at.invalid("apiVersion", &format!("unexpected GroupVersion string: {version}"), out);
-    } else if version.trim_matches('/').is_empty()
-        || version.starts_with('/')
-        || !version.contains('/') && at.text("kind") != "ReplicationController"
-    {
-        let path = at.path("apiVersion");
-        out.push(FieldError::invalid(&path, version, "apiVersion must specify API group"));
+        return None;
     }
+    Some(version.split_once('/').map_or("", |(group, _)| group))
 }
 
 fn scaling_rules(rules: &At<'_>, out: &mut FieldErrors) {
@@ -175,7 +192,9 @@ fn source(at: &At<'_>, kind: &str, out: &mut FieldErrors) {
         }
         _ => {
             if kind == "object" {
-                reference(&at.get("describedObject"), out);
+                let object = at.get("describedObject");
+                reference(&object, out);
+                version(&object, out);
             }
             let metric = at.get("metric");
             if metric.text("name").is_empty() {

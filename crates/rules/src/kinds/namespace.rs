@@ -42,10 +42,11 @@ pub(crate) const NAMESPACE: Row = Row {
         Part::Other("finalize") => new.put("status", old.get_or_null("status").clone()),
         Part::Status | Part::Other(_) => {}
     },
-    validate: finalizers,
+    // Upstream tells which of them only of those that are written apart.
+    validate: |namespace, out| finalizers(namespace, |path, _| path, out),
     validate_part: |new, _, part, out| match part {
         Part::Status => phase(new, out),
-        Part::Main | Part::Other(_) => finalizers(new, out),
+        Part::Main | Part::Other(_) => finalizers(new, |path, place| path.index(place), out),
     },
     selectable: |object| {
         vec![
@@ -58,9 +59,9 @@ pub(crate) const NAMESPACE: Row = Row {
     ..Row::new("", "Namespace")
 };
 
-fn finalizers(object: &Value, out: &mut FieldErrors) {
+fn finalizers(object: &Value, place: fn(FieldPath, usize) -> FieldPath, out: &mut FieldErrors) {
     for (i, finalizer) in object.at("spec").texts("finalizers").enumerate() {
-        let path = FieldPath::new("spec.finalizers").index(i);
+        let path = place(FieldPath::new("spec.finalizers"), i);
         out.extend(names::qualified_name(finalizer).iter().map(|why| FieldError::invalid(&path, finalizer, why)));
         if !finalizer.contains('/') && finalizer != FINALIZER {
             let why = "name is neither a standard finalizer name nor is it fully qualified";

@@ -62,10 +62,7 @@ pub(crate) const PERSISTENT_VOLUME: Row = Row {
 };
 
 fn validate_spec(name: &str, spec: &At<'_>, out: &mut FieldErrors) {
-    if spec.value.count("accessModes") == 0 {
-        spec.missing("accessModes", "", out);
-    }
-    access_modes(spec, out);
+    any_access(spec, out);
     capacity(spec, out);
     spec.optional_one_of("persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], out);
     let affinity = spec.get("nodeAffinity");
@@ -75,12 +72,7 @@ fn validate_spec(name: &str, spec: &At<'_>, out: &mut FieldErrors) {
         affinity.missing("required", "must specify required node constraints", out);
     }
     source(name, spec, out);
-    let recycled = spec.text("persistentVolumeReclaimPolicy") == "Recycle";
-    let path = spec.get("hostPath");
-    if recycled && path.is_set() && path.text("path").trim_matches('/').is_empty() {
-        let why = "may not be 'recycle' for a hostPath mount of '/'";
-        spec.forbidden("persistentVolumeReclaimPolicy", why, out);
-    }
+    no_recycled_root(spec, out);
     spec.form("storageClassName", names::dns1123_subdomain, out);
     spec.optional_one_of("volumeMode", &["Block", "Filesystem"], out);
     if spec.has("volumeAttributesClassName") {
@@ -91,6 +83,54 @@ fn validate_spec(name: &str, spec: &At<'_>, out: &mut FieldErrors) {
         if !spec.has("csi") {
             spec.missing("csi", "has to be specified when using volumeAttributesClassName", out);
         }
+    }
+}
+
+/// Faults of the spec of a volume that is no object of its own, but part of an attachment.
+pub(crate) fn validate_inline(spec: &At<'_>, out: &mut FieldErrors) {
+    const WHERE: &str = "in the context of inline volumes";
+    let unwanted =
+        |name: &str, out: &mut FieldErrors| spec.forbidden(name, &format!("may not be specified {WHERE}"), out);
+    if spec.has("claimRef") {
+        unwanted("claimRef", out);
+    }
+    if spec.value.count("capacity") > 0 {
+        unwanted("capacity", out);
+    }
+    if !spec.has("csi") {
+        spec.missing("csi", &format!("has to be specified {WHERE}"), out);
+    }
+    any_access(spec, out);
+    if !matches!(spec.text("persistentVolumeReclaimPolicy"), "" | "Retain") {
+        spec.forbidden("persistentVolumeReclaimPolicy", &format!("may only be Retain {WHERE}"), out);
+    }
+    if spec.has("nodeAffinity") {
+        unwanted("nodeAffinity", out);
+    }
+    source("", spec, out);
+    no_recycled_root(spec, out);
+    if !spec.text("storageClassName").is_empty() {
+        unwanted("storageClassName", out);
+    }
+    if spec.has("volumeMode") && spec.text("volumeMode") != "Filesystem" {
+        let why = format!("may not specify volumeMode other than Filesystem {WHERE}");
+        spec.forbidden("volumeMode", &why, out);
+    }
+}
+
+fn any_access(spec: &At<'_>, out: &mut FieldErrors) {
+    if spec.value.count("accessModes") == 0 {
+        spec.missing("accessModes", "", out);
+    }
+    access_modes(spec, out);
+}
+
+fn no_recycled_root(spec: &At<'_>, out: &mut FieldErrors) {
+    let recycled = spec.text("persistentVolumeReclaimPolicy") == "Recycle";
+    let path = spec.get("hostPath");
+    if recycled && path.is_set() && path.text("path").trim_matches('/').is_empty() {
+        let why = "may not be 'recycle' for a hostPath mount of '/'";
+        spec.forbidden("persistentVolumeReclaimPolicy", why, out);
     }
 }
 

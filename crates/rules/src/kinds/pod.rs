@@ -1,5 +1,7 @@
 //! Pods, and templates of pods kept as objects.
 
+mod resize;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
@@ -114,11 +116,7 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
             restore(new, old);
             new.child("spec").put("ephemeralContainers", containers);
         }
-        Part::Other("resize") => {
-            let sent = new.get_or_null("spec").clone();
-            restore(new, old);
-            resize(new.child("spec"), &sent);
-        }
+        Part::Other("resize") => resize::prepare(new, old),
         Part::Other(_) => {}
     }
 }
@@ -127,21 +125,6 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
 fn restore(new: &mut Value, old: &Value) {
     new.put("spec", old.get_or_null("spec").clone());
     new.put("status", old.get_or_null("status").clone());
-}
-
-/// Takes over resources and resize policies, of the containers that are there.
-fn resize(spec: &mut Value, sent: &Value) {
-    for list in ["containers", "initContainers"] {
-        for container in spec.items_mut(list) {
-            let Some(from) = sent.find(list, "name", container.text("name")) else { continue };
-            for field in ["resources", "resizePolicy"] {
-                container.put(field, from.get_or_null(field).clone());
-            }
-        }
-    }
-    if sent.has("resources") {
-        spec.put("resources", sent.get_or_null("resources").clone());
-    }
 }
 
 fn validate(pod: &Value, out: &mut FieldErrors) {
@@ -297,7 +280,7 @@ fn validate_part(new: &Value, old: &Value, part: Part, out: &mut FieldErrors) {
         }
         Part::Other("resize") => {
             validate(new, out);
-            validate_resize(new, old, out);
+            resize::validate(new, old, out);
         }
         Part::Main | Part::Other(_) => {}
     }
@@ -317,26 +300,6 @@ fn ephemeral_containers_stay(new: &Value, old: &Value, out: &mut FieldErrors) {
                 out.push(FieldError::forbidden(&path, &why));
             }
             Some(_) => {}
-        }
-    }
-}
-
-fn validate_resize(new: &Value, old: &Value, out: &mut FieldErrors) {
-    let spec = At::member(new, "spec");
-    if qos::class(spec.value) != qos::class(old.get_or_null("spec")) {
-        let class = new.at("status.qosClass").clone();
-        out.push(FieldError::invalid(&spec.path, class, "Pod QOS Class may not change as a result of resizing"));
-    }
-    for list in ["containers", "initContainers"] {
-        for (container, before) in spec.items(list).zip(old.at("spec").items(list)) {
-            for (kind, shown) in [("requests", "resource requests"), ("limits", "resource limits")] {
-                let resources = container.get("resources");
-                let before = before.get_or_null("resources").get_or_null(kind);
-                let removed = |name: &String| resources.value.get_or_null(kind).get(name).is_none();
-                if before.as_object().is_some_and(|all| all.keys().any(removed)) {
-                    resources.forbidden(kind, &format!("{shown} cannot be removed"), out);
-                }
-            }
         }
     }
 }

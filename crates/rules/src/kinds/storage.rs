@@ -242,6 +242,7 @@ fn validate_attachment(object: &Value, out: &mut FieldErrors) {
         (false, true) if source.text("persistentVolumeName").is_empty() => {
             source.missing("persistentVolumeName", "must specify non empty persistentVolumeName", out);
         }
+        (true, false) => super::persistent_volume::validate_inline(&source.get("inlineVolumeSpec"), out),
         _ => {}
     }
     spec.faults("nodeName", &names::dns1123_subdomain(spec.text("nodeName")), out);
@@ -370,6 +371,15 @@ mod tests {
         assert_eq!(
             texts(&VOLUME_ATTACHMENT.validate_create(&bad)),
             ["spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"]
+        );
+        let inline = json!({"spec": {"attacher": "x.y", "nodeName": "n", "source": {"inlineVolumeSpec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "nfs": {"server": "s", "path": "/"}}}}});
+        assert_eq!(
+            texts(&VOLUME_ATTACHMENT.validate_create(&inline)),
+            [
+                "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+            ]
         );
         let node = |id: &str| json!({"spec": {"drivers": [{"name": "x.y", "nodeID": id}]}});
         assert_eq!(CSI_NODE.validate_create(&node("n")), []);

@@ -138,7 +138,7 @@ fn common(spec: &At<'_>, container: &At<'_>, volumes: &Volumes<'_>, out: &mut Fi
     volumes::mounts(container, volumes, out);
     container.one_of("imagePullPolicy", &["Always", "IfNotPresent", "Never"], out);
     resources::requirements(&container.get("resources"), out);
-    claims(spec, container, out);
+    claims(spec, &container.get("resources"), out);
     resize_policy(spec, container, out);
     security::container(&container.get("securityContext"), security::has_host_users(spec), out);
 }
@@ -168,8 +168,9 @@ pub(super) fn resource_claims(spec: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
-fn claims(spec: &At<'_>, container: &At<'_>, out: &mut FieldErrors) {
-    for claim in container.get("resources").items("claims") {
+/// Claims of devices in `resources` must be those of the pod.
+pub(super) fn claims(spec: &At<'_>, resources: &At<'_>, out: &mut FieldErrors) {
+    for claim in resources.items("claims") {
         let name = claim.text("name");
         if name.is_empty() {
             out.push(FieldError::required(&claim.path, ""));

@@ -133,6 +133,7 @@ pub(super) fn pod_level(spec: &At<'_>, out: &mut FieldErrors) {
     }
     if own.has("claims") {
         own.forbidden("claims", "claims may not be set for Resources at pod-level", out);
+        super::containers::claims(spec, &own, out);
     }
     for (name, amount) in ["limits", "requests"].into_iter().flat_map(|list| own.entries(list).collect::<Vec<_>>()) {
         if !matches!(name, "cpu" | "memory") && !is_huge_page(name) {

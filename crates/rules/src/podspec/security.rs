@@ -36,7 +36,8 @@ pub(super) fn pod(spec: &At<'_>, out: &mut FieldErrors) {
     profiles(&at, out);
     windows::options(&at, out);
     at.optional_one_of("supplementalGroupsPolicy", &["Merge", "Strict"], out);
-    at.optional_one_of("seLinuxChangePolicy", &["MountOption", "Recursive"], out);
+    // `MountOption` waits for a feature that is off.
+    at.optional_one_of("seLinuxChangePolicy", &["Recursive"], out);
 }
 
 fn is_sysctl(name: &str) -> bool {

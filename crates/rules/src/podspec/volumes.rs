@@ -306,7 +306,8 @@ fn mount_options(container: &At<'_>, mount: &At<'_>, out: &mut FieldErrors) {
         "Enabled" | "IfPossible" if !mount.flag("readOnly") => {
             out.push(FieldError::forbidden(&path, "may only be specified when readOnly is true"));
         }
-        "" | "Disabled" | "Enabled" | "IfPossible" => {}
+        "Disabled" | "Enabled" | "IfPossible" => {}
+        _ if !mount.has("recursiveReadOnly") => {}
         other => out.push(FieldError::not_supported(&path, other, &["Disabled", "Enabled", "IfPossible"])),
     }
 }

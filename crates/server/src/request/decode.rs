@@ -179,6 +179,13 @@ fn identify(value: &mut Value, expected: Expected<'_>) -> Result<(), Status> {
         return Err(check::cannot_be_handled(&kind, short, &gvk.kind, &why));
     }
     if version != api_version && !version.is_empty() {
+        // A version that there is for this kind, and one that there is not.
+        let (group, short) = version.split_once('/').unwrap_or(("", &version));
+        let other = GroupVersionKind::new(group, short, &*gvk.kind);
+        if skiff_api::facts::schema(gvk).is_some() && skiff_api::facts::schema(&other).is_none() {
+            let why = go_words::no_kind(&gvk.kind, &version, &gvk.group);
+            return Err(check::cannot_be_handled(&gvk.kind, short, &gvk.kind, &why));
+        }
         return Err(Status::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({api_version})"
         )));
