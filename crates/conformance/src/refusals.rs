@@ -177,6 +177,63 @@ pub const REFUSALS: &[Refusal] = &[
         ..INVALID
     },
     Refusal {
+        name: "a_binding_without_a_name",
+        path: "/api/v1/namespaces/NS/pods/none/binding",
+        body: r#"{"apiVersion":"v1","kind":"Binding","target":{"kind":"Node","name":"n"}}"#,
+        message: Words::Are("name in URL does not match name in Binding object"),
+        ..POST
+    },
+    Refusal {
+        name: "a_volume_on_a_target_that_is_none",
+        path: "/api/v1/persistentvolumes",
+        body: r#"{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"x"},"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"iscsi":{"targetPortal":"192.0.2.1","iqn":"disk"}}}"#,
+        message: Words::Are(
+            "PersistentVolume \"x\" is invalid: spec.iscsi.iqn: Invalid value: \"disk\": must be valid format",
+        ),
+        causes: &[("FieldValueInvalid", "spec.iscsi.iqn")],
+        ..INVALID
+    },
+    Refusal {
+        name: "a_user_that_windows_does_not_know",
+        path: "/api/v1/namespaces/NS/podtemplates",
+        body: r#"{"apiVersion":"v1","kind":"PodTemplate","metadata":{"name":"x"},"template":{"spec":{"os":{"name":"windows"},"securityContext":{"runAsUser":1},"containers":[{"name":"a","image":"i"}]}}}"#,
+        message: Words::Are(
+            "PodTemplate \"x\" is invalid: template.spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod",
+        ),
+        causes: &[("FieldValueForbidden", "template.spec.securityContext.runAsUser")],
+        ..INVALID
+    },
+    Refusal {
+        name: "labels_to_match_without_a_selector",
+        path: "/api/v1/namespaces/NS/podtemplates",
+        body: r#"{"apiVersion":"v1","kind":"PodTemplate","metadata":{"name":"x"},"template":{"spec":{"containers":[{"name":"a","image":"i"}],"topologySpreadConstraints":[{"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule","matchLabelKeys":["a"]}]}}}"#,
+        message: Words::Are(
+            "PodTemplate \"x\" is invalid: template.spec.topologySpreadConstraints[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set",
+        ),
+        causes: &[("FieldValueForbidden", "template.spec.topologySpreadConstraints[0].matchLabelKeys")],
+        ..INVALID
+    },
+    Refusal {
+        name: "an_attachment_of_a_volume_without_a_driver",
+        path: "/apis/storage.k8s.io/v1/volumeattachments",
+        body: r#"{"apiVersion":"storage.k8s.io/v1","kind":"VolumeAttachment","metadata":{"name":"x"},"spec":{"attacher":"a.example.com","nodeName":"n","source":{"inlineVolumeSpec":{"accessModes":["ReadWriteOnce"],"nfs":{"server":"s","path":"/"}}}}}"#,
+        message: Words::Are(
+            "VolumeAttachment.storage.k8s.io \"x\" is invalid: spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+        ),
+        causes: &[("FieldValueRequired", "spec.source.inlineVolumeSpec.csi")],
+        ..INVALID
+    },
+    Refusal {
+        name: "an_autoscaler_that_nothing_would_wake",
+        path: "/apis/autoscaling/v2/namespaces/NS/horizontalpodautoscalers",
+        body: r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"x"},"spec":{"minReplicas":0,"maxReplicas":2,"scaleTargetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"d"}}}"#,
+        message: Words::Begin(
+            "HorizontalPodAutoscaler.autoscaling \"x\" is invalid: [spec.minReplicas: Invalid value: 0: ",
+        ),
+        causes: &[("FieldValueForbidden", "spec.metrics"), ("FieldValueInvalid", "spec.minReplicas")],
+        ..INVALID
+    },
+    Refusal {
         name: "a_key_that_is_no_file_name",
         body: r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a/b":"c"}}"#,
         message: Words::Begin("ConfigMap \"x\" is invalid: data[a/b]: Invalid value: \"a/b\": a valid config key must"),

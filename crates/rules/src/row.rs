@@ -64,6 +64,17 @@ pub(crate) const EMPTY: Option<fn() -> Value> = Some(|| Value::Object(serde_json
 pub(crate) const METADATA: &[&str] =
     &["annotations", "deletionTimestamp", "finalizers", "generation", "labels", "ownerReferences"];
 
+/// The same where nothing at all is taken over.
+pub(crate) const WHOLE_METADATA: &[&str] = &[
+    "annotations",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generation",
+    "labels",
+    "ownerReferences",
+];
+
 impl Row {
     /// A kind about which nothing is particular.
     pub(crate) const fn new(group: &'static str, kind: &'static str) -> Self {
@@ -183,7 +194,7 @@ impl Rules for Row {
             Part::Main if self.status.is_some() => &[&["status"]],
             Part::Other("approval") => &[&["spec"]],
             Part::Other("finalize") => &[&["status"]],
-            Part::Status if self.status_keeps == METADATA => &[&["metadata"], &["spec"]],
+            Part::Status if self.status_keeps.contains(&"annotations") => &[&["metadata"], &["spec"]],
             Part::Status => &[&["spec"]],
             Part::Main | Part::Other(_) => &[],
         }

@@ -7,14 +7,15 @@ use skiff_meta::names::{self, NameForm};
 use crate::age;
 use crate::at::At;
 use crate::cells;
-use crate::row::{EMPTY, METADATA, Row, name_cell};
+use crate::row::{EMPTY, Row, name_cell};
 use crate::view::{Change, View};
 
 pub(crate) const API_SERVICE: Row = Row {
     // `v1.` of the core group is no DNS name.
     name: NameForm::PathSegment,
     status: EMPTY,
-    status_keeps: METADATA,
+    // A time of deletion is refused, not passed over.
+    status_keeps: &["annotations", "finalizers", "generation", "labels", "ownerReferences"],
     default: |object| {
         if let Some(service) = object.existing("spec").and_then(|s| s.existing("service")) {
             service.default_to("port", 443);

@@ -8,7 +8,7 @@ use skiff_meta::names;
 use crate::age;
 use crate::at::At;
 use crate::cells::NONE;
-use crate::row::{EMPTY, METADATA, Row, name_cell};
+use crate::row::{EMPTY, Row, WHOLE_METADATA, name_cell};
 use crate::view::{Change, View};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -19,7 +19,7 @@ const HASH_BITS: f64 = 60.0;
 
 pub(crate) const FLOW_SCHEMA: Row = Row {
     status: EMPTY,
-    status_keeps: METADATA,
+    status_keeps: WHOLE_METADATA,
     generation: &["spec"],
     default: |schema| {
         let spec = schema.child("spec");
@@ -48,7 +48,7 @@ pub(crate) const FLOW_SCHEMA: Row = Row {
 
 pub(crate) const PRIORITY_LEVEL_CONFIGURATION: Row = Row {
     status: EMPTY,
-    status_keeps: METADATA,
+    status_keeps: WHOLE_METADATA,
     generation: &["spec"],
     default: default_level,
     validate: validate_level,

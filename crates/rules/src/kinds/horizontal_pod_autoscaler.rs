@@ -300,7 +300,7 @@ fn shown(metric: &Value, current: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rules;
+    use crate::{Part, Rules};
 
     fn scaler() -> Value {
         let mut scaler = json!({"metadata": {"name": "s"}, "spec": {"maxReplicas": 5, "behavior": {"scaleDown": {"selectPolicy": "Min"}},
@@ -317,6 +317,20 @@ mod tests {
         assert_eq!(behavior["scaleDown"]["selectPolicy"], "Min");
         assert_eq!(behavior["scaleUp"]["policies"].as_array().map(Vec::len), Some(2));
         assert_eq!(behavior["scaleDown"].get("stabilizationWindowSeconds"), None);
+    }
+
+    #[test]
+    fn objects_of_the_first_group_are_described_and_not_scaled() {
+        let mut scaler = scaler();
+        scaler["spec"]["metrics"] = json!([{"type": "Object", "object": {"metric": {"name": "m"},
+            "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "s"}, "target": {"type": "Value", "value": "1"}}}]);
+        assert_eq!(HORIZONTAL_POD_AUTOSCALER.validate_create(&scaler), []);
+        let old = scaler.clone();
+        scaler["spec"]["scaleTargetRef"]["apiVersion"] = json!("v1");
+        let refused = HORIZONTAL_POD_AUTOSCALER.validate_create(&scaler);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert_eq!(HORIZONTAL_POD_AUTOSCALER.validate_update(&scaler, &old, Part::Main).len(), 1);
+        assert_eq!(HORIZONTAL_POD_AUTOSCALER.validate_update(&scaler, &scaler, Part::Main), []);
     }
 
     #[test]

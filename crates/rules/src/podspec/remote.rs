@@ -17,7 +17,7 @@ pub(crate) enum Holder<'v> {
     Persistent(&'v str),
 }
 
-/// What kinds of sources must name. Paths of these disks' faults have a name of their own.
+/// What each sort of source must name.
 const REQUIRED: &[(&str, &[&str])] = &[
     ("awsElasticBlockStore", &["volumeID"]),
     ("azureDisk", &["diskName", "diskURI"]),
@@ -44,6 +44,7 @@ const BLOB_DISK: &str = "https://{account-name}.blob.core.windows.net/{container
 pub(super) fn validate(of: Holder<'_>, holder: &At<'_>, kind: &str, out: &mut FieldErrors) {
     let mut at = holder.get(kind);
     if kind == "gcePersistentDisk" {
+        // So called in refusals alone.
         at.path = holder.path("persistentDisk");
     }
     let required = REQUIRED.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, required)| required);

@@ -183,7 +183,10 @@ fn identify(value: &mut Value, expected: Expected<'_>) -> Result<(), Status> {
         let (group, short) = version.split_once('/').unwrap_or(("", &version));
         let other = GroupVersionKind::new(group, short, &*gvk.kind);
         if skiff_api::facts::schema(gvk).is_some() && skiff_api::facts::schema(&other).is_none() {
-            let why = go_words::no_kind(&gvk.kind, &version, &gvk.group);
+            let why = match short {
+                "" => format!("Object 'apiVersion' is missing in '{}'", Value::Object(map.clone())),
+                _ => go_words::no_kind(&gvk.kind, &version, &gvk.group),
+            };
             return Err(check::cannot_be_handled(&gvk.kind, short, &gvk.kind, &why));
         }
         return Err(Status::bad_request(format!(

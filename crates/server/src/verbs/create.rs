@@ -34,6 +34,7 @@ async fn ask(call: &mut Call, mut object: Value, options: &WriteOptions) -> Resu
     }
     system::wipe(&mut object);
     system::match_namespace(&mut object, call.namespace(), call.served.resource.namespaced)?;
+    call.warnings.extend(system::drop_repeated_owners(&mut object));
     fields::note(call, None, &mut object, &options.manager, Part::Main);
     let answer = call.api.chain.questions.answer(&call.user, &gvr, object).await;
     answer.unwrap_or_else(|| Err(Status::no_such_path())).map(|tree| Answer::Tree(201, tree))
