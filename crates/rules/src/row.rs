@@ -70,6 +70,7 @@ pub(crate) const WHOLE_METADATA: &[&str] = &[
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
     "finalizers",
+    "generateName",
     "generation",
     "labels",
     "ownerReferences",

@@ -92,7 +92,21 @@ const EXPLAINED: &[Explained] = &[
         "Go stops at the first fault of some sorts; all are told here",
     ),
     ("message: Apply failed", |parting, asked| asked.scaled && parting.theirs.contains(".spec.replicas"), TAKEN),
-    ("body at /rows/*/cells/*", |parting, _| are_given(parting), "ages and addresses of services in tables"),
+    (
+        "body at ",
+        |parting, _| parting.what.ends_with("rows/*/cells/*") && are_given(parting),
+        "ages and addresses of services in tables",
+    ),
+    (
+        "body at ",
+        |parting, _| parting.what == "body at " && parting.theirs == "\"\"",
+        "their watch ended before it began",
+    ),
+    (
+        "code 422 for 200: CustomResourceDefinition",
+        |parting, _| parting.ours.ends_with("field is immutable\"") && !parting.ours.contains("; "),
+        "definitions are accepted at once, and a moment later there",
+    ),
     (
         "watch refused there",
         |parting, _| {
@@ -205,8 +219,8 @@ const EXPLAINED: &[Explained] = &[
     ),
     ("message: DaemonSet in version", |parting, _| parting.theirs.contains("strconv.ParseInt"), NO_GENERATION),
     (
-        "code 404 for 200: customresourcedefinitions",
-        |parting, _| ["orphan", "foregroundDeletion"].iter().any(|f| parting.theirs.contains(&format!("[\"{f}\"]"))),
+        "",
+        |parting, asked| asked.path.contains("/customresourcedefinitions") && is_held(parting),
         "definitions deleted together take their objects along, and are held by nothing else",
     ),
     (
@@ -244,7 +258,13 @@ pub(super) fn why(parting: &Parting, asked: &Asked<'_>) -> Option<&'static str> 
 
 /// Whether the objects differ from here on, so that every later answer would.
 pub(super) fn stays(parting: &Parting) -> bool {
-    ["code ", GENERATION, OWNERS].iter().any(|start| parting.what.starts_with(start))
+    ["code ", GENERATION, OWNERS].iter().any(|start| parting.what.starts_with(start)) || is_held(parting)
+}
+
+/// Gone here, and held by a finalizer of the garbage collector there.
+fn is_held(parting: &Parting) -> bool {
+    ["orphan", "foregroundDeletion"].iter().any(|held| parting.theirs.contains(&format!("\"finalizers\":[\"{held}\"]")))
+        && !parting.ours.contains("\"finalizers\"")
 }
 
 /// The faults of a refusal, sorted and without numbers.

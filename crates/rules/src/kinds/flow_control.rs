@@ -1,5 +1,7 @@
 //! Which requests wait for which others.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
@@ -60,8 +62,12 @@ pub(crate) const PRIORITY_LEVEL_CONFIGURATION: Row = Row {
 
 fn conditions(object: &Value, out: &mut FieldErrors) {
     let status = At::member(object, "status");
-    status.unique("conditions", "type", out);
+    let mut seen = BTreeSet::new();
     for condition in status.items("conditions") {
+        // That none has a type makes them alike too.
+        if !seen.insert(condition.text("type")) {
+            out.push(FieldError::duplicate(&condition.path("type"), condition.text("type")));
+        }
         condition.require("type", out);
     }
 }

@@ -171,6 +171,7 @@ pub(super) fn resource_claims(spec: &At<'_>, out: &mut FieldErrors) {
 /// Claims of devices in `resources` must be those of the pod.
 pub(super) fn claims(spec: &At<'_>, resources: &At<'_>, out: &mut FieldErrors) {
     for claim in resources.items("claims") {
+        claim.form("request", names::dns1123_label, out);
         let name = claim.text("name");
         if name.is_empty() {
             out.push(FieldError::required(&claim.path, ""));

@@ -237,6 +237,8 @@ fn plan_namespace(old: &Value, options: &DeleteOptions, dependents: Dependents, 
         return Plan::Remove(new);
     }
     system::mark_deleting(&mut new, now);
+    // No more than the time is noted.
+    system::keep_generation(&mut new, old);
     tree::metadata(&mut new).remove("deletionGracePeriodSeconds");
     tree::child(&mut new, "status").insert("phase".to_owned(), json!("Terminating"));
     Plan::Update(new)
