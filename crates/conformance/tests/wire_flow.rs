@@ -237,6 +237,11 @@ fn fairness(run: &mut Run) -> Outcome {
             run.reaches(queued, &name, |count| count == MANY).await?;
             let freeing = async {
                 run.reaches(queued, &name, |count| count == MANY + 1).await?;
+                // One at a time, so that who is asked about next is who has its turn next.
+                for done in 1..=MANY + 1 {
+                    permits.add_permits(1);
+                    run.reaches(queued, &name, |_| hook.seen.lock().len() >= known + seats + done).await?;
+                }
                 permits.add_permits(1_000);
                 Ok::<(), String>(())
             };

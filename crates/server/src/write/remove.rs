@@ -371,12 +371,18 @@ fn cascade(finalizers: &[String], options: &DeleteOptions, dependents: Dependent
 impl DeleteOptions {
     /// From their JSON form.
     pub(crate) fn from_tree(tree: Value) -> Result<Self, Status> {
-        let mut faults = Vec::new();
-        crate::request::query::dry_run(tree::texts(&tree, &["dryRun"]).into_iter(), &mut faults);
         let options = Self::unchecked(tree);
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Refuses what makes no sense.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        let mut faults = Vec::new();
+        crate::request::query::dry_run(tree::texts(&self.tree, &["dryRun"]).into_iter(), &mut faults);
         let path = FieldPath::new("propagationPolicy");
-        match &options.propagation {
-            Some(policy) if options.orphan.is_some() => {
+        match &self.propagation {
+            Some(policy) if self.orphan.is_some() => {
                 let why = "orphanDependents and deletionPropagation cannot be both set";
                 faults.push(FieldError::invalid(&path, policy.as_str(), why));
             }
@@ -390,12 +396,12 @@ impl DeleteOptions {
             _ => {}
         }
         if faults.is_empty() {
-            return Ok(options);
+            return Ok(());
         }
         Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &faults))
     }
 
-    /// From their JSON form, whatever they say: upstream never looks at those of an eviction.
+    /// From their JSON form, whatever they say: those of an eviction are looked at when all else is known.
     pub(crate) fn unchecked(tree: Value) -> Self {
         let text = |path: &[&str]| tree::at(&tree, path).and_then(Value::as_str).map(str::to_owned);
         Self {

@@ -73,7 +73,12 @@ fn set_node(pod: &mut Value, old: &Object, name: &str, binding: &Value, now: &st
     let conflict = |why: String| Err(Status::conflict(&id, name, &why));
     let uid = tree::text(binding, &["metadata", "uid"]);
     if !uid.is_empty() && uid != old.meta().uid {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.meta().uid);
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            old.meta().namespace,
+            old.meta().uid
+        );
         return Err(Status::conflict(&GroupResource::new("", "pods"), name, &why));
     }
     let version = tree::text(binding, &["metadata", "resourceVersion"]);

@@ -66,6 +66,7 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
     {
         spend(call, &budget, &tree, delete.dry_run).await?;
     }
+    delete.check()?;
     call.target.subresource.clear();
     mark(call, &name, &mut delete).await?;
     remove(call, &name, &delete).await?;
