@@ -99,12 +99,16 @@ const EXPLAINED: &[Explained] = &[
     ),
     (
         "body at ",
-        |parting, _| parting.what == "body at " && parting.theirs == "\"\"",
+        |parting, asked| asked.path.contains("watch=true") && parting.what == "body at " && parting.theirs == "\"\"",
         "their watch ended before it began",
     ),
     (
         "code 422 for 200: CustomResourceDefinition",
-        |parting, _| parting.ours.ends_with("field is immutable\"") && !parting.ours.contains("; "),
+        |parting, _| {
+            let fault = parting.ours.split_once("is invalid: ").map_or("", |(_, fault)| fault);
+            ["spec.names.kind: ", "spec.scope: "].iter().any(|fixed| fault.starts_with(fixed))
+                && fault.ends_with("field is immutable\"")
+        },
         "definitions are accepted at once, and a moment later there",
     ),
     (
@@ -359,6 +363,27 @@ mod tests {
                 true,
             ),
             ("warnings: unknown field", "unknown field \"a.k\"", "unknown field \"b\"", json!({}), false, false),
+            ("body at ", "{}", "\"\"", json!({}), false, false),
+            ("message: x", "scheme \"pkg/a\"", "scheme \"k8s.io/kubernetes/pkg/a\"", json!({}), false, true),
+            ("message: x", "scheme \"pkg/a\"", "scheme \"k8s.io/kubernetes/pkg/b\"", json!({}), false, false),
+            ("code 409 for 200", "conflict: .spec.replicas", "{}", json!({}), false, false),
+            (
+                "code 422 for 200: CustomResourceDefinition",
+                "\"x is invalid: spec.group: field is immutable\"",
+                "{}",
+                json!({}),
+                false,
+                false,
+            ),
+            (
+                "code 422 for 200: CustomResourceDefinition",
+                "\"x is invalid: spec.scope: field is immutable\"",
+                "{}",
+                json!({}),
+                false,
+                true,
+            ),
+            ("body at /metadata/deletionTimestamp (theirs only)", "", "\"t\"", json!({}), false, false),
             (
                 "message: failed to create typed patch object",
                 &format!("{refused}field not declared in schema"),

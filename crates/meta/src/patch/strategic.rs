@@ -190,7 +190,7 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
         let (item, facts) = list_member(ty, &field)?;
         let key = facts.merge_key.as_str();
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
-        let shown = [live.clone().unwrap_or_default(), change.clone().unwrap_or_default()];
+        let objects = one_shape(&[live.as_deref().unwrap_or_default(), change.as_deref().unwrap_or_default()]);
         let merged = match (live.clone(), change) {
             (None, None) => continue,
             (Some(live), None) => live,
@@ -198,15 +198,15 @@ fn merge_ordered_lists(original: &mut Members, patch: &mut Members, ty: TypeRef<
             (Some(live), Some(change)) if facts.merge => merge_list(live, change, item, key)?,
             (Some(_), Some(change)) => change,
         };
-        let [live_items, change_items] = &shown;
-        if one_shape(&[live_items, change_items])? {
+        let live = live.unwrap_or_default();
+        if objects? {
             // Objects are put in order by their key, also where the list is one value otherwise.
             let bare = |item: &&Value| item.get(key).is_none();
-            if let Some(item) = merged.iter().chain(&order).chain(live_items).find(bare) {
+            if let Some(item) = merged.iter().chain(&order).chain(&live).find(bare) {
                 return Err(PatchError::NoMergeKey { item: plus_v(item), key: key.to_owned() });
             }
         }
-        let arranged = arrange(merged, &order, &live.unwrap_or_default(), key)?;
+        let arranged = arrange(merged, &order, &live, key)?;
         original.insert(field.clone(), Value::Array(arranged));
         patch.remove(&field);
     }

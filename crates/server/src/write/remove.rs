@@ -236,10 +236,7 @@ fn plan_namespace(old: &Value, options: &DeleteOptions, dependents: Dependents, 
     if !held {
         return Plan::Remove(new);
     }
-    system::mark_deleting(&mut new, now);
-    // No more than the time is noted.
-    system::keep_generation(&mut new, old);
-    tree::metadata(&mut new).remove("deletionGracePeriodSeconds");
+    note_time(&mut new, now);
     tree::child(&mut new, "status").insert("phase".to_owned(), json!("Terminating"));
     Plan::Update(new)
 }
@@ -260,9 +257,13 @@ fn plan_definition(old: &Value, options: &DeleteOptions, dependents: Dependents,
             metadata.insert("finalizers".to_owned(), json!([CLEANUP]));
         }
     }
-    // No more than the time is noted.
-    metadata.insert("deletionTimestamp".to_owned(), json!(tree::timestamp(now)));
+    note_time(&mut new, now);
     Plan::Update(new)
+}
+
+/// Two kinds note no more of their end than its time.
+fn note_time(object: &mut Value, now: Timestamp) {
+    tree::metadata(object).insert("deletionTimestamp".to_owned(), json!(tree::timestamp(now)));
 }
 
 /// Whether this is a namespace that its own (spec) finalizers hold.
