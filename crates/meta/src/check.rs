@@ -250,12 +250,14 @@ impl<'a> Checker<'a> {
                 self.field(member, field, s.go_name(), ty, path)?;
             }
         }
-        // An empty list of managed fields asks to forget them.
-        let asks = |name: &str, member: &Value| name == "managedFields" && member.is_array();
-        members.retain(|name, member| {
-            let written = |field: &Field| is_written(member, field) || is_free(member, ty.to(field.ty));
-            s.field(name).is_none_or(written) || asks(name, member)
-        });
+        // An empty list of managed fields asks to forget them, and what may be anything may be an empty list.
+        let asks = |name: &str, member: &Value| {
+            let own = matches!(*self.fields, ["metadata"]);
+            own && name == "managedFields" && member.is_array()
+                || s.field(name).is_some_and(|field| is_free(member, ty.to(field.ty)))
+        };
+        members
+            .retain(|name, member| s.field(name).is_none_or(|field| is_written(member, field)) || asks(name, member));
         for (_, member) in members.iter_mut().filter(|(name, member)| is_hollow(member) && !asks(name, member)) {
             // Protobuf, in which upstream keeps objects, cannot tell none from nothing.
             *member = Value::Null;

@@ -500,6 +500,8 @@ pub(super) fn faults(value: &Value, ty: TypeRef<'_>) -> Vec<String> {
 fn find_faults(value: &Value, ty: TypeRef<'_>, path: &mut Vec<PathElement>, out: &mut Vec<String>) {
     match (ty.get(), value) {
         (_, Value::Null) | (Type::Any, _) => {}
+        // An object of which no field is known may have any: that is how the schemas read that upstream merges by.
+        (Type::Struct(s), Value::Object(_)) if s.fields.is_empty() => {}
         (Type::Struct(_) | Type::Map { .. }, Value::Object(members)) => {
             for (name, member) in members {
                 path.push(PathElement::field(name));

@@ -11,6 +11,7 @@ use skiff_meta::names;
 
 use crate::Part;
 use crate::custom::structural;
+use crate::custom::validations::path;
 use crate::faults::At;
 use crate::kind::{KindRules, NAME};
 use crate::show::name;
@@ -98,9 +99,7 @@ fn validate(at: &At<'_>, faults: &mut FieldErrors) {
     for place in same_or_each(&spec, "additionalPrinterColumns", "additionalPrinterColumns") {
         place.items().for_each(|column| self::column(&column, faults));
     }
-    for place in same_or_each(&spec, "selectableFields", "selectableFields") {
-        selectable(&place, faults);
-    }
+    selectable_fields(&spec, faults);
     conversion(&spec.get("conversion"), faults);
     accepted_names(&at.walk("status.acceptedNames"), faults);
     stored_versions(at, faults);
@@ -168,15 +167,14 @@ fn approval_fault(at: &At<'_>) -> Option<FieldError> {
 fn versions(versions: &At<'_>, faults: &mut FieldErrors) {
     let mut seen = Vec::new();
     let (mut storage, mut twice) = (0, false);
+    for schema in versions.items().map(|version| version.walk("schema.openAPIV3Schema")).filter(|s| !s.exists()) {
+        faults.push(FieldError::required(&schema.path, ""));
+    }
     for version in versions.items() {
         let name = version.get("name");
         let found = names::dns1035_label(name.text());
         if !found.is_empty() {
             name.invalid(faults, &found.join(","));
-        }
-        let schema = version.walk("schema.openAPIV3Schema");
-        if !schema.exists() {
-            faults.push(FieldError::required(&schema.path, ""));
         }
         deprecation(&version, faults);
         storage += usize::from(version.get("storage").value == &Value::Bool(true));
@@ -304,19 +302,54 @@ fn column(column: &At<'_>, faults: &mut FieldErrors) {
     }
 }
 
-fn selectable(fields: &At<'_>, faults: &mut FieldErrors) {
-    let mut seen = Vec::new();
+/// Fields to select by, together with the schema they lie in: both of one version, or both of all.
+fn selectable_fields(spec: &At<'_>, faults: &mut FieldErrors) {
+    let of_all = |part: &str, place: &At<'_>| place.path == spec.path.child(part);
+    let schemas = same_or_each(spec, "schema", "validation");
+    let schema_of_all = matches!(&*schemas, [only] if of_all("validation", only));
+    for (i, fields) in same_or_each(spec, "selectableFields", "selectableFields").iter().enumerate() {
+        let fields_of_all = of_all("selectableFields", fields);
+        let schema =
+            schemas.get(i).filter(|_| fields_of_all == schema_of_all).map(|schema| schema.get("openAPIV3Schema"));
+        match schema.filter(At::exists) {
+            _ if fields.is_empty() => {}
+            Some(schema) => selectable(fields, &schema, faults),
+            None => {
+                let detail = if fields_of_all {
+                    "may only be set when validations.schema is included"
+                } else {
+                    "may only be set when `version.schema.openAPIV3Schema` is not included"
+                };
+                faults.push(FieldError::invalid(&fields.path, "", detail));
+            }
+        }
+    }
+}
+
+fn selectable(fields: &At<'_>, schema: &At<'_>, faults: &mut FieldErrors) {
+    let mut seen = BTreeSet::new();
     for path in fields.items().map(|field| field.get("jsonPath")) {
         if !path.required(faults, "") {
             continue;
         }
-        if path.text().starts_with(".metadata") {
+        let found = match path::follow(path.text(), schema.value, false) {
+            Ok(found) => found,
+            Err(why) => {
+                path.invalid(faults, &format!("is an invalid path: {why}"));
+                continue;
+            }
+        };
+        if found.path == ".metadata" || found.path.starts_with(".metadata.") || found.path.starts_with(".metadata[") {
             path.invalid(faults, "must not point to fields in metadata");
         }
-        if seen.contains(&path.text()) {
+        if !matches!(text(&found.schema["type"]), "string" | "boolean" | "integer") {
+            let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with \
+                          formats are allowed.";
+            path.invalid(faults, detail);
+        }
+        if !seen.insert(found.path) {
             faults.push(FieldError::duplicate(&path.path, path.text()));
         }
-        seen.push(path.text());
     }
     if seen.len() > MAX_SELECTABLE {
         faults.push(FieldError::too_many(&fields.path, seen.len(), MAX_SELECTABLE));
@@ -425,7 +458,7 @@ mod tests {
     #[test]
     fn faults() {
         type Change = fn(&mut Value);
-        let table: [(Change, &str); 16] = [
+        let table: [(Change, &str); 15] = [
             (
                 |d| d["metadata"]["name"] = json!("x.example.com"),
                 "metadata.name: Invalid value: \"x.example.com\": must be spec.names.plural+\".\"+spec.group",
@@ -477,10 +510,6 @@ mod tests {
                 "spec.subresources.scale.statusReplicasPath: Invalid value: \".r\": should be a json path under .status",
             ),
             (
-                |d| d["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".metadata.name"}]),
-                "spec.selectableFields[0].jsonPath: Invalid value: \".metadata.name\": must not point to fields in metadata",
-            ),
-            (
                 |d| d["status"]["storedVersions"] = json!(["v1", "v0"]),
                 "status.storedVersions[1]: Invalid value: \"v0\": missing from spec.versions; ",
             ),
@@ -489,6 +518,61 @@ mod tests {
             let found = faults_of(change);
             assert!(found[0].starts_with(expected), "{found:?}\n{expected}");
         }
+    }
+
+    #[test]
+    fn lists_are_selected_by_plain_fields_of_the_schema() {
+        let found = |paths: Value| {
+            faults_of(|d| {
+                let schema = &mut d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+                schema["metadata"] = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+                schema["spec"]["properties"] =
+                    json!({"size": {"type": "integer"}, "list": {"type": "array", "items": {"type": "string"}}});
+                let fields = items(&paths).iter().map(|path| json!({"jsonPath": path})).collect();
+                d["spec"]["versions"][0]["selectableFields"] = Value::Array(fields);
+            })
+        };
+        assert_eq!(found(json!([".spec.size"])), [""; 0]);
+        let begin = "spec.selectableFields[0].jsonPath: Invalid value: ";
+        for (path, why) in [
+            (".metadata.name", "must not point to fields in metadata"),
+            (".spec.list", "must point to a field of type string, boolean or integer. "),
+            (".spec.none", "is an invalid path: does not refer to a valid field"),
+            ("spec", "is an invalid path: expected [ or . but got: spec"),
+            (".spec['size']", "is an invalid path: array notation is not allowed"),
+        ] {
+            let all = found(json!([path]));
+            assert!(all[0].starts_with(&format!("{begin}{path:?}: {why}")), "{all:?}");
+        }
+        assert_eq!(
+            found(json!([".spec.size", ".spec.size"])),
+            ["spec.selectableFields[1].jsonPath: Duplicate value: \".spec.size\""]
+        );
+    }
+
+    #[test]
+    fn fields_of_one_version_lie_in_its_own_schema() {
+        let found = |change: fn(&mut Value)| {
+            faults_of(|d| {
+                let mut second = d["spec"]["versions"][0].clone();
+                second["name"] = json!("v2");
+                second["storage"] = json!(false);
+                d["spec"]["versions"].as_array_mut().unwrap().push(second);
+                change(&mut d["spec"]["versions"]);
+            })
+        };
+        let in_one = found(|versions| versions[1]["selectableFields"] = json!([{"jsonPath": ".spec"}]));
+        assert!(
+            in_one[0].starts_with("spec.versions[1].selectableFields: Invalid value: \"\": may only be set"),
+            "{in_one:?}"
+        );
+        let in_all = found(|versions| {
+            for version in versions.as_array_mut().unwrap() {
+                version["selectableFields"] = json!([{"jsonPath": ".spec"}]);
+            }
+            versions[1]["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
+        });
+        assert!(in_all[0].starts_with("spec.selectableFields: Invalid value: \"\": may only be set"), "{in_all:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Nodes, and runtime classes, which choose how containers run on them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -52,6 +53,7 @@ pub(crate) const NODE: Row = Row {
     validate: |node, out| {
         taints(node, out);
         resources(node, out);
+        features(node, out);
         let spec = At::member(node, "spec");
         spec.items("podCIDRs").for_each(|range| cidr(&range, out));
         families(&spec, out);
@@ -59,6 +61,7 @@ pub(crate) const NODE: Row = Row {
     validate_update,
     validate_part: |new, _, _, out| {
         resources(new, out);
+        features(new, out);
         addresses(new, out);
     },
     disabled: disabled::NODE,
@@ -153,6 +156,35 @@ fn resources(node: &Value, out: &mut FieldErrors) {
             quantity(name, &At { value: amount, path }, out);
         }
     }
+}
+
+/// Features that a node's agent has: in order, each once, `MyFeature` or `MyFeature/part`.
+fn features(node: &Value, out: &mut FieldErrors) {
+    let mut before = None;
+    for feature in At::member(node, "status").items("declaredFeatures") {
+        let name = feature.value.as_str().unwrap_or_default();
+        let wrong = |why: &str| format!("invalid feature name {name:?}: {why}");
+        if name.len() > 253 {
+            feature.wrong(&wrong("must be no more than 253 characters"), out);
+        } else if !is_feature(name) {
+            let why = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., \
+                       MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+            feature.wrong(&wrong(why), out);
+        }
+        match before.map(|before| name.cmp(before)) {
+            Some(Ordering::Equal) => out.push(FieldError::duplicate(&feature.path, name)),
+            Some(Ordering::Less) => feature.wrong("list must be sorted alphabetically", out),
+            _ => {}
+        }
+        before = Some(name);
+    }
+}
+
+fn is_feature(name: &str) -> bool {
+    let segment = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(segment)
 }
 
 fn addresses(node: &Value, out: &mut FieldErrors) {
@@ -254,6 +286,26 @@ mod tests {
         let mut new = node.clone();
         new["spec"]["podCIDRs"] = json!(["10.0.0.0/24"]);
         assert!(NODE.validate_update(&new, &node, Part::Main).iter().any(|f| f.path.as_str() == "spec.podCIDRs"));
+    }
+
+    #[test]
+    fn features_are_named_sorted_and_single() {
+        let found = |names: Value| -> Vec<String> {
+            let node = json!({"metadata": {"name": "n"}, "status": {"declaredFeatures": names}});
+            NODE.validate_create(&node).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(found(json!(["A", "B/part", "B2"])), [""; 0]);
+        for name in ["", "a", "A/", "A/2", "A-b", "A//b"] {
+            assert!(found(json!([name]))[0].contains("UpperCamelCase"), "{name}");
+        }
+        assert!(found(json!(["A".repeat(254)]))[0].ends_with("must be no more than 253 characters"));
+        assert_eq!(
+            found(json!(["B", "A", "A"])),
+            [
+                "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically",
+                "status.declaredFeatures[2]: Duplicate value: \"A\"",
+            ]
+        );
     }
 
     #[test]

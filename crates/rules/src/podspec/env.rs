@@ -6,6 +6,7 @@ use skiff_meta::names;
 
 use super::object_name;
 use crate::at::At;
+use crate::view::View;
 
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",
@@ -89,6 +90,26 @@ fn file_key(source: &At<'_>, out: &mut FieldErrors) {
     source.require_form("volumeName", names::dns1123_label, out);
     if source.require("path", out) {
         super::volumes::no_backsteps(&source.get("path"), out);
+    }
+}
+
+/// Faults of variables read from files: their volume must be one of the pod's own that begins empty.
+pub(super) fn file_volumes(spec: &At<'_>, out: &mut FieldErrors) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for variable in spec.items(list).flat_map(|container| container.items("env").collect::<Vec<_>>()) {
+            let source = variable.get("valueFrom").get("fileKeyRef");
+            if !source.is_set() {
+                continue;
+            }
+            let name = source.text("volumeName");
+            match spec.value.items("volumes").iter().rfind(|volume| volume.text("name") == name) {
+                None => out.push(FieldError::not_found(&source.path("volumeName"), name)),
+                Some(volume) if !volume.has("emptyDir") => {
+                    source.invalid("volumeName", "referenced volume must be of type emptyDir", out);
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn validate(spec: &At<'_>, context: Context<'_>, out: &mut FieldError
         quantity(name, &amount, out);
     }
     windows::system(spec, out);
+    env::file_volumes(spec, out);
 }
 
 /// Faults of a template of pods at `template`.

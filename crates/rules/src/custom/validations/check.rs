@@ -43,7 +43,7 @@ pub(crate) fn form(schema: &At<'_>, faults: &mut FieldErrors) {
             if breaks(field.text()) {
                 field.invalid(faults, "must not contain line breaks");
             }
-            if path::normalized(field.text(), schema.value).is_none() {
+            if path::follow(field.text(), schema.value, true).is_err() {
                 field.invalid(faults, "must be a valid path");
             }
         }

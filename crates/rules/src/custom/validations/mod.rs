@@ -5,7 +5,7 @@
 //! did not change are forgiven.
 
 pub(crate) mod check;
-mod path;
+pub(crate) mod path;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +126,9 @@ impl Node {
                         text: text(&rule["rule"]).trim().to_owned(),
                         message: text(&rule["message"]).trim().to_owned(),
                         reason: text(&rule["reason"]).to_owned(),
-                        path: path::normalized(text(&rule["fieldPath"]), schema).unwrap_or_default(),
+                        path: path::follow(text(&rule["fieldPath"]), schema, true)
+                            .map(|place| place.path)
+                            .unwrap_or_default(),
                         optional_old: rule["optionalOldSelf"] == true,
                     }
                 })
