@@ -26,6 +26,10 @@ use crate::config::ServerConfig;
 use crate::error::ServerError;
 use crate::pki::{Pki, ServingNames};
 
+mod lanes;
+
+use lanes::{Lanes, Load};
+
 /// A client that has not finished its handshake or its headers by then never will.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long running requests may take at the end. Watches would go on for ever.
@@ -76,7 +80,7 @@ impl Server {
         let tls = TlsAcceptor::from(pki.server_tls(&names, world.now())?);
         let api = Api::new(config, pki, store, world.clone()).await?;
         let (stop, stopped) = watch::channel(false);
-        let door = Arc::new(Door { api: api.clone(), world: world.clone(), tls });
+        let door = Arc::new(Door { api: api.clone(), world: world.clone(), tls, lanes: Arc::new(Lanes::new()) });
         let accepting = world.spawn("listener", door.open(listener, stopped).boxed());
         Ok(Self { api, address, world, stop, accepting })
     }
@@ -121,11 +125,11 @@ fn names(config: &ServerConfig) -> Vec<String> {
 
 /// Runs hyper's tasks through the world.
 #[derive(Clone)]
-struct Tasks(WorldRef);
+struct Tasks(WorldRef, Arc<Lanes>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        self.0.spawn("http", task.boxed());
+        self.1.in_front(|| self.0.spawn("http", task.boxed()));
     }
 }
 
@@ -133,6 +137,7 @@ struct Door {
     api: Arc<Api>,
     world: WorldRef,
     tls: TlsAcceptor,
+    lanes: Arc<Lanes>,
 }
 
 impl Door {
@@ -172,12 +177,17 @@ impl Door {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
         let peer = Arc::new(Peer { certificates, address: Some(address) });
-        let api = self.api.clone();
+        let load = Arc::new(Load::default());
+        let (api, lanes, counting) = (self.api.clone(), self.lanes.clone(), load.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (api, identity) = (api.clone(), Identity::Peer(peer.clone()));
-            async move { Ok::<Response<Body>, std::convert::Infallible>(api.handle(request.map(boxed), identity).await) }
+            let (lanes, counting) = (lanes.clone(), counting.clone());
+            async move {
+                let response = lanes.future_in_front(api.handle(request.map(boxed), identity)).await;
+                Ok::<Response<Body>, std::convert::Infallible>(counting.count(response))
+            }
         });
-        let mut builder = auto::Builder::new(Tasks(self.world.clone()));
+        let mut builder = auto::Builder::new(Tasks(self.world.clone(), self.lanes.clone()));
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD as usize);
         builder
             .http2()
@@ -187,10 +197,14 @@ impl Door {
             .max_header_list_size(HEAD)
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%address, "connection ended: {error}");
-        }
+        let connection =
+            watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+        let whole = connection.map(move |ended| {
+            if let Err(error) = ended {
+                tracing::debug!(%address, "connection ended: {error}");
+            }
+        });
+        self.lanes.drive(whole, &load).await;
     }
 }
 

@@ -16,6 +16,10 @@ use skiff_client::{Body, BodyError};
 /// Bodies below this are not worth compressing (upstream's threshold).
 const GZIP_FROM: usize = 128 << 10;
 
+/// Marks a response whose body is made and sent in several chunks.
+#[derive(Clone, Copy)]
+pub(crate) struct IsLarge;
+
 /// A body known as a whole.
 pub(crate) fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
@@ -65,6 +69,9 @@ pub(crate) fn fill(
     if zip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if head.len() > 1 {
+        response.extensions_mut().insert(IsLarge);
     }
     *response.body_mut() = match (head.len(), zip) {
         (0 | 1, false) => full(head.pop().unwrap_or_default()),

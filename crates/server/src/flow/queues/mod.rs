@@ -16,6 +16,9 @@ use super::stats::{FlowStats, Refusal};
 
 /// How long a request is thought to take, in seconds, before it has.
 const GUESS: f64 = 0.003;
+/// One seat in so many is kept for those who ask for little and have nothing running, so that even in a full level they
+/// need not wait until a seat comes free. Levels of fewer seats keep none.
+const KEPT: u32 = 8;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,19 +254,20 @@ impl<T, W> QueueSet<T, W> {
         let seats = request.work.seats();
         self.flows[request.flow].estimates.observe(f64::from(seats));
         if self.shape.queues == 0 {
-            if self.shape.exempt || self.fits(seats) {
+            if self.shape.exempt || self.fits(seats, self.limit) {
                 return Started::Running(self.run(request, None, now));
             }
             return self.refuse(request.flow, Refusal::ConcurrencyLimit);
         }
         let place = self.choose(request.hash);
         let length = self.queues[place].waiting.len();
-        if self.totals.waiting == 0 && self.fits(seats) {
+        let (modest, room) = (self.is_modest(place, request.work), self.room(place, request.work));
+        if (self.totals.waiting == 0 || modest && length == 0) && self.fits(seats, room) {
             self.flows[request.flow].lengths.observe(1.0);
             self.wake(place);
             return Started::Running(self.run(request, Some(place), now));
         }
-        if self.totals.seats >= self.limit && length >= self.shape.length {
+        if self.totals.seats >= room && length >= self.shape.length {
             return self.refuse(request.flow, Refusal::QueueFull);
         }
         self.ids += 1;
@@ -385,12 +389,23 @@ impl<T, W> QueueSet<T, W> {
         self.now = self.now.max(now);
     }
 
-    fn fits(&self, seats: u32) -> bool {
+    fn fits(&self, seats: u32, room: u32) -> bool {
         if self.shape.exempt {
             return true;
         }
         // Wider than all there is: it runs alone.
-        if seats > self.limit { self.totals.executing == 0 } else { self.totals.seats + seats <= self.limit }
+        if seats > room { self.totals.executing == 0 && self.limit > 0 } else { self.totals.seats + seats <= room }
+    }
+
+    /// Whether it asks for one seat, and its queue has none.
+    fn is_modest(&self, place: usize, work: Work) -> bool {
+        work == Work::ONE && self.queues[place].executing == 0
+    }
+
+    /// The seats it may find: a few are kept for the modest, where flows have queues of their own.
+    fn room(&self, place: usize, work: Work) -> u32 {
+        let kept = if self.shape.queues > self.shape.hand { self.limit / KEPT } else { 0 };
+        if self.is_modest(place, work) { self.limit } else { self.limit - kept }
     }
 
     fn refuse(&mut self, flow: usize, why: Refusal) -> Started {
@@ -461,11 +476,10 @@ impl<T, W> QueueSet<T, W> {
     /// Lets run whoever may.
     fn dispatch(&mut self, granted: &mut Granted<W>) {
         while self.totals.waiting > 0 && self.totals.seats < self.limit {
-            let Some(place) = self.next_queue() else { return };
-            let fits = self.queues[place].waiting.front().is_some_and(|w| self.fits(w.request.work.seats()));
-            if !fits {
-                return;
-            }
+            let fits = |(place, work): &(usize, Work)| self.fits(work.seats(), self.room(*place, *work));
+            let next = self.next_queue(|_, _| true).filter(fits);
+            let next = next.or_else(|| self.next_queue(|place, work| self.is_modest(place, work)).filter(fits));
+            let Some((place, _)) = next else { return };
             let Some(first) = self.dequeue(place, 0) else { return };
             self.robin = place;
             let ticket = self.run(first.request, Some(place), first.arrived);
@@ -474,14 +488,13 @@ impl<T, W> QueueSet<T, W> {
         }
     }
 
-    /// The queue whose first request would end first; among equals the next in turn.
-    fn next_queue(&self) -> Option<usize> {
-        let end = |place: &usize| {
-            let queue = &self.queues[*place];
-            queue.waiting.front().map_or(f64::INFINITY, |first| queue.next + first.request.work.total())
-        };
+    /// Of those `of` fits, the queue whose first request would end first, and what that needs; among equals the next in
+    /// turn.
+    fn next_queue(&self, of: impl Fn(usize, Work) -> bool) -> Option<(usize, Work)> {
         let turns = self.busy.range(self.robin + 1..).chain(self.busy.range(..=self.robin));
-        turns.min_by(|a, b| end(a).total_cmp(&end(b))).copied()
+        let firsts = turns.filter_map(|place| Some((*place, self.queues[*place].waiting.front()?.request.work)));
+        let end = |(place, work): &(usize, Work)| self.queues[*place].next + work.total();
+        firsts.filter(|(place, work)| of(*place, *work)).min_by(|a, b| end(a).total_cmp(&end(b)))
     }
 
     /// A request begins; its queue, where there is one, is active already.

@@ -42,6 +42,25 @@ fn a_level_without_queues_refuses() {
 }
 
 #[test]
+fn whoever_asks_for_little_finds_a_seat_among_those_who_ask_for_much() {
+    let mut set = set(8, 1, 50, 16);
+    let mut granted = Vec::new();
+    let wide = Work { initial: 7, ..Work::ONE };
+    let ask_for = |set: &mut Set, work, hash, granted: &mut _| set.start(MS, ask(work, hash), || 0, granted);
+    let queue_of = |hash: u64| deal(hash, 8, 1).cards()[0];
+    let calm = (1..100).find(|hash| queue_of(*hash) != queue_of(0)).unwrap();
+    assert!(matches!(ask_for(&mut set, wide, 0, &mut granted), Started::Running(_)));
+    assert!(matches!(ask_for(&mut set, wide, 0, &mut granted), Started::Running(_)));
+    assert!(matches!(ask_for(&mut set, Work::ONE, 0, &mut granted), Started::Waiting(_)), "two seats are kept");
+    let Started::Running(first) = ask_for(&mut set, Work::ONE, calm, &mut granted) else { panic!("not behind others") };
+    assert!(matches!(ask_for(&mut set, Work::ONE, calm, &mut granted), Started::Waiting(_)), "one at a time");
+    assert!(granted.is_empty());
+    set.finish(2 * MS, first, &mut granted);
+    assert_eq!(granted.len(), 1, "its next one is not behind others either");
+    assert!(set.totals().seats <= set.limit());
+}
+
+#[test]
 fn who_no_longer_waits_is_forgotten() {
     let mut set = set(1, 1, 5, 1);
     let mut granted = Vec::new();
