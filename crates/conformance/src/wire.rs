@@ -129,7 +129,8 @@ impl Wire {
     ) -> Result<Answer, String> {
         let response = self.open(who, method, path, headers, body).await?;
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.map_err(|e| format!("{method} {path}: {e}"))?.to_bytes();
+        let server = &self.remote.server;
+        let bytes = body.collect().await.map_err(|e| format!("{method} {server}{path}: {e}"))?.to_bytes();
         Ok(Answer { code: parts.status.as_u16(), headers: parts.headers, bytes })
     }
 

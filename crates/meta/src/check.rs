@@ -430,7 +430,7 @@ fn always_written(field: &Field, ty: TypeRef<'_>) -> Option<Value> {
         return Some(zero_struct(ty));
     }
     if field.go.pointer {
-        return None;
+        return (!field.go.omit_empty).then_some(Value::Null);
     }
     match ty.get() {
         Type::Scalar(Scalar::Quantity) => Some("0".into()),

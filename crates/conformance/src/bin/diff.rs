@@ -30,8 +30,12 @@ fn run(args: &[String]) -> Result<usize, String> {
     runtime.block_on(async {
         let wires = (Wire::new(&ours)?, Wire::new(&theirs)?);
         let mut differ = Differ::new(wires.0, wires.1).await?;
+        let mut broken = 0;
         for seed in first..first + rounds {
-            differ.run(seed, filter).await?;
+            if let Err(error) = differ.run(seed, filter).await {
+                eprintln!("seed {seed}: {error}");
+                broken += 1;
+            }
         }
         let (requests, found) = differ.found();
         let (explained, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.why.is_some());
@@ -45,6 +49,6 @@ fn run(args: &[String]) -> Result<usize, String> {
         }
         let seeds = format!("seeds {first} to {}", first + rounds - 1);
         println!("{requests} requests, {seeds}: {} differences, {} explained ones", new.len(), explained.len());
-        Ok(new.len())
+        Ok(new.len() + broken)
     })
 }

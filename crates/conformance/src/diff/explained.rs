@@ -217,7 +217,7 @@ const EXPLAINED: &[Explained] = &[
         "of several values that do not fit, theirs names the first in the order of Go's fields",
     ),
     (
-        "code 200 for 400",
+        "code ",
         |parting, _| parting.theirs.contains("DaemonSet in version") && parting.theirs.contains("strconv.ParseInt"),
         NO_GENERATION,
     ),

@@ -250,10 +250,6 @@ pub fn apply(
     if managed_fields(applied).is_some() {
         return Err(ApplyError::ManagedFieldsGiven);
     }
-    let faults = faults(applied, ty);
-    if !faults.is_empty() {
-        return Err(typed_error(applied, &faults));
-    }
     let mut base = live.cloned().unwrap_or_else(|| empty(ty));
     let mut managers = Managers::decode(managed_fields(&base))?;
     set_managed_fields(&mut base, None);
@@ -264,6 +260,10 @@ pub fn apply(
             return Err(ApplyError::Existing { object: described(&base), faults: joined(&walk::faults(&base, ty)) });
         }
         note_update(&mut managers, &comparison, &before);
+    }
+    let faults = faults(applied, ty);
+    if !faults.is_empty() {
+        return Err(typed_error(applied, &faults));
     }
     for entry in managers.0.values_mut() {
         entry.set = reconcile(std::mem::take(&mut entry.set), ty);

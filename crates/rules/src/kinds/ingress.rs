@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
 use skiff_meta::names;
 
+use super::load_balancer;
 use super::storage::marked_default;
 use crate::age;
 use crate::at::At;
@@ -40,8 +41,7 @@ pub(crate) const INGRESS: Row = Row {
             if !entry.text("ip").is_empty() {
                 crate::addresses::ip(&entry.get("ip"), out);
             }
-            entry.form("hostname", names::dns1123_subdomain, out);
-            not_ip(&entry, "hostname", out);
+            load_balancer::hostname(&entry, out);
         }
     },
     warnings: warnings::of_ingress,
@@ -122,7 +122,7 @@ fn host_form(host: &str) -> Vec<String> {
     if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns1123_subdomain(host) }
 }
 
-fn not_ip(at: &At<'_>, name: &str, out: &mut FieldErrors) {
+pub(super) fn not_ip(at: &At<'_>, name: &str, out: &mut FieldErrors) {
     if is_ip(at.text(name)) {
         at.invalid(name, "must be a DNS name, not an IP address", out);
     }

@@ -15,6 +15,7 @@ mod flow_control;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod job;
+mod load_balancer;
 mod namespace;
 mod network_policy;
 mod node;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors};
 use skiff_meta::names::{self, NameForm};
 
+use super::load_balancer;
 use super::service_addresses as allocated;
 use crate::addresses;
 use crate::at::At;
@@ -26,6 +27,7 @@ pub(crate) const SERVICE: Row = Row {
     prepare_update,
     validate,
     validate_update,
+    validate_part: |new, old, _, out| load_balancer::of_service(new, old, out),
     warnings: warnings::of_service,
     selectable: |service| {
         let spec = service.get_or_null("spec");
