@@ -24,14 +24,16 @@ const OLD_STORE: &str = "their store is too old for a watch that asks for its en
 const TOO_LARGE: [&str; 2] = [" does not fit into int32", " does not fit into int64"];
 /// What is left of a quantity of the mutations when Go cuts it to 64 bits.
 const CUT_QUANTITY: &str = "-6101065172474983726";
+const NEGATIVE: &str = "a quantity too large for 64 bits is negative there";
 const NO_CONVERSION: [&str; 4] = ["cannot restore ", "cannot convert ", "unrecognized type: ", "quantities must match"];
 /// What upstream says of lists that are there, if empty.
-const EMPTY: [&str; 5] = [
+const EMPTY: [&str; 6] = [
     "dependencies is not supported",
     "must specify at least one Policy",
     "only one of `sharedCounters` or `devices` is allowed",
     "cannot be set for an Ephemeral Container",
     "spec.metadata.managedFields: Forbidden",
+    "spec.metadata.finalizers: Forbidden",
 ];
 const NO_GENERATION: &str = "what a DaemonSet's annotation says of its generation is replaced, and need be no number";
 const NOT_HELD: &str = "a namespace that nothing holds goes at once, and is not marked before";
@@ -247,10 +249,12 @@ const EXPLAINED: &[Explained] = &[
         |parting, _| parting.theirs.contains(BARE_CLAIM) && faults(&parting.ours) == faults(&parting.theirs),
         "volumes that stand for claims come in the order of a Go map",
     ),
+    ("message: ", |parting, _| parting.theirs.contains(CUT_QUANTITY), NEGATIVE),
+    ("code 20", |parting, _| parting.theirs.contains(CUT_QUANTITY), NEGATIVE),
     (
-        "message: ",
-        |parting, _| parting.theirs.contains(CUT_QUANTITY),
-        "a quantity too large for 64 bits is negative there",
+        "body at /status/conditions (theirs only)",
+        |parting, _| parting.theirs.contains("EvictionByEvictionAPI"),
+        "an eviction that is refused leaves no trace on the pod",
     ),
 ];
 

@@ -48,6 +48,14 @@ pub(crate) const VALIDATING_ADMISSION_POLICY: Row = Row {
     generation: &["spec"],
     default: default_policy,
     validate: validate_validating,
+    validate_part: |new, _, _, out| {
+        for warning in At::member(new, "status").get("typeChecking").items("expressionWarnings") {
+            warning.require("warning", out);
+            if warning.text("fieldRef").trim().is_empty() {
+                warning.missing("fieldRef", "", out);
+            }
+        }
+    },
     warnings: warnings::of_static_names,
     columns: "Name,#Validations,ParamKind,Age",
     cells: |object, now| policy_cells(object, "validations", age::cell(object, now)),
@@ -411,6 +419,12 @@ mod tests {
             "validations": [{"expression": "true"}], "paramKind": {"apiVersion": "example.com/v1", "kind": "Limit"}}});
         VALIDATING_ADMISSION_POLICY.default(&mut policy);
         assert_eq!(VALIDATING_ADMISSION_POLICY.validate_create(&policy), []);
+        let mut checked = policy.clone();
+        checked["status"] = json!({"typeChecking": {"expressionWarnings": [{"fieldRef": " "}]}});
+        let found = VALIDATING_ADMISSION_POLICY.validate_update(&checked, &policy, crate::Part::Status);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let place = "status.typeChecking.expressionWarnings[0]";
+        assert_eq!(found, [format!("{place}.warning: Required value"), format!("{place}.fieldRef: Required value")]);
         let cells = VALIDATING_ADMISSION_POLICY.cells(&policy, jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(cells[1..3], [json!(1), json!("example.com/v1/Limit")]);
         policy["spec"]["validations"] = json!([]);

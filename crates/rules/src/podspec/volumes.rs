@@ -169,7 +169,10 @@ fn downward_file(file: &At<'_>, out: &mut FieldErrors) {
     file.require("path", out);
     non_reserved_path(&file.get("path"), out);
     match (file.has("fieldRef"), file.has("resourceFieldRef")) {
-        (true, true) => file.wrong("fieldRef and resourceFieldRef can not be specified simultaneously", out),
+        (true, true) => {
+            let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
+            out.push(FieldError::invalid(&file.path, "resource", why));
+        }
         (true, false) => env::field_ref(&file.get("fieldRef"), true, out),
         (false, true) => env::resource_ref(&file.get("resourceFieldRef"), true, out),
         (false, false) => {

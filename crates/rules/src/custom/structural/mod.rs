@@ -141,14 +141,18 @@ fn root_with_status(schema: &At<'_>, faults: &mut FieldErrors) {
     }
 }
 
+fn is_list(at: &At<'_>) -> bool {
+    at.value.as_array().is_some_and(|items| !items.is_empty())
+}
+
 fn structural(schema: &At<'_>, level: Level, faults: &mut FieldErrors) {
     let (ty, additional) = (schema.get("type"), schema.get("additionalProperties"));
     let (embedded, preserve) =
         (flag(schema, "x-kubernetes-embedded-resource"), flag(schema, "x-kubernetes-preserve-unknown-fields"));
     let int_or_string = flag(schema, "x-kubernetes-int-or-string");
-    // What is neither a schema nor a list of them is none to Go.
+    // What is neither a schema nor a list of some is none to Go.
     let items = schema.get("items");
-    if items.value.is_object() || items.value.is_array() {
+    if items.value.is_object() || is_list(&items) {
         structural(&items, Level::Item, faults);
     } else if ty.text() == "array" {
         faults.push(FieldError::required(&items.path, "must be specified"));
@@ -379,7 +383,7 @@ fn own_members(schema: &At<'_>, within: Within<'_>, faults: &mut FieldErrors) {
             schema.get(name).forbidden(faults, &format!("{name} is not supported"));
         }
     }
-    if schema.get("items").value.is_array() {
+    if is_list(&schema.get("items")) {
         schema.get("items").forbidden(faults, "items must be a schema object and not an array");
     }
     if flag(schema, "uniqueItems") {
