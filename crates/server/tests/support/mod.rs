@@ -143,7 +143,9 @@ impl Lines {
                 return Some(serde_json::from_slice(&line).unwrap());
             }
             let frame = self.body.frame().await?.unwrap();
-            self.buffer.extend_from_slice(frame.data_ref().unwrap());
+            let data = frame.data_ref().unwrap();
+            assert!(!data.is_empty(), "a frame without data");
+            self.buffer.extend_from_slice(data);
         }
     }
     /// Type and name of the next event.
