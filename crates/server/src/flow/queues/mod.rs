@@ -393,8 +393,11 @@ impl<T, W> QueueSet<T, W> {
         if self.shape.exempt {
             return true;
         }
-        // Wider than all there is: it runs alone.
-        if seats > room { self.totals.executing == 0 && self.limit > 0 } else { self.totals.seats + seats <= room }
+        if seats <= room {
+            return self.totals.seats + seats <= room;
+        }
+        // Wider than all there is: it runs alone. Where there is nothing, only those who cannot wait do.
+        self.totals.executing == 0 && (self.limit > 0 || self.shape.queues == 0)
     }
 
     /// Whether it asks for one seat, and its queue has none.

@@ -61,6 +61,18 @@ fn whoever_asks_for_little_finds_a_seat_among_those_who_ask_for_much() {
 }
 
 #[test]
+fn a_level_without_seats_lets_wait_whoever_can() {
+    let mut granted = Vec::new();
+    let mut queued = set(2, 1, 5, 0);
+    assert!(matches!(queued.start(MS, ask(Work::ONE, 0), || 1, &mut granted), Started::Waiting(_)));
+    queued.set_limit(2 * MS, 1, &mut granted);
+    assert_eq!(granted.len(), 1);
+    let mut refusing = set(0, 0, 0, 0);
+    assert!(matches!(refusing.start(MS, ask(Work::ONE, 0), || 1, &mut granted), Started::Running(_)));
+    assert!(matches!(refusing.start(MS, ask(Work::ONE, 0), || 1, &mut granted), Started::Refused(_)));
+}
+
+#[test]
 fn who_no_longer_waits_is_forgotten() {
     let mut set = set(1, 1, 5, 1);
     let mut granted = Vec::new();
