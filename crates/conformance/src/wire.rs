@@ -156,7 +156,7 @@ impl Wire {
             Credentials::Wrong => &self.wrong,
             Credentials::None => &self.none,
         };
-        backend.send(request).await.map_err(|e| format!("{method} {path}: {e}"))
+        backend.send(request).await.map_err(|e| format!("{method} {}{path}: {e}", self.remote.server))
     }
 
     /// A request with JSON and the kubeconfig's credentials.

@@ -47,8 +47,9 @@ impl Lanes {
                 (connection, ended)
             });
             match driven.await {
-                Ok((_, true)) | Err(_) => return,
+                Ok((_, true)) => return,
                 Ok((rest, false)) => connection = rest,
+                Err(error) => return tracing::error!("a connection's task failed: {error}"),
             }
         }
     }

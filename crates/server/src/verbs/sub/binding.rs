@@ -11,6 +11,7 @@ use crate::tree;
 use crate::verbs::create::options_tree;
 use crate::write::admit::Admitted;
 use crate::write::raw;
+use crate::write::replace::check_uid;
 
 /// POST to `pods/NAME/binding`.
 pub(crate) async fn bind(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
@@ -42,7 +43,12 @@ async fn assign(call: &mut Call, name: &str, mut binding: Value, options: &Write
     admitted.mutate(call, &mut binding).await?;
     admitted.validate(call, Some(&binding)).await?;
     let now = tree::timestamp(call.api.world.now());
-    raw::edit(call, name, dry_run, |pod, old| set_node(pod, old, name, &binding, &now)).await?;
+    let call = &*call;
+    let edit = |pod: &mut Value, old: &Object| {
+        check_uid(call, &binding, &old.meta().uid, name)?;
+        set_node(pod, old, name, &binding, &now)
+    };
+    raw::edit(call, name, dry_run, edit).await?;
     Ok(Answer::Tree(
         201,
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
@@ -71,16 +77,6 @@ fn check(binding: &Value) -> Result<(), Status> {
 fn set_node(pod: &mut Value, old: &Object, name: &str, binding: &Value, now: &str) -> Result<(), Status> {
     let id = GroupResource::new("", "pods/binding");
     let conflict = |why: String| Err(Status::conflict(&id, name, &why));
-    let uid = tree::text(binding, &["metadata", "uid"]);
-    if !uid.is_empty() && uid != old.meta().uid {
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
-             Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            old.meta().namespace,
-            old.meta().uid
-        );
-        return Err(Status::conflict(&GroupResource::new("", "pods"), name, &why));
-    }
     let version = tree::text(binding, &["metadata", "resourceVersion"]);
     if !version.is_empty() && version != old.revision().to_string() {
         return Err(Status::stale(&GroupResource::new("", "pods"), name));
