@@ -160,7 +160,7 @@ impl Rules for KindRules {
 }
 
 impl KindRules {
-    /// A status write changes the status and leaves the declared state, and most of metadata, alone.
+    /// A status write leaves the declared state alone.
     fn only_status(&self, new: &mut Value, old: &Value) {
         for name in old.as_object().into_iter().flatten().map(|(name, _)| name) {
             if !matches!(name.as_str(), "metadata" | "status") {
@@ -169,9 +169,6 @@ impl KindRules {
         }
         if let Some(map) = new.as_object_mut() {
             map.retain(|name, _| matches!(name.as_str(), "metadata" | "status") || old.get(name).is_some());
-        }
-        for name in ["ownerReferences", "finalizers", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-            put(&mut new["metadata"], name, old["metadata"][name].clone());
         }
     }
 }

@@ -94,7 +94,7 @@ const NAMED_AGAIN: &[(&str, &[&str])] = &[
 
 fn is_named_again(object: &Value, part: Part) -> bool {
     let (group, kind) = (group(object), object.text("kind"));
-    let whole = part == Part::Main || kind == "CertificateSigningRequest";
+    let whole = part == Part::Main || matches!(kind, "CertificateSigningRequest" | "VolumeAttachment");
     let is_in = |(of, kinds): &(&str, &[&str])| *of == group && (kinds.is_empty() || kinds.contains(&kind));
     whole && NAMED_AGAIN.iter().any(is_in)
 }

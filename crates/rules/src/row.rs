@@ -74,6 +74,7 @@ pub(crate) const WHOLE_METADATA: &[&str] = &[
     "generation",
     "labels",
     "ownerReferences",
+    "uid",
 ];
 
 impl Row {
@@ -105,7 +106,7 @@ impl Row {
 
 /// The object's name, as a cell.
 pub(crate) fn name_cell(object: &Value) -> Value {
-    object.at("metadata.name").clone()
+    object.at("metadata").text("name").into()
 }
 
 /// Name and age: the cells of kinds that show nothing else.

@@ -16,6 +16,15 @@ pub(crate) fn default_template(object: &mut Value) {
     }
 }
 
+/// An owner without labels takes those of its pods, also where a write took its own away (upstream does it each time it
+/// reads one).
+pub(crate) fn label_as_template(object: &mut Value) {
+    let labels = object.at("spec.template.metadata.labels").clone();
+    if labels.is_object() && object.at("metadata").count("labels") == 0 {
+        object.child("metadata").put("labels", labels);
+    }
+}
+
 /// Faults of a selector that must be there and select something in particular; `kind` as upstream's message has it.
 pub(crate) fn selector(spec: &At<'_>, kind: &str, out: &mut FieldErrors) {
     let selector = spec.get("selector");

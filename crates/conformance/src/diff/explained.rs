@@ -55,6 +55,35 @@ const EXPLAINED: &[Explained] = &[
         |parting, asked| EMPTY.iter().any(|text| parting.theirs.contains(text)) && has_empty_list(asked.body),
         "an empty list is none, and gets the default ones or is not refused where it may not stand",
     ),
+    (
+        "body at /metadata/deletionGracePeriodSeconds (theirs only)",
+        |parting, asked| {
+            asked.body.pointer("/metadata/deletionGracePeriodSeconds").map(Value::to_string).as_ref()
+                == Some(&parting.theirs)
+        },
+        "who makes an object by changing it may say there how long its deletion takes",
+    ),
+    (
+        "code 404 for ",
+        |_, asked| asked.path.contains("/validatingadmissionpolicies/") && asked.path.contains("/status"),
+        "an apply to the status of a policy that is not there makes the policy there",
+    ),
+    (
+        OWNERS,
+        |parting, asked| {
+            parting.what.ends_with("/time (theirs only)")
+                && asked.path.contains("/certificatesigningrequests/")
+                && asked.body.pointer("/spec/extra").is_some()
+        },
+        "who asks is known here by a certificate, and by a token there",
+    ),
+    (
+        OWNERS,
+        |parting, asked| {
+            parting.ours.is_empty() != parting.theirs.is_empty() && asked.body.to_string().contains("\"$patch\"")
+        },
+        "a list of nothing but directives is an empty one, and stored as none",
+    ),
     ("order of messages", |_, _| true, "several faults in one refusal have no order that counts"),
     (
         GENERATION,

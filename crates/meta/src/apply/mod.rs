@@ -253,7 +253,7 @@ pub fn apply(
     let mut base = live.cloned().unwrap_or_else(|| empty(ty));
     let mut managers = Managers::decode(managed_fields(&base))?;
     set_managed_fields(&mut base, None);
-    if managers.0.is_empty() {
+    if live.is_some() && managers.0.is_empty() {
         let before = Writer { manager: BEFORE_FIRST_APPLY, ..writer.clone() };
         let comparison = compare_objects(&blank_of(ty), &base, ty, writer.reset);
         if comparison.untracked {

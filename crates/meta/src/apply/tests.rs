@@ -142,7 +142,17 @@ fn shared_fields_stay_until_the_last_owner_goes() {
     server.apply("a", json!({}), false).unwrap();
     assert_eq!(server.spec(), json!({"replicas": 1, "ports": [{"port": 2}]}));
     server.apply("b", json!({}), false).unwrap();
-    assert_eq!(server.spec(), Value::Null);
+    assert_eq!(server.spec(), json!({}), "what is applied, empty, stays");
+}
+
+#[test]
+fn what_another_owns_stays_when_all_in_it_goes() {
+    let mut server = Server::new();
+    server.update("creator", |o| o["spec"] = json!({"deep": {"value": "x"}, "ports": [{"port": 1}]}));
+    server.apply("a", json!({"deep": {"value": "y"}, "ports": [{"port": 1, "name": "p"}]}), true).unwrap();
+    server.apply("a", json!({}), false).unwrap();
+    assert_eq!(server.spec(), json!({"deep": {}, "ports": [{"port": 1}]}));
+    assert_eq!(server.owned("creator")["f:spec"]["f:deep"], json!({}));
 }
 
 #[test]

@@ -366,7 +366,8 @@ fn merge_items(old: &[Value], new: &[Value], list: &ListType, item: TypeRef<'_>)
     }
 }
 
-/// The value without the fields in `gone`; `None` when nothing is left.
+/// The value without the fields in `gone`; `None` when nothing is left. What is not in `gone` itself stays, empty, when all
+/// that was in it goes.
 pub(super) fn remove(value: &Value, gone: &FieldSet, ty: TypeRef<'_>) -> Option<Value> {
     match shape(ty, Some(value)) {
         Shape::Leaf if matches!(ty.get(), Type::Scalar(_)) || !(value.is_object() || value.is_array()) => {
@@ -375,37 +376,41 @@ pub(super) fn remove(value: &Value, gone: &FieldSet, ty: TypeRef<'_>) -> Option<
         // Something inside a field that is one whole shall go: all of it goes.
         Shape::Leaf => None,
         Shape::Members => {
-            let mut left = Map::new();
+            let (mut left, mut reduced) = (Map::new(), false);
             for (name, member) in members(Some(value))? {
                 let step = PathElement::field(name);
                 if gone.has(&step) {
                     continue;
                 }
-                let member = match gone.below(&step) {
-                    Some(below) => remove(member, below, member_type(ty, name)),
-                    None => Some(member.clone()),
-                };
-                if let Some(member) = member {
-                    left.insert(name.clone(), member);
-                }
+                let below = gone.below(&step);
+                reduced |= below.is_some();
+                left.insert(name.clone(), without(member, below, member_type(ty, name)));
             }
-            (!left.is_empty()).then_some(Value::Object(left))
+            (reduced || !left.is_empty()).then_some(Value::Object(left))
         }
         Shape::Items(list) => {
-            let mut left = Vec::new();
+            let (mut left, mut reduced) = (Vec::new(), false);
             for item in items(Some(value)) {
-                match item_identity(list, ty.item(), item) {
-                    Ok(step) if gone.has(&step) => {}
-                    Ok(step) => match gone.below(&step) {
-                        Some(below) => left.extend(remove(item, below, ty.item())),
-                        None => left.push(item.clone()),
-                    },
-                    Err(_) => left.push(item.clone()),
+                let step = item_identity(list, ty.item(), item).ok();
+                if step.as_ref().is_some_and(|step| gone.has(step)) {
+                    continue;
                 }
+                let below = step.as_ref().and_then(|step| gone.below(step));
+                reduced |= below.is_some();
+                left.push(without(item, below, ty.item()));
             }
-            (!left.is_empty()).then_some(Value::Array(left))
+            (reduced || !left.is_empty()).then_some(Value::Array(left))
         }
     }
+}
+
+fn without(value: &Value, gone: Option<&FieldSet>, ty: TypeRef<'_>) -> Value {
+    let Some(gone) = gone else { return value.clone() };
+    remove(value, gone, ty).unwrap_or_else(|| match value {
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::Array(_) => Value::Array(Vec::new()),
+        _ => Value::Null,
+    })
 }
 
 /// The set with the declared fields on the way to its members made members too, so that structs go with their last

@@ -29,6 +29,7 @@ pub(crate) const JOB: Row = Row {
     generation: &["spec"],
     default,
     prepare_create: generate_selector,
+    prepare_update: |job, _, _| workload::label_as_template(job),
     validate,
     validate_create: |job, out| generated_selector(job, true, out),
     validate_update,
@@ -47,7 +48,7 @@ pub(crate) const JOB: Row = Row {
 
 fn default(job: &mut Value) {
     workload::default_template(job);
-    label_as_template(job);
+    workload::label_as_template(job);
     let spec = job.child("spec");
     if !spec.has("completions") && !spec.has("parallelism") {
         spec.put("completions", 1.into());
@@ -84,15 +85,7 @@ fn generate_selector(job: &mut Value) {
         keys.iter().for_each(|key| labels.default_to(key, value.clone()));
     }
     spec.child("selector").child("matchLabels").default_to(UID_LABELS[1], uid);
-    // Reading a job back gives it its template's labels where it has none of its own.
-    label_as_template(job);
-}
-
-fn label_as_template(job: &mut Value) {
-    let labels = job.at("spec.template.metadata.labels").clone();
-    if labels.is_object() && job.at("metadata").count("labels") == 0 {
-        job.child("metadata").put("labels", labels);
-    }
+    workload::label_as_template(job);
 }
 
 fn generated_selector(job: &Value, prefixed: bool, out: &mut FieldErrors) {

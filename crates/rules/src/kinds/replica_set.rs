@@ -44,16 +44,13 @@ pub(crate) const REPLICATION_CONTROLLER: Row = Row {
     default: |object| {
         workload::default_template(object);
         let labels = object.at("spec.template.metadata.labels").clone();
-        if !labels.is_null() {
-            if object.at("spec").count("selector") == 0 {
-                object.child("spec").put("selector", labels.clone());
-            }
-            if object.at("metadata").count("labels") == 0 {
-                object.child("metadata").put("labels", labels);
-            }
+        if !labels.is_null() && object.at("spec").count("selector") == 0 {
+            object.child("spec").put("selector", labels);
         }
+        workload::label_as_template(object);
         object.child("spec").default_to("replicas", 1);
     },
+    prepare_update: |object, _, _| workload::label_as_template(object),
     validate: validate_controller,
     validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
     disabled: disabled::WORKLOAD,

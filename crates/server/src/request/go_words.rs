@@ -22,6 +22,7 @@ pub(crate) fn scheme(group: &str) -> &'static str {
 
 /// A kind that nobody knows.
 pub(crate) fn no_kind(kind: &str, version: &str, group: &str) -> String {
+    let version = version.strip_prefix('/').unwrap_or(version);
     format!("no kind {kind:?} is registered for version {version:?} in scheme {:?}", scheme(group))
 }
 

@@ -17,6 +17,8 @@ use crate::request::query::FieldValidation;
 use crate::write::replace::{Edit, replace};
 use crate::write::{Intent, fields};
 
+const APPLY: &str = "application/apply-patch+yaml";
+
 /// The ways to say a change.
 pub(crate) enum Patch {
     /// RFC 6902.
@@ -32,7 +34,15 @@ pub(crate) enum Patch {
 /// Changes an object.
 pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let (patch, repeated) = read(call, &payload, options.validation)?;
+    let (patch, repeated) = match read(call, &payload, options.validation) {
+        Ok(read) => read,
+        // Whether there is something to change is looked at first, save by an apply, which may create it.
+        Err(unreadable) if unreadable.code == 400 && payload.media != APPLY => {
+            let found = call.current(&call.target.name).await?;
+            return Err(found.map_or_else(|| call.not_found(&call.target.name), |_| unreadable));
+        }
+        Err(refused) => return Err(refused),
+    };
     check_options(&patch, &options)?;
     if call.target.subresource == "scale" {
         return scale::patch(call, patch, &options).await;
@@ -46,7 +56,7 @@ pub(crate) async fn patch(call: &mut Call, payload: Payload) -> Result<Answer, S
 
 /// The patch, and what it says twice, where that is told.
 fn read(call: &Call, payload: &Payload, validation: FieldValidation) -> Result<(Patch, Vec<String>), Status> {
-    if payload.media == "application/apply-patch+yaml" {
+    if payload.media == APPLY {
         let decoded = codec::yaml::decode(&payload.bytes);
         let decoded = decoded.map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
         if let Some(found) = check::json_kind(&decoded.value).filter(|found| *found != "object") {

@@ -66,6 +66,9 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
     {
         spend(call, &budget, &tree, delete.dry_run).await?;
     }
+    if !delete.dry_run {
+        check_preconditions(&GroupKind::new("", "Pod"), &name, &pod, &delete)?;
+    }
     delete.check()?;
     call.target.subresource.clear();
     mark(call, &name, &mut delete).await?;
