@@ -97,8 +97,8 @@ pub(crate) fn at_most_all(at: &At<'_>, name: &str, out: &mut FieldErrors) {
     }
 }
 
-/// Counts in a status: none negative, none of `parts` above `whole`, and those available ready.
-pub(crate) fn replica_status(status: &At<'_>, counts: &[&str], out: &mut FieldErrors) {
+/// Counts in a status: none negative, none of `counts` above all, and those available ready, which is called `ready`.
+pub(crate) fn replica_status(status: &At<'_>, counts: &[&str], ready: &str, out: &mut FieldErrors) {
     for name in counts.iter().chain(&["observedGeneration", "collisionCount", "terminatingReplicas"]) {
         status.not_negative(name, out);
     }
@@ -109,7 +109,7 @@ pub(crate) fn replica_status(status: &At<'_>, counts: &[&str], out: &mut FieldEr
         }
     }
     if number("availableReplicas") > number("readyReplicas") {
-        status.invalid("availableReplicas", "cannot be greater than readyReplicas", out);
+        status.invalid("availableReplicas", &format!("cannot be greater than {ready}"), out);
     }
 }
 

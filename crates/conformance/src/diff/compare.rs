@@ -22,7 +22,7 @@ pub struct Parting {
 
 impl Parting {
     fn new(what: String, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
-        let short = |text: String| text.chars().take(900).collect();
+        let short = |text: String| text.chars().take(6_000).collect();
         Self { what, ours: short(ours.into()), theirs: short(theirs.into()) }
     }
 }
@@ -32,6 +32,7 @@ pub(super) fn compare(ours: &Answer, theirs: &Answer) -> Vec<Parting> {
     let (mut a, mut b) = (tree(ours), tree(theirs));
     normalise(&mut a);
     normalise(&mut b);
+    without_made_up(&mut a, &mut b);
     let message = |tree: &Value| tree["message"].as_str().unwrap_or_default().to_owned();
     if ours.code != theirs.code {
         let words = outline(&format!("{} | {}", message(&a), message(&b)));
@@ -72,6 +73,19 @@ pub(super) fn compare(ours: &Answer, theirs: &Answer) -> Vec<Parting> {
         ));
     }
     partings
+}
+
+/// Two refusals of an object without a name quote the names that the servers made up.
+fn without_made_up(a: &mut Value, b: &mut Value) {
+    const SUFFIX: usize = 5;
+    let name = |tree: &Value| tree["details"]["name"].as_str().map(str::to_owned);
+    let (Some(ours), Some(theirs)) = (name(a), name(b)) else { return };
+    let prefix = ours.len().saturating_sub(SUFFIX);
+    if ours != theirs && ours.len() == theirs.len() && ours.get(..prefix) == theirs.get(..prefix) {
+        for (tree, name) in [(a, ours), (b, theirs)] {
+            *tree = serde_json::from_str(&tree.to_string().replace(&name, "<name>")).unwrap_or_default();
+        }
+    }
 }
 
 /// The answer as a tree: of protobuf what it says, of a watch its lines.

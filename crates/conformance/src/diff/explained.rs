@@ -27,8 +27,9 @@ const CUT_QUANTITY: &str = "-6101065172474983726";
 const NEGATIVE: &str = "a quantity too large for 64 bits is negative there";
 const NO_CONVERSION: [&str; 4] = ["cannot restore ", "cannot convert ", "unrecognized type: ", "quantities must match"];
 /// What upstream says of lists that are there, if empty.
-const EMPTY: [&str; 6] = [
+const EMPTY: [&str; 7] = [
     "dependencies is not supported",
+    "are allowed at the root of the schema",
     "must specify at least one Policy",
     "only one of `sharedCounters` or `devices` is allowed",
     "cannot be set for an Ephemeral Container",
@@ -37,7 +38,7 @@ const EMPTY: [&str; 6] = [
 ];
 const NO_GENERATION: &str = "what a DaemonSet's annotation says of its generation is replaced, and need be no number";
 const NOT_HELD: &str = "a namespace that nothing holds goes at once, and is not marked before";
-const BARE_CLAIM: &str = ".persistentVolumeClaim.claimName: Required value";
+const CLAIMS: &str = "spec.template.spec.volumes[";
 /// Fields of kinds whose status the API server writes.
 const OF_SERVERS: [&str; 2] = ["f:matchingPrecedence", "f:typeChecking"];
 const OWNERS: &str = "body at /metadata/managedFields";
@@ -67,6 +68,40 @@ const EXPLAINED: &[Explained] = &[
         "code 404 for ",
         |_, asked| asked.path.contains("/validatingadmissionpolicies/") && asked.path.contains("/status"),
         "an apply to the status of a policy that is not there makes the policy there",
+    ),
+    (
+        GENERATION,
+        |parting, asked| {
+            let off = ["bools", "ints", "strings", "versions"].map(|name| format!("\"{name}\":["));
+            asked.path.contains("/resourceslices/")
+                && number(&parting.ours) < number(&parting.theirs)
+                && off.iter().any(|name| asked.body.to_string().contains(name))
+        },
+        "a field of a feature that is off counts as a change of a slice there",
+    ),
+    (
+        OWNERS,
+        |parting, asked| {
+            parting.theirs.is_empty() && asked.body.pointer("/spec/template/metadata/managedFields").is_some()
+        },
+        "managed fields of a template, which no client writes, take the object's from it there",
+    ),
+    (
+        "code 500 for 422",
+        |parting, _| {
+            parting.ours.contains("list element types are not identical")
+                && NO_CONVERSION.iter().any(|text| parting.theirs.contains(text))
+        },
+        "of two faults in a strategic patch Go meets one by chance",
+    ),
+    (
+        "message: Pod",
+        |parting, _| {
+            let others =
+                |text: &str| faults(text).into_iter().filter(|f| !f.ends_with("\"<volume>\"")).collect::<Vec<_>>();
+            others(&parting.ours) == others(&parting.theirs)
+        },
+        "the volume with a pod's token has a name of chance",
     ),
     (
         OWNERS,
@@ -275,7 +310,7 @@ const EXPLAINED: &[Explained] = &[
     ),
     (
         "message: StatefulSet.apps",
-        |parting, _| parting.theirs.contains(BARE_CLAIM) && faults(&parting.ours) == faults(&parting.theirs),
+        |parting, _| parting.theirs.contains(CLAIMS) && faults(&parting.ours) == faults(&parting.theirs),
         "volumes that stand for claims come in the order of a Go map",
     ),
     ("message: ", |parting, _| parting.theirs.contains(CUT_QUANTITY), NEGATIVE),

@@ -85,6 +85,7 @@ pub(super) fn normalise(value: &mut Value) {
                     | "resourceVersion"
                     | "creationTimestamp"
                     | "deletionTimestamp"
+                    | "lastPhaseTransitionTime"
                     | "time"
                     | "token"
                     | "continue"

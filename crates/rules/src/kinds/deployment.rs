@@ -23,7 +23,7 @@ pub(crate) const DEPLOYMENT: Row = Row {
     validate_part: |new, old, _, out| {
         let status = At::member(new, "status");
         let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
-        workload::replica_status(&status, &counts, out);
+        workload::replica_status(&status, &counts, "readyReplicas", out);
         workload::collisions_grow(&status, old, out);
     },
     disabled: disabled::WORKLOAD,

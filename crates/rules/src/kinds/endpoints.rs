@@ -41,10 +41,10 @@ pub(crate) const ENDPOINT_SLICE: Row = Row {
     warnings: warnings::of_endpoint_slice,
     columns: "Name,AddressType,Ports,Endpoints,Age",
     cells: |slice, now| {
-        let port = |port: &Value| match (port.int("port"), port.text("name")) {
+        let port = |port: &Value| match (port.int("port"), port.has("name")) {
             (Some(number), _) => number.to_string(),
-            (None, "") => "*".to_owned(),
-            (None, name) => name.to_owned(),
+            (None, true) => port.text("name").to_owned(),
+            (None, false) => "*".to_owned(),
         };
         let ports: Vec<String> = slice.items("ports").iter().map(port).collect();
         let addresses: Vec<String> =

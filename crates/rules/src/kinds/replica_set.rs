@@ -29,7 +29,7 @@ pub(crate) const REPLICA_SET: Row = Row {
         workload::template(&spec, "ReplicaSet", out);
     },
     validate_update: |new, old, out| At::member(new, "spec").immutable("selector", old.get_or_null("spec"), out),
-    validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
+    validate_part: |new, _, _, out| counts(new, out),
     disabled: disabled::WORKLOAD,
     warnings: warnings::of_workload,
     selectable: |object| vec![("status.replicas", object.at("status").int("replicas").unwrap_or_default().to_string())],
@@ -37,6 +37,10 @@ pub(crate) const REPLICA_SET: Row = Row {
     cells: |object, now| cells(object, cells::selector(object.at("spec.selector")), now),
     ..Row::new("apps", "ReplicaSet")
 };
+
+fn counts(object: &Value, out: &mut FieldErrors) {
+    workload::replica_status(&At::member(object, "status"), &COUNTS, "readyReplicas", out);
+}
 
 pub(crate) const REPLICATION_CONTROLLER: Row = Row {
     status: Some(|| json!({"replicas": 0})),
@@ -52,7 +56,7 @@ pub(crate) const REPLICATION_CONTROLLER: Row = Row {
     },
     prepare_update: |object, _, _| workload::label_as_template(object),
     validate: validate_controller,
-    validate_part: |new, _, _, out| workload::replica_status(&At::member(new, "status"), &COUNTS, out),
+    validate_part: |new, _, _, out| counts(new, out),
     disabled: disabled::WORKLOAD,
     warnings: warnings::of_replication_controller,
     selectable: REPLICA_SET.selectable,

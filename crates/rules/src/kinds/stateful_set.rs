@@ -31,7 +31,7 @@ pub(crate) const STATEFUL_SET: Row = Row {
     validate_part: |new, old, _, out| {
         let status = At::member(new, "status");
         let counts = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
-        workload::replica_status(&status, &counts, out);
+        workload::replica_status(&status, &counts, "status.readyReplicas", out);
         workload::collisions_grow(&status, old, out);
     },
     disabled: disabled::STATEFUL_SET,

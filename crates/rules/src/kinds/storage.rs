@@ -1,6 +1,6 @@
 //! Classes of storage, and what drivers of storage tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -207,7 +207,7 @@ fn parameters(at: &At<'_>, out: &mut FieldErrors) {
 }
 
 fn topologies(class: &At<'_>, out: &mut FieldErrors) {
-    let mut terms = BTreeSet::new();
+    let mut terms = Vec::new();
     for term in class.items("allowedTopologies") {
         for expression in term.items("matchLabelExpressions") {
             if expression.value.count("values") == 0 {
@@ -223,11 +223,14 @@ fn topologies(class: &At<'_>, out: &mut FieldErrors) {
             expression.faults("key", &names::qualified_name(expression.text("key")), out);
         }
         term.unique("matchLabelExpressions", "key", out);
+        let expressions = term.value.items("matchLabelExpressions");
+        let keys: BTreeMap<_, BTreeSet<_>> =
+            expressions.iter().map(|e| (e.text("key"), e.texts("values").into_iter().collect())).collect();
         // What selects nothing is one with every other, as upstream compares them.
-        let nothing = term.value.count("matchLabelExpressions") == 0;
-        if !terms.insert(term.value.to_string()) || nothing {
+        if keys.is_empty() || terms.contains(&keys) {
             out.push(FieldError::duplicate(&term.path("matchLabelExpressions"), ""));
         }
+        terms.push(keys);
     }
 }
 

@@ -19,8 +19,9 @@ use crate::write::remove::CLEANUP;
 
 /// Deletes in flight at a time.
 const TOGETHER: usize = 32;
-/// Pause after a failure.
+/// Pause after the first failure; it doubles with each.
 const BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Starts to empty a definition's resource, unless that goes on already.
 pub(super) fn start(api: &Arc<Api>, definition: Value, running: &Running) {
@@ -31,9 +32,14 @@ pub(super) fn start(api: &Arc<Api>, definition: Value, running: &Running) {
     let (api, running) = (api.clone(), running.clone());
     let world = api.world.clone();
     let task = async move {
+        let mut pause = BACKOFF;
         while let Err(status) = run(&api, &definition).await {
-            tracing::warn!("objects of a definition cannot be removed: {status}");
-            api.world.sleep(BACKOFF).await;
+            let name = tree::text(&definition, &["metadata", "name"]);
+            tracing::warn!(
+                "objects of definition {name} cannot be removed, the next attempt is in {pause:?}: {status}"
+            );
+            api.world.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_BACKOFF);
         }
         running.lock().remove(&uid);
     };

@@ -114,13 +114,14 @@ fn entries<'a>(at: &At<'a>, name: &str) -> Vec<(&'a str, At<'a>)> {
     members(below.value).map(|(key, value)| (key.as_str(), At { value, path: below.path.key(key) })).collect()
 }
 
-/// Whether a schema, or one it is made of, says what upstream does not take.
+/// Whether a schema, or one it is made of, says what upstream does not take at all.
 fn has_unsupported(schema: &Value) -> bool {
     let below = |name: &str| schema.get(name).into_iter();
     let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(below).filter_map(Value::as_array).flatten();
     let members = below("properties").filter_map(Value::as_object).flat_map(|all| all.values());
     let single = ["not", "items", "additionalProperties"].into_iter().flat_map(below);
     UNSUPPORTED.iter().chain(&["$schema"]).any(|name| schema.get(name).is_some_and(|value| !is_empty(value)))
+        || schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false))
         || lists.chain(members).chain(single).any(has_unsupported)
 }
 

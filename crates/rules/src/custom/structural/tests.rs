@@ -36,6 +36,11 @@ fn what_is_not() {
     for (schema, expected) in [
         (json!({}), ".type: Required value: must not be empty for specified object fields"),
         (json!({"type": "array"}), ".items: Required value: must be specified"),
+        // Nothing more is told of such a schema.
+        (
+            json!({"x-kubernetes-preserve-unknown-fields": false, "properties": {"a": {}}}),
+            ".x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
+        ),
         (
             json!({"type": "text"}),
             ".type: Unsupported value: \"text\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\"",

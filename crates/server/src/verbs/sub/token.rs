@@ -24,7 +24,9 @@ pub(crate) async fn issue(call: &mut Call, payload: Payload) -> Result<Answer, S
     let name = call.target.name.clone();
     let account = call.current(&name).await?.ok_or_else(|| call.not_found(&name))?;
     let spec = tree::child(&mut request, "spec");
-    spec.entry("expirationSeconds").or_insert(Value::from(LIFE));
+    if spec.get("expirationSeconds").is_none_or(Value::is_null) {
+        spec.insert("expirationSeconds".to_owned(), Value::from(LIFE));
+    }
     if let Some(schema) = skiff_api::facts::schema(&gvk) {
         let (manager, reset, version) = (call.manager(&options.manager), apply::FieldSet::default(), gvk.api_version());
         let writer = apply::Writer { api_version: &version, ..fields::writer(call, &manager, &reset) };
