@@ -92,10 +92,11 @@ pub(crate) const RUNTIME_CLASS: Row = Row {
         tolerations(&scheduling, out);
         let mut seen = Vec::new();
         for toleration in scheduling.items("tolerations") {
-            if seen.contains(&toleration.value) {
+            let key = ["key", "operator", "value", "effect"].map(|name| toleration.text(name));
+            if seen.contains(&key) {
                 out.push(FieldError::duplicate(&toleration.path, toleration.value.clone()));
             }
-            seen.push(toleration.value);
+            seen.push(key);
         }
     },
     validate_update: |new, old, out| {

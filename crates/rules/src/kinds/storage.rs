@@ -27,7 +27,7 @@ pub(crate) const STORAGE_CLASS: Row = Row {
         if !class.text("reclaimPolicy").is_empty() {
             class.one_of("reclaimPolicy", &["Delete", "Retain"], out);
         }
-        class.one_of("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], out);
+        class.optional_one_of("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], out);
         topologies(&class, out);
     },
     validate_update: |new, old, out| {

@@ -2,7 +2,8 @@
 //!
 //! Sealing and sending a large list takes many times as long as answering for one object, and on few cores the tasks of
 //! fifty clients who list stand before the one who does not. A connection whose last answer was large is therefore driven
-//! by threads of their own, which the kernel lets run behind the others.
+//! by threads of their own, which the kernel lets run behind the others, and never on all processors: what the kernel does
+//! for whoever sends much, it does to the end, however urgent the others are.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::BodyExt;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use skiff_client::Body;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -68,9 +70,10 @@ impl Lanes {
 
     fn back(&self) -> Option<&Handle> {
         let begin = || {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads).thread_name(BACK).enable_all().on_thread_start(give_way);
+            let places = places();
+            builder.worker_threads(places.len().max(1)).thread_name(BACK).enable_all();
+            builder.on_thread_start(move || give_way(&places));
             builder.build().inspect_err(|error| tracing::warn!("no threads for large answers: {error}")).ok()
         };
         self.back.get_or_init(begin).as_ref().map(Runtime::handle)
@@ -86,9 +89,20 @@ impl Drop for Lanes {
     }
 }
 
-fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(None, COURTESY) {
-        tracing::debug!("large answers are sent at the priority of all others: {error}");
+/// The processors of the back lane: all that this process may use but the first quarter of them, of two the second. None
+/// where there is one only, or nobody can tell.
+fn places() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).unwrap_or_default();
+    let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    if all.len() < 2 { Vec::new() } else { all[all.len().div_ceil(4)..].to_vec() }
+}
+
+fn give_way(places: &[usize]) {
+    let mut set = CpuSet::new();
+    places.iter().for_each(|cpu| set.set(*cpu));
+    let kept = if places.is_empty() { Ok(()) } else { sched_setaffinity(None, &set) };
+    if let Err(error) = kept.and(rustix::process::setpriority_process(None, COURTESY)) {
+        tracing::debug!("large answers are sent where, and at the priority, that all others are: {error}");
     }
 }
 
@@ -192,6 +206,20 @@ mod tests {
         };
         lanes.drive(connection, &load).await;
         assert_eq!(*seen.lock(), ["front", "back", "back", "front", "front"]);
+    }
+
+    #[test]
+    fn the_back_lane_leaves_a_processor_to_the_others() {
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        let places = places();
+        assert_eq!(places.len(), if all < 2 { 0 } else { all - all.div_ceil(4) });
+        std::thread::spawn(move || {
+            give_way(&places);
+            let own = sched_getaffinity(None).unwrap();
+            assert!(places.is_empty() || own.count() as usize == places.len());
+        })
+        .join()
+        .unwrap();
     }
 
     #[tokio::test]

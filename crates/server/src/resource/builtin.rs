@@ -9,7 +9,7 @@ use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object};
 use skiff_rules::Rules;
 
 use super::autoscaler::ThroughStored;
-use super::convert::{Conversion, EVENT_MEMBERS};
+use super::convert::{Conversion, EVENT_MEMBERS, EVENT_TEXTS};
 use super::{Core, Names, Resource, ScalePaths, Subresource, Version, definition_v1beta1, habits};
 use crate::cache::{FieldReader, Form, ResourceCache};
 
@@ -113,7 +113,7 @@ fn conversion(kind: &Kind, gvk: &GroupVersionKind) -> Conversion {
     if served == stored {
         Conversion::Same
     } else if kind.kind == "Event" {
-        Conversion::Members { served, stored, members: EVENT_MEMBERS }
+        Conversion::Members { served, stored, members: EVENT_MEMBERS, texts: EVENT_TEXTS }
     } else if kind.kind == "HorizontalPodAutoscaler" {
         Conversion::AutoscalerV1
     } else {

@@ -41,6 +41,8 @@ pub(crate) enum Conversion {
         stored: String,
         /// Pairs of names: as served, as stored.
         members: &'static [(&'static str, &'static str)],
+        /// Texts that are always there as stored, and as served only when they say something: their stored names.
+        texts: &'static [&'static str],
     },
 }
 
@@ -54,6 +56,9 @@ pub(crate) const EVENT_MEMBERS: &[(&str, &str)] = &[
     ("deprecatedCount", "count"),
     ("reportingController", "reportingComponent"),
 ];
+
+/// What only core `v1` always says of an event.
+pub(crate) const EVENT_TEXTS: &[&str] = &["reportingComponent", "reportingInstance"];
 
 fn set_version(object: &mut Map<String, Value>, version: &str) {
     object.insert("apiVersion".to_owned(), Value::from(version));
@@ -75,7 +80,8 @@ impl Conversion {
             Self::Same | Self::DefinitionV1beta1 | Self::Custom { .. } => {}
             Self::Renamed { served, .. } => set_version(object, served),
             Self::AutoscalerV1 => super::autoscaler::to_v1(object),
-            Self::Members { served, members, .. } => {
+            Self::Members { served, members, texts, .. } => {
+                object.retain(|name, value| value != "" || !texts.contains(&name.as_str()));
                 for (outside, inside) in *members {
                     if let Some(value) = object.remove(*inside) {
                         object.insert((*outside).to_owned(), value);
@@ -97,11 +103,14 @@ impl Conversion {
             Self::Renamed { stored, .. } => set_version(object, stored),
             Self::AutoscalerV1 => super::autoscaler::to_v2(object),
             Self::DefinitionV1beta1 => super::definition_v1beta1::to_v1(object),
-            Self::Members { stored, members, .. } => {
+            Self::Members { stored, members, texts, .. } => {
                 for (outside, inside) in *members {
                     if let Some(value) = object.remove(*outside) {
                         object.insert((*inside).to_owned(), value);
                     }
+                }
+                for text in *texts {
+                    object.entry(*text).or_insert_with(|| Value::from(""));
                 }
                 set_version(object, stored);
             }
@@ -130,11 +139,12 @@ mod tests {
 
     #[test]
     fn events_of_both_groups_are_the_same_objects() {
-        let conversion =
-            Conversion::Members { served: "events.k8s.io/v1".into(), stored: "v1".into(), members: EVENT_MEMBERS };
+        let (members, texts) = (EVENT_MEMBERS, EVENT_TEXTS);
+        let conversion = Conversion::Members { served: "events.k8s.io/v1".into(), stored: "v1".into(), members, texts };
         let served =
             json!({"apiVersion": "events.k8s.io/v1", "regarding": {"kind": "Pod"}, "note": "n", "type": "Normal"});
-        let stored = json!({"apiVersion": "v1", "involvedObject": {"kind": "Pod"}, "message": "n", "type": "Normal"});
+        let stored = json!({"apiVersion": "v1", "involvedObject": {"kind": "Pod"}, "message": "n", "type": "Normal",
+            "reportingComponent": "", "reportingInstance": ""});
         let mut object = served.clone();
         conversion.to_stored(&mut object);
         assert_eq!(object, stored);

@@ -286,16 +286,15 @@ impl Patched {
         }
         let gvk = &call.served.version.gvk;
         let (version, kind) = (crate::tree::text(applied, &["apiVersion"]), crate::tree::text(applied, &["kind"]));
-        if version.is_empty() || kind.is_empty() {
-            let (group, version) = version.split_once('/').unwrap_or(("", version));
-            return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+        if version == gvk.api_version() && kind == gvk.kind {
+            return Ok(());
         }
-        if version != gvk.api_version() || kind != gvk.kind {
-            return Err(Status::bad_request(format!(
-                "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-                gvk.api_version()
-            )));
-        }
-        Ok(())
+        let (group, version, kind) = match version.split_once('/') {
+            // What is no version at all is read as nothing.
+            Some((_, version)) if version.contains('/') => ("", "", ""),
+            Some((group, version)) => (group, version, kind),
+            None => ("", version, kind),
+        };
+        Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")))
     }
 }
