@@ -21,6 +21,7 @@ const CASES: &[Case<Run>] = &[
     ("objects_are_stored_anew_in_the_stored_version", stored_anew),
     ("versions_without_a_webhook_show_what_their_schemas_know", versions_without_a_webhook),
     ("objects_follow_a_schema_that_changes", schema_changes),
+    ("events_of_both_groups_are_the_same_objects", events),
     ("discovery_has_a_protobuf_form", discovery_in_protobuf),
     ("questions_are_no_tables", questions_are_no_tables),
     ("lines_of_yaml_that_say_something_twice_are_told", repeated_lines),
@@ -278,6 +279,32 @@ fn schema_changes(run: &mut Run) -> Outcome {
     expect(put.code == 200 && version(&put) != version(&seen), &put)?;
     let again = run.json(Method::PUT, &one, &put.tree())?;
     expect(again.code == 200 && version(&again) == version(&put), &again)
+}
+
+/// Each group changes what the other has made, and says of it what is its own way to say.
+fn events(run: &mut Run) -> Outcome {
+    let namespace = run.namespace(json!({}))?;
+    let name = namespace.rsplit('/').next().unwrap_or_default();
+    let newer = namespace.replacen("/api/v1/", "/apis/events.k8s.io/v1/", 1);
+    let about = json!({"kind": "Pod", "namespace": name, "name": "p"});
+    let old = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "old"}, "involvedObject": about,
+        "reason": "Seen", "message": "m", "type": "Normal"});
+    let new = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "new"}, "regarding": about,
+        "reason": "Seen", "note": "m", "type": "Normal", "action": "a", "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "example.com/c", "reportingInstance": "i"});
+    accepted(&run.post(&format!("{namespace}/events"), &old)?)?;
+    accepted(&run.post(&format!("{newer}/events"), &new)?)?;
+    let label = json!({"metadata": {"labels": {"changed": "elsewhere"}}});
+    let changed = run.merge(&format!("{newer}/events/old"), &label)?;
+    accepted(&changed)?;
+    let tree = changed.tree();
+    let silent = ["reportingController", "reportingInstance", "reportingComponent"];
+    expect(silent.iter().all(|text| tree.get(text).is_none()) && tree["note"] == "m", &changed)?;
+    let changed = run.merge(&format!("{namespace}/events/new"), &label)?;
+    accepted(&changed)?;
+    has(&changed, json!({"message": "m", "reportingComponent": "example.com/c", "reportingInstance": "i"}))?;
+    let read = run.json(Method::GET, &format!("{namespace}/events/old"), &Value::Null)?;
+    has(&read, json!({"message": "m", "reportingComponent": "", "reportingInstance": ""}))
 }
 
 fn documents_describe(run: &mut Run) -> Outcome {

@@ -92,6 +92,43 @@ const EXPLAINED: &[Explained] = &[
         "managed fields of a template, which no client writes, take the object's from it there",
     ),
     (
+        "code 200 for 422",
+        |parting, _| parting.theirs.contains("expressionWarnings[") && parting.theirs.contains("invalid JSONPath"),
+        "where a policy's status says its expressions are is not read as a JSONPath",
+    ),
+    (
+        "code ",
+        |parting, _| parting.theirs.contains("Go value of type v1.JSONSchemaProps"),
+        "a schema within a schema is read in another way than what it is in",
+    ),
+    (
+        "code 422 for 500",
+        |parting, _| parting.theirs.contains("unable to find api field in struct"),
+        "a strategic patch of what has no fields is a merge",
+    ),
+    (
+        "message:  \"\" is invalid: patch",
+        |parting, _| parting.theirs.contains("unknown conversion") && parting.ours.contains("no kind "),
+        "what a patch turns into another kind is told in words of Go's types there",
+    ),
+    (
+        "message: CustomResourceDefinition",
+        |parting, _| {
+            let fixed = |fault: &String| {
+                ["spec.names.kind", "spec.scope"].iter().any(|name| fault.starts_with(name))
+                    && fault.ends_with("field is immutable")
+            };
+            let ours: Vec<_> = faults(&parting.ours).into_iter().filter(|fault| !fixed(fault)).collect();
+            ours == faults(&parting.theirs)
+        },
+        "definitions are accepted at once, and a moment later there",
+    ),
+    (
+        "",
+        |parting, _| parting.ours.contains("].default: ") && parting.ours.contains("must be of type integer,string"),
+        "a default that is neither a number nor a text is refused where one of both is asked for",
+    ),
+    (
         "code 500 for 422",
         |parting, _| {
             parting.ours.contains("list element types are not identical")
@@ -259,7 +296,10 @@ const EXPLAINED: &[Explained] = &[
     ),
     (
         OWNERS,
-        |parting, asked| parting.ours.is_empty() != parting.theirs.is_empty() && has_empty_list(asked.body),
+        |parting, asked| {
+            parting.ours.is_empty() != parting.theirs.is_empty()
+                && (has_empty_list(asked.body) || has_empty_within_list(asked.body))
+        },
         "an empty list that is stored as none belongs to nobody here",
     ),
     (
@@ -393,6 +433,15 @@ fn has_empty_list(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.is_empty() || items.iter().any(has_empty_list),
         Value::Object(members) => members.values().any(has_empty_list),
+        _ => false,
+    }
+}
+
+/// Whether an item of a list has a member that is there, if empty.
+fn has_empty_within_list(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().filter(|item| item.is_object()).any(has_empty),
+        Value::Object(members) => members.values().any(has_empty_within_list),
         _ => false,
     }
 }

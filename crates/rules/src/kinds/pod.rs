@@ -10,7 +10,7 @@ use crate::at::At;
 use crate::cells::{self, or_none};
 use crate::disabled;
 use crate::podspec::{self, Context, qos};
-use crate::row::{EMPTY, Row, name_cell};
+use crate::row::{EMPTY, METADATA, Row, name_cell};
 use crate::view::{Change, View};
 use crate::warnings;
 use crate::{Part, age};
@@ -121,8 +121,11 @@ fn prepare_update(new: &mut Value, old: &Value, part: Part) {
     }
 }
 
-/// Puts back everything but the metadata.
+/// Puts back everything but whose the fields are.
 fn restore(new: &mut Value, old: &Value) {
+    for field in METADATA {
+        new.child("metadata").put(field, old.at("metadata").get_or_null(field).clone());
+    }
     new.put("spec", old.get_or_null("spec").clone());
     new.put("status", old.get_or_null("status").clone());
 }

@@ -59,7 +59,13 @@ fn init(
     let mut own = names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     for container in &found {
         common(spec, container, volumes, out);
-        restart_policy(container, out);
+        // Without a policy, nobody looks at its rules.
+        let rules = container.value.count("restartPolicyRules");
+        if container.has("restartPolicy") || rules == 0 {
+            restart_policy(container, out);
+        } else {
+            container.missing("restartPolicy", RULES_NEED_POLICY, out);
+        }
         let name = container.text("name");
         if !name.is_empty() && !own.insert(name.to_owned()) {
             out.push(FieldError::duplicate(&container.path("name"), name));
@@ -239,11 +245,13 @@ fn resize_policy(spec: &At<'_>, container: &At<'_>, out: &mut FieldErrors) {
     }
 }
 
+const RULES_NEED_POLICY: &str = "must specify restartPolicy when restart rules are used";
+
 fn restart_policy(container: &At<'_>, out: &mut FieldErrors) {
     let rules = container.value.count("restartPolicyRules");
     if !container.has("restartPolicy") {
         if rules > 0 {
-            container.missing("restartPolicy", "must specify restartPolicy when restart rules are used", out);
+            container.missing("restartPolicy", RULES_NEED_POLICY, out);
         }
     } else {
         container.optional_one_of("restartPolicy", &["Always", "Never", "OnFailure"], out);
@@ -256,9 +264,11 @@ fn restart_policy(container: &At<'_>, out: &mut FieldErrors) {
         if !ACTIONS.contains(&rule.text("action")) {
             out.push(FieldError::not_supported(&rule.path("action"), rule.text("action"), ACTIONS));
         }
-        if !rule.has("exitCodes") {
+        let codes = rule.get("exitCodes");
+        if codes.value.is_null() {
             rule.missing("exitCodes", "must be specified", out);
+        } else if !["In", "NotIn"].contains(&codes.text("operator")) {
+            out.push(FieldError::not_supported(&codes.path("operator"), codes.text("operator"), &["In", "NotIn"]));
         }
-        rule.get("exitCodes").optional_one_of("operator", &["In", "NotIn"], out);
     }
 }

@@ -19,9 +19,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::respond::body::IsLarge;
 
-/// How much the back lane's threads give way to others (`nice`): they get one part in seventy of a core that others want
-/// too, and all of one that nobody wants.
-const COURTESY: i32 = 19;
+/// How much the back lane's threads give way to others (`nice`): they get a tenth of a core that others want too, and all of
+/// one that nobody wants.
+const COURTESY: i32 = 10;
 /// What the back lane's threads are called.
 const BACK: &str = "large-answers";
 

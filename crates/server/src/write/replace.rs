@@ -170,6 +170,7 @@ async fn change(
 
 /// The body's name and namespace are those of the path.
 fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
+    system::match_namespace(new, call.namespace(), call.served.resource.namespaced)?;
     let given = tree::text(new, &["metadata", "name"]);
     if given.is_empty() {
         return Err(call.nameless());
@@ -178,8 +179,7 @@ fn check_name(call: &Call, new: &mut Value, name: &str) -> Result<(), Status> {
         let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
         return Err(Status::bad_request(why));
     }
-    let namespaced = call.served.resource.namespaced;
-    system::match_namespace(new, call.namespace(), namespaced)
+    Ok(())
 }
 
 /// What is put somewhere says of which object, or nothing of that.
