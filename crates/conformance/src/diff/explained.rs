@@ -185,6 +185,11 @@ const EXPLAINED: &[Explained] = &[
         },
         "a list of nothing but directives is an empty one, and stored as none",
     ),
+    (
+        "order of /metadata/managedFields",
+        |_, _| true,
+        "entries are in the order of the seconds they were written in, which end at other requests on each server",
+    ),
     ("order of messages", |_, _| true, "several faults in one refusal have no order that counts"),
     (
         GENERATION,
