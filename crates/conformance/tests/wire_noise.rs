@@ -145,6 +145,10 @@ impl Dice {
 fn damaged(run: &mut Run) -> Outcome {
     let seeds: u64 = std::env::var("SKIFF_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(400);
     let path = run.map("damaged")?;
+    // Where no controller makes it, each pod would wait a second for it.
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let made = run.json(Method::POST, "/api/v1/namespaces/default/serviceaccounts", &account)?;
+    expect(made.code == 201 || made.code == 409, &made)?;
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}}, "spec":
         {"containers": [{"name": "c", "image": "example.com/none", "ports": [{"containerPort": 80}],
         "resources": {"limits": {"cpu": "100m"}}}], "tolerations": [{"operator": "Exists"}]}});

@@ -225,7 +225,7 @@ fn topologies(class: &At<'_>, out: &mut FieldErrors) {
         term.unique("matchLabelExpressions", "key", out);
         let expressions = term.value.items("matchLabelExpressions");
         let keys: BTreeMap<_, BTreeSet<_>> =
-            expressions.iter().map(|e| (e.text("key"), e.texts("values").into_iter().collect())).collect();
+            expressions.iter().map(|e| (e.text("key"), e.texts("values").collect())).collect();
         // What selects nothing is one with every other, as upstream compares them.
         if keys.is_empty() || terms.contains(&keys) {
             out.push(FieldError::duplicate(&term.path("matchLabelExpressions"), ""));
