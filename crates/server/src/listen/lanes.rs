@@ -213,13 +213,14 @@ mod tests {
         let all = std::thread::available_parallelism().map_or(1, usize::from);
         let places = places();
         assert_eq!(places.len(), if all < 2 { 0 } else { all - all.div_ceil(4) });
-        std::thread::spawn(move || {
-            give_way(&places);
-            let own = sched_getaffinity(None).unwrap();
-            assert!(places.is_empty() || own.count() as usize == places.len());
-        })
-        .join()
-        .unwrap();
+        // On a thread of its own, which it is to be of.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                give_way(&places);
+                let own = sched_getaffinity(None).unwrap();
+                assert!(places.is_empty() || own.count() as usize == places.len());
+            });
+        });
     }
 
     #[tokio::test]
