@@ -70,10 +70,13 @@ impl Lanes {
 
     fn back(&self) -> Option<&Handle> {
         let begin = || {
-            let mut builder = Builder::new_multi_thread();
             let places = places();
-            builder.worker_threads(places.len().max(1)).thread_name(BACK).enable_all();
-            builder.on_thread_start(move || give_way(&places));
+            let threads = match places.len() {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                some => some,
+            };
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name(BACK).enable_all().on_thread_start(move || give_way(&places));
             builder.build().inspect_err(|error| tracing::warn!("no threads for large answers: {error}")).ok()
         };
         self.back.get_or_init(begin).as_ref().map(Runtime::handle)
