@@ -44,8 +44,8 @@ pub enum Misfit {
 /// # Errors
 /// The first value whose own form is wrong, at which Go's decoder gives up; else the first of a wrong type.
 pub fn check(value: &mut Value, ty: TypeRef<'_>) -> Result<Vec<String>, Misfit> {
-    let mut checker = Checker { unknown: Vec::new(), fields: Vec::new(), within: String::new(), first: None };
-    checker.value(value, ty, "", &FieldPath::root())?;
+    let mut checker = Checker { unknown: Vec::new(), fields: Vec::new(), within: "", first: None };
+    checker.value(value, ty, "", &Way::Root)?;
     checker.first.map_or(Ok(checker.unknown), Err)
 }
 
@@ -124,12 +124,29 @@ impl Shape {
     }
 }
 
+/// The way to a value. A path is made of it only where something is told.
+enum Way<'p> {
+    Root,
+    Member(&'p Way<'p>, &'p str),
+    Item(&'p Way<'p>, usize),
+}
+
+impl Way<'_> {
+    fn path(&self) -> FieldPath {
+        match self {
+            Self::Root => FieldPath::root(),
+            Self::Member(holder, name) => holder.path().child(name),
+            Self::Item(list, index) => list.path().index(*index),
+        }
+    }
+}
+
 struct Checker<'a> {
     unknown: Vec<String>,
     /// Names of the fields on the way; indices and keys of maps do not count.
     fields: Vec<&'a str>,
     /// The innermost Go struct on the way.
-    within: String,
+    within: &'a str,
     /// The first value of a wrong type.
     first: Option<Misfit>,
 }
@@ -159,7 +176,7 @@ impl<'a> Checker<'a> {
         Misfit::Type { found, place, expected, shape: Shape::of(ty), fraction }
     }
 
-    fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &FieldPath) -> Result<(), Misfit> {
+    fn value(&mut self, value: &mut Value, ty: TypeRef<'a>, named: &str, path: &Way<'_>) -> Result<(), Misfit> {
         match (ty.get(), &mut *value) {
             (Type::Any, Value::String(_) | Value::Number(_) | Value::Array(_)) if named == BOOL_OR_SCHEMA => {
                 Err(Misfit::Form("boolean or JSON schema expected".to_owned()))
@@ -172,7 +189,7 @@ impl<'a> Checker<'a> {
                 let named = named.strip_prefix("map[string]").unwrap_or_default();
                 for (key, member) in members {
                     self.fill_null(member, ty.to(*of));
-                    self.value(member, ty.to(*of), named, &path.child(key))?;
+                    self.value(member, ty.to(*of), named, &Way::Member(path, key))?;
                 }
                 Ok(())
             }
@@ -180,7 +197,7 @@ impl<'a> Checker<'a> {
                 let named = named.strip_prefix("[]").unwrap_or_default();
                 for (i, item_value) in items.iter_mut().enumerate() {
                     self.fill_null(item_value, ty.to(*item));
-                    self.value(item_value, ty.to(*item), named, &path.index(i))?;
+                    self.value(item_value, ty.to(*item), named, &Way::Item(path, i))?;
                 }
                 Ok(())
             }
@@ -226,7 +243,7 @@ impl<'a> Checker<'a> {
         members: &mut Map<String, Value>,
         s: &'a StructType,
         ty: TypeRef<'a>,
-        path: &FieldPath,
+        path: &Way<'_>,
     ) -> Result<(), Misfit> {
         self.drop_unknown(members, s, path);
         for (name, member) in members.iter_mut() {
@@ -242,7 +259,7 @@ impl<'a> Checker<'a> {
         members: &mut Map<String, Value>,
         s: &'a StructType,
         ty: TypeRef<'a>,
-        path: &FieldPath,
+        path: &Way<'_>,
     ) -> Result<(), Misfit> {
         self.drop_unknown(members, s, path);
         for (name, member) in members.iter_mut() {
@@ -276,13 +293,13 @@ impl<'a> Checker<'a> {
         &mut self,
         member: &mut Value,
         field: &'a Field,
-        within: &str,
+        within: &'a str,
         ty: TypeRef<'a>,
-        path: &FieldPath,
+        path: &Way<'_>,
     ) -> Result<(), Misfit> {
-        let outer = std::mem::replace(&mut self.within, within.to_owned());
+        let outer = std::mem::replace(&mut self.within, within);
         self.fields.push(&field.name);
-        let path = path.child(&field.name);
+        let path = Way::Member(path, &field.name);
         let result = if member.is_object() && SCHEMAS.contains(&field.go.named) {
             // A schema within a schema, which reads itself, and not strictly.
             let told = self.unknown.len();
@@ -297,14 +314,14 @@ impl<'a> Checker<'a> {
         result
     }
 
-    fn drop_unknown(&mut self, members: &mut Map<String, Value>, s: &StructType, path: &FieldPath) {
+    fn drop_unknown(&mut self, members: &mut Map<String, Value>, s: &StructType, path: &Way<'_>) {
         if s.open {
             return;
         }
         members.retain(|name, _| {
             let known = s.field(name).is_some();
             if !known {
-                self.unknown.push(format!("unknown field {:?}", path.child(name).as_str()));
+                self.unknown.push(format!("unknown field {:?}", Way::Member(path, name).path().as_str()));
             }
             known
         });

@@ -21,15 +21,30 @@ impl FieldPath {
     }
     /// The field `name` below this one. `name` may itself be dotted.
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        match self.0.is_empty() {
+            true => Self(name.to_owned()),
+            false => self.with(&[".", name]),
+        }
     }
     /// Item `index` of the list here.
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        // Most lists are short.
+        match u8::try_from(index) {
+            Ok(digit @ 0..=9) => self.with(&["[", char::from(b'0' + digit).encode_utf8(&mut [0; 4]), "]"]),
+            _ => self.with(&["[", &index.to_string(), "]"]),
+        }
     }
     /// Entry `key` of the map here.
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.with(&["[", key, "]"])
+    }
+    /// Validation makes a path for everything it looks at: in one piece, and without a formatter.
+    fn with(&self, pieces: &[&str]) -> Self {
+        let more: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let mut path = String::with_capacity(self.0.len() + more);
+        path.push_str(&self.0);
+        pieces.iter().for_each(|piece| path.push_str(piece));
+        Self(path)
     }
     /// The path's text.
     pub fn as_str(&self) -> &str {

@@ -41,15 +41,15 @@ impl<'v> At<'v> {
     }
     /// The items of the list at member `name`.
     pub(crate) fn items(&self, name: &str) -> impl Iterator<Item = At<'v>> + use<'v> {
-        let path = self.path.child(name);
-        let items = self.value.items(name).iter().enumerate();
-        items.map(move |(i, value)| At { value, path: path.index(i) })
+        let items = self.value.items(name);
+        let path = if items.is_empty() { FieldPath::root() } else { self.path.child(name) };
+        items.iter().enumerate().map(move |(i, value)| At { value, path: path.index(i) })
     }
     /// The members of the map at member `name`, with paths like `limits[cpu]`.
     pub(crate) fn entries(&self, name: &str) -> impl Iterator<Item = (&'v str, At<'v>)> + use<'v> {
-        let path = self.path.child(name);
-        let members = self.value.get_or_null(name).as_object().into_iter().flatten();
-        members.map(move |(key, value)| (key.as_str(), At { value, path: path.key(key) }))
+        let members = self.value.get_or_null(name).as_object().filter(|members| !members.is_empty());
+        let path = if members.is_some() { self.path.child(name) } else { FieldPath::root() };
+        members.into_iter().flatten().map(move |(key, value)| (key.as_str(), At { value, path: path.key(key) }))
     }
     /// Whether the value is there.
     pub(crate) fn is_set(&self) -> bool {

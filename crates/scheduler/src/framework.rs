@@ -134,6 +134,11 @@ pub trait Cycle {
     fn score(&self, _cluster: &Cluster, _node: &NodeInfo) -> i64 {
         0
     }
+    /// Whether [`Cycle::score`] looks at the node and its pods alone, and gives pods with equal requests and tolerations the
+    /// same.
+    fn scores_locally(&self) -> bool {
+        false
+    }
     /// Brings scores to 0 to [`MAX_SCORE`].
     fn normalize(&self, _scores: &mut [i64]) {}
     /// What to give up, asked when no node takes the pod; `None`: there is nothing that one could.

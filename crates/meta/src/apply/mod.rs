@@ -10,6 +10,8 @@ mod managers;
 mod set;
 mod walk;
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -165,7 +167,7 @@ fn is_reset(fields: &Value) -> bool {
 }
 
 /// Fields that identify the object or are the server's own; nobody owns them.
-fn never_owned() -> FieldSet {
+static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     FieldSet::of_fields(&[
         &["apiVersion"],
         &["kind"],
@@ -180,11 +182,12 @@ fn never_owned() -> FieldSet {
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ])
-}
+});
+static MANAGED_FIELDS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["metadata", "managedFields"]]));
 
 /// The comparison without `metadata.managedFields`, at any depth of it.
 fn compare_objects(live: &Value, new: &Value, ty: TypeRef<'_>, reset: &FieldSet) -> Comparison {
-    compare(live, new, ty).without(reset).without(&FieldSet::of_fields(&[&["metadata", "managedFields"]]))
+    compare(live, new, ty).without(reset).without(&MANAGED_FIELDS)
 }
 
 /// Notes in `new.metadata.managedFields` who owns what after a create (`live` is `None`), update or patch.
@@ -219,14 +222,17 @@ pub fn update(live: Option<&Value>, new: &mut Value, ty: TypeRef<'_>, writer: &W
         None if live.is_some() => return set_managed_fields(new, None),
         found => found.unwrap_or_default(),
     };
-    note_update(&mut managers, &comparison, writer);
+    note_update(&mut managers, comparison, writer);
     set_managed_fields(new, managers.encode());
 }
 
-fn note_update(managers: &mut Managers, comparison: &Comparison, writer: &Writer<'_>) {
-    let touched = comparison.touched();
-    managers.take_away(&touched.clone().union(&comparison.removed), None);
-    let own = touched.difference(&never_owned());
+fn note_update(managers: &mut Managers, comparison: Comparison, writer: &Writer<'_>) {
+    let Comparison { added, modified, removed, .. } = comparison;
+    let touched = added.union(&modified);
+    if !managers.0.is_empty() {
+        managers.take_away(&touched.clone().union(&removed), None);
+    }
+    let own = touched.difference(&NEVER_OWNED);
     if !own.is_empty() {
         let id = writer.id(false);
         let before = managers.0.remove(&id).map(|e| e.set).unwrap_or_default();
@@ -259,7 +265,7 @@ pub fn apply(
         if comparison.untracked {
             return Err(ApplyError::Existing { object: described(&base), faults: joined(&walk::faults(&base, ty)) });
         }
-        note_update(&mut managers, &comparison, &before);
+        note_update(&mut managers, comparison, &before);
     }
     let faults = faults(applied, ty);
     if !faults.is_empty() {
@@ -357,7 +363,7 @@ fn apply_once(
     }
     managers.take_away(&touched.union(&comparison.removed), Some(&id));
     if let Some(mut entry) = managers.0.remove(&id) {
-        entry.set = entry.set.difference(&never_owned());
+        entry.set = entry.set.difference(&NEVER_OWNED);
         // Applying what is there already is no change, and has no time. What is reset afterwards is one.
         if *live == object {
             entry.time = last.and_then(|last| last.time);

@@ -40,6 +40,16 @@ struct Node {
     below: FieldSet,
 }
 
+impl Node {
+    /// Adds what lies at `path` below; the empty path: this itself.
+    fn insert(&mut self, path: &[PathElement]) {
+        match path {
+            [] => self.member = true,
+            below => self.below.insert(below),
+        }
+    }
+}
+
 /// `fieldsV1` that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read field set at {0:?}")]
@@ -150,12 +160,15 @@ impl FieldSet {
 
     /// Adds one field; its parents are not added. The empty path is the whole object, which nobody owns.
     pub fn insert(&mut self, path: &[PathElement]) {
-        let Some((last, parents)) = path.split_last() else { return };
-        let mut here = self;
-        for step in parents {
-            here = &mut here.nodes.entry(step.clone()).or_default().below;
+        let [first, below @ ..] = path else { return };
+        match self.nodes.get_mut(first) {
+            Some(node) => node.insert(below),
+            None => {
+                let mut node = Node::default();
+                node.insert(below);
+                self.nodes.insert(first.clone(), node);
+            }
         }
-        here.nodes.entry(last.clone()).or_default().member = true;
     }
 
     /// Whether nothing is in it.

@@ -1,19 +1,21 @@
 //! What nodes have said to the last pods, for pods that ask for the same: as long as nothing has changed on a node, and
-//! nobody else waits for room there, its answer is the same, and so are the pods that would have to go from it.
+//! nobody else waits for room there, its answer is the same, and so are its scores and the pods that would have to go from it.
 //!
-//! Only answers that look at the node alone are remembered: a pod whose filters ask for counts of other pods, volumes or
-//! devices is always decided anew.
+//! Only what comes from looking at the node alone is remembered: filters and scores that ask for counts of other pods, volumes
+//! or devices are always asked anew.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Part};
 use super::preempt::Way;
 use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
 use crate::framework::{Reason, Verdict};
 use crate::queue::Nominator;
 
+/// The version of no node.
+const UNKNOWN: u64 = u64::MAX;
 /// How many kinds of pods are remembered.
 const SHAPES: usize = 4;
 
@@ -26,7 +28,7 @@ pub(super) type State = (u64, u64);
 /// What a node said, and why.
 type Answer = (State, Refused, Box<[Reason]>);
 
-/// The last kinds of pods with what nodes said to them, the latest last.
+/// The last kinds of pods with what nodes said to them, the latest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memo(Vec<Shape>);
 
@@ -37,15 +39,28 @@ pub(super) struct Shape {
     profile: String,
     answers: Vec<Option<Answer>>,
     ways: Vec<Option<(State, Way)>>,
+    worth: Worth,
     /// The budgets that the ways heed.
     budgets: Vec<Arc<PodDisruptionBudget>>,
 }
 
-/// Whether filters that look at nodes alone cannot tell two pods apart.
+/// What nodes are worth to plugins that look at the node alone, before it is compared with other nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Worth {
+    /// The plugins, by their places in the profile.
+    plugins: Vec<usize>,
+    /// Of which version of each node it is told.
+    versions: Vec<u64>,
+    /// What each of the plugins gives to the first node, then to the second, and so on.
+    scores: Vec<i64>,
+}
+
+/// Whether plugins that look at nodes alone cannot tell two pods apart.
 fn same(a: &PodInfo, b: &PodInfo) -> bool {
     let node = |pod: &PodInfo| pod.pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     a.priority == b.priority
         && a.requests == b.requests
+        && a.scored == b.scored
         && a.ports == b.ports
         && a.node_affinity == b.node_affinity
         && a.tolerations() == b.tolerations()
@@ -53,27 +68,35 @@ fn same(a: &PodInfo, b: &PodInfo) -> bool {
 }
 
 impl Memo {
-    /// What is known of pods like this one; `None`: nothing can be.
-    pub(super) fn of(&mut self, attempt: &Attempt<'_>) -> Option<&mut Shape> {
-        if attempt.parts.iter().any(|part| part.filters && !part.cycle.is_local()) {
-            return None;
-        }
+    /// What nodes have said to pods like this one; `None`: that cannot be remembered.
+    pub(super) fn answers_to(&mut self, attempt: &Attempt<'_>) -> Option<&mut Shape> {
+        let local = attempt.parts.iter().all(|part| !part.filters || part.cycle.is_local());
+        local.then(|| self.of(attempt))
+    }
+
+    /// What nodes are worth to pods like this one.
+    pub(super) fn worth_to(&mut self, attempt: &Attempt<'_>) -> &mut Worth {
+        &mut self.of(attempt).worth
+    }
+
+    fn of(&mut self, attempt: &Attempt<'_>) -> &mut Shape {
         let known = self.0.iter().position(|s| s.profile == attempt.profile.name && same(&s.pod, &attempt.pod));
-        let shape = match known {
-            Some(place) => self.0.remove(place),
-            None => Shape {
+        if known.is_none() && self.0.len() == SHAPES {
+            self.0.pop();
+        }
+        if known.is_none() {
+            self.0.push(Shape {
                 pod: attempt.pod.clone(),
                 profile: attempt.profile.name.clone(),
                 answers: Vec::new(),
                 ways: Vec::new(),
+                worth: Worth::default(),
                 budgets: Vec::new(),
-            },
-        };
-        if self.0.len() == SHAPES {
-            self.0.remove(0);
+            });
         }
-        self.0.push(shape);
-        self.0.last_mut()
+        let place = known.unwrap_or(self.0.len() - 1);
+        self.0[..=place].rotate_right(1);
+        &mut self.0[0]
     }
 }
 
@@ -126,6 +149,28 @@ impl Shape {
                 way
             }
         }
+    }
+}
+
+impl Worth {
+    /// What each of these parts, at the places `plugins`, gives to the node.
+    pub(super) fn of(&mut self, cluster: &Cluster, node: NodeIx, parts: &[Part], plugins: &[usize]) -> &[i64] {
+        if self.plugins != plugins {
+            (self.plugins, self.versions, self.scores) = (plugins.to_vec(), Vec::new(), Vec::new());
+        }
+        let count = plugins.len();
+        if self.versions.len() <= node {
+            self.versions.resize(node + 1, UNKNOWN);
+            self.scores.resize((node + 1) * count, 0);
+        }
+        let scores = &mut self.scores[node * count..(node + 1) * count];
+        let info = cluster.at(node);
+        if self.versions[node] != info.version {
+            self.versions[node] = info.version;
+            let asked = parts.iter().filter(|part| plugins.contains(&part.place));
+            scores.iter_mut().zip(asked).for_each(|(score, part)| *score = part.cycle.score(cluster, info));
+        }
+        scores
     }
 }
 

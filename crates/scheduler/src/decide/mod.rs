@@ -72,7 +72,10 @@ pub fn decide(
     random: u64,
 ) -> Decision {
     match find(profile, cluster, nominated, pod, turn, true) {
-        Found::Nodes(mut attempt) => place(&mut attempt, cluster, &turn.fitting, &[], random),
+        Found::Nodes(mut attempt) => {
+            let worth = turn.memo.worth_to(&attempt);
+            place(&mut attempt, cluster, &turn.fitting, &[], worth, random)
+        }
         Found::Over(decision) => decision,
         Found::Nowhere(mut attempt, mut diagnosis) => {
             let found = room(attempt.as_mut(), profile, cluster, nominated, pod, &mut diagnosis, turn, random);
@@ -111,7 +114,7 @@ pub fn choose(
     random: u64,
 ) -> Decision {
     match Attempt::begin(profile, pod, cluster) {
-        Ok(mut attempt) => place(&mut attempt, cluster, nodes, more, random),
+        Ok(mut attempt) => place(&mut attempt, cluster, nodes, more, &mut memo::Worth::default(), random),
         Err(refused) => Decision::Failed(refused.why),
     }
 }
@@ -172,11 +175,18 @@ fn find<'p>(
     }
 }
 
-fn place(attempt: &mut Attempt<'_>, cluster: &Cluster, fitting: &[NodeIx], more: &[i64], random: u64) -> Decision {
+fn place(
+    attempt: &mut Attempt<'_>,
+    cluster: &Cluster,
+    fitting: &[NodeIx],
+    more: &[i64],
+    worth: &mut memo::Worth,
+    random: u64,
+) -> Decision {
     match fitting {
         [only] => Decision::Place(*only, None),
         fitting => {
-            let mut scored = score(attempt, cluster, fitting);
+            let mut scored = score::score_knowing(attempt, cluster, fitting, worth);
             scored.totals.iter_mut().zip(more).for_each(|(total, more)| *total += more);
             Decision::Place(scored.best(random), Some(Box::new(scored)))
         }
@@ -204,7 +214,7 @@ fn search(
         }
     }
     awaited.note(cluster, nominated);
-    let mut shape = memo.of(attempt);
+    let mut shape = memo.answers_to(attempt);
     let mut ask = |attempt: &mut Attempt<'_>, node: &NodeInfo, reasons: &mut Vec<Reason>| {
         reasons.clear();
         let state = awaited.state(node, nominated, &attempt.pod);

@@ -108,7 +108,7 @@ pub(super) fn candidates(
         let budgets = budgets(cluster);
         let Turn { memo, awaited, .. } = turn;
         awaited.note(cluster, nominated);
-        let mut shape = memo.of(attempt);
+        let mut shape = memo.answers_to(attempt);
         if let Some(shape) = &mut shape {
             shape.heed(cluster);
         }

@@ -1,6 +1,7 @@
 //! Which of several nodes suits a pod best.
 
 use super::attempt::Attempt;
+use super::memo::Worth;
 use crate::cluster::{Cluster, NodeIx};
 
 /// Nodes with their scores.
@@ -16,14 +17,36 @@ pub struct Scored {
 
 /// Scores nodes that can take the pod.
 pub fn score(attempt: &mut Attempt<'_>, cluster: &Cluster, nodes: &[NodeIx]) -> Scored {
+    score_knowing(attempt, cluster, nodes, &mut Worth::default())
+}
+
+/// Scores nodes that can take the pod; what is known of them need not be found out.
+pub(super) fn score_knowing(
+    attempt: &mut Attempt<'_>,
+    cluster: &Cluster,
+    nodes: &[NodeIx],
+    worth: &mut Worth,
+) -> Scored {
     let mut scored = Scored { nodes: nodes.to_vec(), totals: vec![0; nodes.len()], parts: Vec::new() };
-    for part in &mut attempt.parts {
-        let weight = attempt.profile.slots[part.place].weight;
-        if weight == 0 || !part.cycle.pre_score(cluster, nodes) {
-            continue;
-        }
-        let mut scores: Vec<i64> = nodes.iter().map(|node| part.cycle.score(cluster, cluster.at(*node))).collect();
+    let weigh = |place: usize| attempt.profile.slots[place].weight;
+    let asked = attempt.parts.iter_mut().filter(|part| weigh(part.place) != 0);
+    let asked = asked.filter_map(|part| part.cycle.pre_score(cluster, nodes).then_some(part.place));
+    let asked: Vec<usize> = asked.collect();
+    let parts = || attempt.parts.iter().filter(|part| asked.contains(&part.place));
+    let local: Vec<usize> = parts().filter(|part| part.cycle.scores_locally()).map(|part| part.place).collect();
+    let mut columns: Vec<Vec<i64>> = vec![Vec::with_capacity(nodes.len()); local.len()];
+    for node in nodes {
+        let scores = worth.of(cluster, *node, &attempt.parts, &local);
+        columns.iter_mut().zip(scores).for_each(|(column, score)| column.push(*score));
+    }
+    let mut columns = columns.into_iter();
+    for part in parts() {
+        let mut scores = match part.cycle.scores_locally() {
+            true => columns.next().unwrap_or_default(),
+            false => nodes.iter().map(|node| part.cycle.score(cluster, cluster.at(*node))).collect(),
+        };
         part.cycle.normalize(&mut scores);
+        let weight = weigh(part.place);
         for (score, total) in scores.iter_mut().zip(&mut scored.totals) {
             *score *= weight;
             *total += *score;

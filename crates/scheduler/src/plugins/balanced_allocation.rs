@@ -49,6 +49,9 @@ impl Cycle for Balance {
     fn pre_score(&mut self, _cluster: &Cluster, _nodes: &[NodeIx]) -> bool {
         true
     }
+    fn scores_locally(&self) -> bool {
+        true
+    }
     /// Half of it compares with the node as it is, so that a pod that improves the balance is drawn there.
     fn score(&self, _cluster: &Cluster, node: &NodeInfo) -> i64 {
         let (with, without) = (self.evenness(node, true), self.evenness(node, false));

@@ -170,6 +170,9 @@ impl Cycle for Wanted {
     fn pre_score(&mut self, _cluster: &Cluster, _nodes: &[NodeIx]) -> bool {
         true
     }
+    fn scores_locally(&self) -> bool {
+        true
+    }
     fn score(&self, _cluster: &Cluster, node: &NodeInfo) -> i64 {
         self.plugin.scorer.score(&self.pod, node)
     }

@@ -63,6 +63,9 @@ impl Cycle for Tolerations {
     fn pre_score(&mut self, _cluster: &Cluster, _nodes: &[NodeIx]) -> bool {
         true
     }
+    fn scores_locally(&self) -> bool {
+        true
+    }
     fn score(&self, _cluster: &Cluster, node: &NodeInfo) -> i64 {
         let soft = node.taints.iter().filter(|taint| taint.effect == taints::PREFER_NO_SCHEDULE);
         soft.filter(|taint| !taints::any_tolerates(&self.soft, taint)).count() as i64

@@ -147,8 +147,12 @@ impl Admission for MutatingAdmissionPolicy {
     }
 
     async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
+        let policies = self.registry.policies(request);
+        if policies.is_empty() {
+            return Ok(());
+        }
         let before = object.clone();
-        for policy in self.registry.policies(request).iter() {
+        for policy in policies.iter() {
             if request.round > 0 && !policy.compiled.is_asked_again() {
                 continue;
             }
