@@ -15,6 +15,7 @@ pub mod framework;
 pub mod plugins;
 pub mod profile;
 pub mod queue;
+mod recent;
 mod run;
 pub mod stats;
 pub mod why;

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
+use crate::recent::Recent;
+
 pub use counter::{Counter, Holder, Wish};
 pub use index::Index;
 pub use node::NodeInfo;
@@ -45,6 +47,8 @@ pub struct Cluster {
     images: BTreeMap<String, usize>,
     /// Raised by every change of a node that is not a pod coming or going.
     epoch: u64,
+    /// Nodes that have changed, be it by a pod that came or went.
+    changes: Recent<NodeIx>,
 }
 
 impl Cluster {
@@ -97,6 +101,10 @@ impl Cluster {
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
+    /// Nodes that have changed, be it by a pod that came or went.
+    pub fn changes(&self) -> &Recent<NodeIx> {
+        &self.changes
+    }
 
     fn slot(&mut self, name: &str) -> NodeIx {
         if let Some(&known) = self.by_name.get(name) {
@@ -124,6 +132,7 @@ impl Cluster {
         }
         self.count_images(ix, false);
         self.nodes[ix].set(node);
+        self.changes.add(ix);
         self.count_images(ix, true);
         self.epoch += 1;
     }
@@ -147,6 +156,7 @@ impl Cluster {
         (info.node, info.images) = (None, Arc::default());
         info.version += 1;
         (self.order_is_old, self.epoch) = (true, self.epoch + 1);
+        self.changes.add(ix);
         self.free_if_unused(ix);
     }
 
@@ -180,6 +190,7 @@ impl Cluster {
         self.objects.count_claims(&pod, 1);
         self.places.insert(pod.uid.clone(), ix);
         self.nodes[ix].add(pod);
+        self.changes.add(ix);
     }
 
     /// A pod is gone, or finished: it takes no room any more. The pod, if it had taken any.
@@ -187,6 +198,7 @@ impl Cluster {
         let ix = self.places.remove(uid)?;
         self.index.remove(uid, self.nodes[ix].node.is_some());
         let pod = self.nodes[ix].remove(uid);
+        self.changes.add(ix);
         if let Some(pod) = &pod {
             self.objects.count_claims(pod, -1);
         }
@@ -216,7 +228,10 @@ impl Cluster {
         if let Some(known) = node.pods.iter_mut().find(|known| known.uid == pod.uid) {
             let started = |pod: &PodInfo| pod.pod.status.as_ref().and_then(|status| status.start_time.clone());
             // Which pods have to go for others depends on how long they have run.
-            node.version += u64::from(started(known) != started(&pod));
+            if started(known) != started(&pod) {
+                node.version += 1;
+                self.changes.add(*ix);
+            }
             *known = pod;
         }
     }

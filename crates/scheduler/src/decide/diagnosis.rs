@@ -6,17 +6,31 @@ use crate::cluster::NodeIx;
 use crate::framework::{GiveUp, Reason};
 use crate::profile::Plugins;
 
-/// How many nodes gave which reason.
+/// How many nodes gave which reason, sorted by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram(Vec<(Reason, usize)>);
 
 impl Histogram {
     /// One more node with a reason.
     pub fn add(&mut self, reason: Reason, nodes: usize) {
-        match self.0.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += nodes,
-            None => self.0.push((reason, nodes)),
+        match self.place(&reason) {
+            Ok(place) => self.0[place].1 += nodes,
+            Err(place) => self.0.insert(place, (reason, nodes)),
         }
+    }
+
+    /// One node less with a reason.
+    pub fn remove(&mut self, reason: &Reason) {
+        if let Ok(place) = self.place(reason) {
+            self.0[place].1 -= 1;
+            if self.0[place].1 == 0 {
+                self.0.remove(place);
+            }
+        }
+    }
+
+    fn place(&self, reason: &Reason) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(reason))
     }
 
     /// `1 Insufficient cpu, 2 node(s) were unschedulable`.

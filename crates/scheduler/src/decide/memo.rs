@@ -4,15 +4,18 @@
 //! Only what comes from looking at the node alone is remembered: filters and scores that ask for counts of other pods, volumes
 //! or devices are always asked anew.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::attempt::{Attempt, Part};
 use super::preempt::Way;
+use super::standing::Standing;
 use crate::cluster::{Cluster, NodeInfo, NodeIx, PodInfo};
 use crate::framework::{Reason, Verdict};
 use crate::queue::Nominator;
+use crate::recent::Recent;
 
 /// The version of no node.
 const UNKNOWN: u64 = u64::MAX;
@@ -20,7 +23,7 @@ const UNKNOWN: u64 = u64::MAX;
 const SHAPES: usize = 4;
 
 /// The plugin that refused a pod, by its place in the profile, and how.
-type Refused = Option<(usize, Verdict)>;
+pub(super) type Refused = Option<(usize, Verdict)>;
 
 /// What an answer was about: the node's version, and the last change of those who wait for it.
 pub(super) type State = (u64, u64);
@@ -38,6 +41,8 @@ pub(super) struct Shape {
     pod: Arc<PodInfo>,
     profile: String,
     answers: Vec<Option<Answer>>,
+    /// Of what all nodes say; `None`: not all have been asked.
+    standing: Option<Standing>,
     ways: Vec<Option<(State, Way)>>,
     worth: Worth,
     /// The budgets that the ways heed.
@@ -57,7 +62,9 @@ pub(super) struct Worth {
 
 /// Whether plugins that look at nodes alone cannot tell two pods apart.
 fn same(a: &PodInfo, b: &PodInfo) -> bool {
-    let node = |pod: &PodInfo| pod.pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    fn node(pod: &PodInfo) -> Option<&str> {
+        pod.pod.spec.as_ref()?.node_name.as_deref()
+    }
     a.priority == b.priority
         && a.requests == b.requests
         && a.scored == b.scored
@@ -89,6 +96,7 @@ impl Memo {
                 pod: attempt.pod.clone(),
                 profile: attempt.profile.name.clone(),
                 answers: Vec::new(),
+                standing: None,
                 ways: Vec::new(),
                 worth: Worth::default(),
                 budgets: Vec::new(),
@@ -124,8 +132,61 @@ impl Shape {
         }
         let before = reasons.len();
         let refused = ask(reasons);
-        put(&mut self.answers, node, (state, refused, reasons[before..].into()));
+        let why: Box<[Reason]> = reasons[before..].into();
+        self.retract(node);
+        if let Some(standing) = &mut self.standing {
+            standing.add(node, refused, &why);
+        }
+        put(&mut self.answers, node, (state, refused, why));
         refused
+    }
+
+    /// Forgets what a node said.
+    fn retract(&mut self, node: NodeIx) {
+        let old = self.answers.get_mut(node).and_then(Option::take);
+        if let (Some(standing), Some((_, refused, why))) = (&mut self.standing, old) {
+            standing.remove(node, refused, &why);
+        }
+    }
+
+    /// What all nodes say, where that is known; `ask` asks those that have changed.
+    pub(super) fn standing(
+        &mut self,
+        cluster: &Cluster,
+        awaited: &Awaited,
+        mut ask: impl FnMut(&mut Self, &NodeInfo) -> Refused,
+    ) -> Option<&Standing> {
+        let (nodes, waits) = self.standing.as_ref()?.knows;
+        let changed = cluster.changes().since(nodes).zip(awaited.changes.since(waits));
+        let Some((nodes, waits)) = changed else {
+            self.standing = None;
+            return None;
+        };
+        for node in nodes.chain(waits) {
+            match cluster.at(*node) {
+                info if info.node.is_some() => {
+                    ask(self, info);
+                }
+                _ => self.retract(*node),
+            }
+        }
+        let standing = self.standing.as_mut()?;
+        standing.knows = (cluster.changes().end(), awaited.changes.end());
+        Some(standing)
+    }
+
+    /// All nodes have just been asked.
+    pub(super) fn stands(&mut self, cluster: &Cluster, awaited: &Awaited) {
+        let mut standing = Standing::default();
+        standing.knows = (cluster.changes().end(), awaited.changes.end());
+        for (node, answer) in self.answers.iter_mut().enumerate() {
+            // Nodes that are gone have nothing to say.
+            answer.take_if(|_| cluster.at(node).node.is_none());
+            if let Some((_, refused, why)) = answer {
+                standing.add(node, *refused, why);
+            }
+        }
+        self.standing = Some(standing);
     }
 
     /// Forgets who would have to go, if the budgets are not those that this was found out with.
@@ -181,23 +242,36 @@ pub(super) struct Awaited {
     when: Option<(u64, u64)>,
     /// The last change of those who wait, by node; 0: nobody does.
     nodes: Vec<u64>,
+    /// The nodes for which that changed.
+    changes: Recent<NodeIx>,
 }
 
 impl Awaited {
     pub(super) fn note(&mut self, cluster: &Cluster, nominated: &Nominator) {
-        let now = Some((nominated.changes(), cluster.epoch()));
-        if self.when == now {
+        let now = (nominated.changes().end(), cluster.epoch());
+        let before = self.when.replace(now);
+        if before == Some(now) {
             return;
         }
-        self.when = now;
-        self.nodes.fill(0);
-        for (name, changed) in nominated.nodes() {
-            if let Some(node) = cluster.node(name) {
-                if self.nodes.len() <= node.ix {
-                    self.nodes.resize(node.ix + 1, 0);
-                }
-                self.nodes[node.ix] = changed;
-            }
+        let known = before.filter(|(_, epoch)| *epoch == now.1);
+        if let Some(names) = known.and_then(|(number, _)| nominated.changes().since(number)) {
+            let nodes = names.filter_map(|name| cluster.node(name));
+            nodes.for_each(|node| self.set(node.ix, nominated.changed(&node.name)));
+            return;
+        }
+        let waiting: BTreeMap<NodeIx, u64> =
+            nominated.nodes().filter_map(|(name, changed)| Some((cluster.node(name)?.ix, changed))).collect();
+        let over: Vec<NodeIx> = (0..self.nodes.len()).filter(|node| !waiting.contains_key(node)).collect();
+        waiting.into_iter().chain(over.into_iter().map(|node| (node, 0))).for_each(|(node, at)| self.set(node, at));
+    }
+
+    /// The last change of those who wait for a node has this number.
+    fn set(&mut self, node: NodeIx, changed: u64) {
+        if self.nodes.len() <= node {
+            self.nodes.resize(node + 1, 0);
+        }
+        if std::mem::replace(&mut self.nodes[node], changed) != changed {
+            self.changes.add(node);
         }
     }
 

@@ -5,6 +5,7 @@ mod diagnosis;
 mod memo;
 mod preempt;
 mod score;
+mod standing;
 
 use std::sync::Arc;
 
@@ -215,18 +216,31 @@ fn search(
     }
     awaited.note(cluster, nominated);
     let mut shape = memo.answers_to(attempt);
-    let mut ask = |attempt: &mut Attempt<'_>, node: &NodeInfo, reasons: &mut Vec<Reason>| {
-        reasons.clear();
-        let state = awaited.state(node, nominated, &attempt.pod);
-        let mut ask = |reasons: &mut Vec<Reason>| match state {
-            Some((_, 0)) => attempt.check(cluster, node, reasons),
-            _ => attempt.check_after(cluster, node, nominated, reasons),
+    let ask =
+        |shape: Option<&mut memo::Shape>, attempt: &mut Attempt<'_>, node: &NodeInfo, reasons: &mut Vec<Reason>| {
+            reasons.clear();
+            let state = awaited.state(node, nominated, &attempt.pod);
+            let mut ask = |reasons: &mut Vec<Reason>| match state {
+                Some((_, 0)) => attempt.check(cluster, node, reasons),
+                _ => attempt.check_after(cluster, node, nominated, reasons),
+            };
+            match (shape, state) {
+                (Some(shape), Some(state)) => shape.answer(node.ix, state, reasons, ask),
+                _ => ask(reasons),
+            }
         };
-        match (&mut shape, state) {
-            (Some(shape), Some(state)) => shape.answer(node.ix, state, reasons, ask),
-            _ => ask(reasons),
+    // What is said to a pod that waits for a node is said to no other.
+    let alike = attempt.only.is_none() && nominated.node_of(&attempt.pod.uid).is_none();
+    if let Some(shape) = shape.as_mut().filter(|_| alike) {
+        let again = |shape: &mut memo::Shape, node: &NodeInfo| ask(Some(shape), attempt, node, reasons);
+        if let Some(standing) = shape.standing(cluster, awaited, again).filter(|standing| standing.fits == 0) {
+            *start %= cluster.len();
+            diagnosis = standing.diagnosis(cluster, *start);
+            let hopeless = |node: &NodeInfo| standing.is_hopeless(node.ix);
+            diagnosis.nominated_is_hopeless = cluster.node(&waits_on).is_some_and(hopeless);
+            return Some(diagnosis);
         }
-    };
+    }
     let named: Option<Vec<NodeIx>> =
         attempt.only.as_ref().map(|names| names.iter().filter_map(|name| Some(cluster.node(name)?.ix)).collect());
     let nodes = named.as_deref().unwrap_or(cluster.order());
@@ -237,7 +251,9 @@ fn search(
         for step in 0..nodes.len() {
             let ix = nodes[(*start + step) % nodes.len()];
             looked_at += 1;
-            if !attempt.refused_by_index(cluster, ix) && ask(attempt, cluster.at(ix), reasons).is_none() {
+            if !attempt.refused_by_index(cluster, ix)
+                && ask(shape.as_deref_mut(), attempt, cluster.at(ix), reasons).is_none()
+            {
                 fitting.push(ix);
                 if fitting.len() == enough {
                     break;
@@ -253,7 +269,7 @@ fn search(
     for step in 0..nodes.len() {
         let node = cluster.at(nodes[(*start + step) % nodes.len()]);
         looked_at += 1;
-        match ask(attempt, node, reasons) {
+        match ask(shape.as_deref_mut(), attempt, node, reasons) {
             None => {
                 fitting.push(node.ix);
                 if fitting.len() == enough {
@@ -280,6 +296,9 @@ fn search(
     *start = (*start + looked_at) % cluster.len();
     if !fitting.is_empty() {
         return None;
+    }
+    if let Some(shape) = shape.filter(|_| alike) {
+        shape.stands(cluster, awaited);
     }
     if named.is_some() {
         let mut names: Vec<&str> = attempt.narrowed_by.iter().map(|place| attempt.profile.plugin_name(place)).collect();

@@ -1,5 +1,6 @@
 //! Making room: which pods of lower priority would have to go so that a pod fits, on which node that hurts least.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -105,7 +106,7 @@ pub(super) fn candidates(
     let mut statuses = Histogram::default();
     let (mut looked_at, mut found): (usize, Vec<Arc<Candidate>>) = (0, Vec::new());
     if let Some(attempt) = attempt {
-        let budgets = budgets(cluster);
+        let protecting = OnceCell::new();
         let Turn { memo, awaited, .. } = turn;
         awaited.note(cluster, nominated);
         let mut shape = memo.answers_to(attempt);
@@ -117,7 +118,10 @@ pub(super) fn candidates(
         for step in 0..potential.len() {
             let node = cluster.at(potential[offset.wrapping_add(step) % potential.len()]);
             let state = awaited.state(node, nominated, &attempt.pod);
-            let mut find = || victims_on(attempt, cluster, node, nominated, &budgets);
+            let mut find = || {
+                let budgets = protecting.get_or_init(|| budgets(cluster));
+                victims_on(attempt, cluster, node, nominated, budgets)
+            };
             let way = match (&mut shape, state) {
                 (Some(shape), Some(state)) => shape.way(node.ix, state, find),
                 _ => find(),

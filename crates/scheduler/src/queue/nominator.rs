@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cluster::PodInfo;
+use crate::recent::Recent;
 
 /// Who waits for room on a node.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,8 @@ struct Line {
 pub struct Nominator {
     nodes: BTreeMap<String, Line>,
     places: BTreeMap<String, String>,
-    changes: u64,
+    /// Of which nodes.
+    changes: Recent<String>,
 }
 
 impl Nominator {
@@ -27,9 +29,14 @@ impl Nominator {
         self.nodes.is_empty()
     }
 
-    /// Raised by every change.
-    pub fn changes(&self) -> u64 {
-        self.changes
+    /// The nodes for which others have come to wait, or wait no more.
+    pub fn changes(&self) -> &Recent<String> {
+        &self.changes
+    }
+
+    /// The number of the last change of those who wait for a node; 0: nobody does.
+    pub fn changed(&self, node: &str) -> u64 {
+        self.nodes.get(node).map_or(0, |line| line.changed)
     }
 
     /// The nodes that somebody waits for, each with the number of its last change.
@@ -50,24 +57,25 @@ impl Nominator {
     /// A pod waits for room on a node.
     pub fn set(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove(&pod.uid);
-        self.changes += 1;
+        self.changes.add(node.to_owned());
         self.places.insert(pod.uid.clone(), node.to_owned());
         let line = self.nodes.entry(node.to_owned()).or_default();
-        line.changed = self.changes;
+        line.changed = self.changes.end();
         line.pods.insert(pod.uid.clone(), pod);
     }
 
     /// A pod waits no more. Whether it did.
     pub fn remove(&mut self, uid: &str) -> bool {
         let Some(node) = self.places.remove(uid) else { return false };
-        self.changes += 1;
+        let number = self.changes.end() + 1;
         if let Some(line) = self.nodes.get_mut(&node) {
-            line.changed = self.changes;
+            line.changed = number;
             line.pods.remove(uid);
             if line.pods.is_empty() {
                 self.nodes.remove(&node);
             }
         }
+        self.changes.add(node);
         true
     }
 }

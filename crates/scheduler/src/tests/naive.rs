@@ -377,6 +377,7 @@ enum Turnover {
     Remove(usize),
     Started(usize),
     Change(Node),
+    Vanish(usize),
     Nominate(Pod, Option<usize>),
     Protect(Option<i32>),
     Ask(Pod),
@@ -398,7 +399,8 @@ fn a_turnover(number: usize) -> impl Strategy<Value = Turnover> {
         6 => (pod(), 0..NODES).prop_map(|(pod, node)| Turnover::Place(pod, node)),
         2 => (0..30_usize).prop_map(Turnover::Remove),
         1 => (0..30_usize).prop_map(Turnover::Started),
-        1 => node.prop_map(Turnover::Change),
+        2 => node.prop_map(Turnover::Change),
+        1 => (0..NODES).prop_map(Turnover::Vanish),
         1 => (pod(), prop::option::of(0..NODES)).prop_map(|(pod, node)| Turnover::Nominate(pod, node)),
         1 => prop::option::of(0..2_i32).prop_map(Turnover::Protect),
         6 => pod().prop_map(Turnover::Ask),
@@ -427,6 +429,7 @@ fn remembers(steps: Vec<Turnover>) {
             }
             Turnover::Remove(_) | Turnover::Started(_) => {}
             Turnover::Change(node) => stage.cluster.set_node(Arc::new(node)),
+            Turnover::Vanish(number) => stage.cluster.remove_node(&format!("n{number}")),
             Turnover::Nominate(pod, Some(node)) => stage.nominated.set(info(pod), &format!("n{node}")),
             Turnover::Nominate(..) => {
                 let waiting: Vec<String> = (0..40).map(|number| format!("p{number}")).collect();
@@ -460,7 +463,7 @@ fn remembers(steps: Vec<Turnover>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn what_is_remembered_is_still_true(steps in (0..40_usize).map(a_turnover).collect::<Vec<_>>()) {
+    fn what_is_remembered_is_still_true(steps in (0..60_usize).map(a_turnover).collect::<Vec<_>>()) {
         remembers(steps);
     }
 }
