@@ -12,6 +12,7 @@ pub mod field;
 pub mod gvk;
 pub mod names;
 pub mod object;
+pub mod partial;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

@@ -107,8 +107,8 @@ impl Managers {
                 "operation": if id.applied { "Apply" } else { "Update" },
                 "apiVersion": entry.api_version,
                 "fieldsType": "FieldsV1",
-                "fieldsV1": entry.set.to_json(),
             });
+            encoded["fieldsV1"] = entry.set.to_json();
             if let Some(time) = &entry.time {
                 encoded["time"] = json!(time);
             }

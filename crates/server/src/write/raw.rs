@@ -2,18 +2,20 @@
 //! an eviction uses up a budget. They pass no admission and no rules.
 
 use serde_json::Value;
+use skiff_meta::partial::{Partial, Wanted};
 use skiff_meta::{Object, Status};
 
 use super::{ATTEMPTS, Change, Committed};
 use crate::call::Call;
 use crate::chain::Extra;
-use crate::tree;
 
-/// Changes the object called `name`. A refusal by `edit` counts once the cache is known to be fresh.
+/// Changes the object called `name`, of which `edit` sees what is `wanted`. A refusal by `edit` counts once the cache is known
+/// to be fresh.
 pub(crate) async fn edit(
     call: &Call,
     name: &str,
     dry_run: bool,
+    wanted: &Wanted,
     edit: impl Fn(&mut Value, &Object) -> Result<(), Status>,
 ) -> Result<(), Status> {
     let mut fresh = false;
@@ -21,11 +23,12 @@ pub(crate) async fn edit(
         let changed = match call.cached(name)? {
             None => Err(call.not_found(name)),
             Some(old) => {
-                let mut new = old.to_value().map_err(Status::internal)?;
-                edit(&mut new, &old).map(|()| (old, new))
+                let (mut new, rest) = Partial::read(old.canonical(), wanted).map_err(Status::internal)?;
+                let edited = edit(&mut new, &old);
+                edited.and_then(|()| rest.write(&new).map_err(Status::internal)).map(|new| (old, new))
             }
         };
-        let (old, mut new) = match changed {
+        let (old, value) = match changed {
             Ok(changed) => changed,
             Err(status) if fresh => return Err(status),
             Err(_) => {
@@ -37,8 +40,6 @@ pub(crate) async fn edit(
         if dry_run {
             return Ok(());
         }
-        tree::metadata(&mut new).remove("resourceVersion");
-        let value = skiff_meta::object::canonical_bytes(&new).map_err(Status::internal)?;
         if value == old.canonical() {
             return Ok(());
         }

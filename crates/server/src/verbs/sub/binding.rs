@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::partial::Wanted;
 use skiff_meta::{GroupResource, GroupVersionKind, Object, Status};
 
 use crate::call::{Answer, Call, Payload};
@@ -12,6 +13,13 @@ use crate::verbs::create::options_tree;
 use crate::write::admit::Admitted;
 use crate::write::raw;
 use crate::write::replace::check_uid;
+
+/// What of a pod a binding looks at, or changes.
+const ASSIGNED: &Wanted = &[
+    ("metadata", &["annotations", "labels"]),
+    ("spec", &["nodeName", "schedulingGates"]),
+    ("status", &["conditions", "nominatedNodeName"]),
+];
 
 /// POST to `pods/NAME/binding`.
 pub(crate) async fn bind(call: &mut Call, payload: Payload) -> Result<Answer, Status> {
@@ -48,7 +56,7 @@ async fn assign(call: &mut Call, name: &str, mut binding: Value, options: &Write
         check_uid(call, &binding, &old.meta().uid, name)?;
         set_node(pod, old, name, &binding, &now)
     };
-    raw::edit(call, name, dry_run, edit).await?;
+    raw::edit(call, name, dry_run, ASSIGNED, edit).await?;
     Ok(Answer::Tree(
         201,
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),

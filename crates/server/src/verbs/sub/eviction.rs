@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldPath};
+use skiff_meta::partial::Wanted;
 use skiff_meta::selector::LabelSelector;
 use skiff_meta::status::Cause;
 use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object, Status};
@@ -83,7 +84,7 @@ pub(crate) async fn evict(call: &mut Call, payload: Payload) -> Result<Answer, S
 async fn mark(call: &Call, name: &str, delete: &mut DeleteOptions) -> Result<(), Status> {
     let now = tree::timestamp(call.api.world.now());
     let kind = GroupKind::new("", "Pod");
-    raw::edit(call, name, delete.dry_run, |pod, stored| {
+    raw::edit(call, name, delete.dry_run, &[("status", &["conditions"])], |pod, stored| {
         check_preconditions(&kind, name, stored, delete)?;
         let conditions = tree::child(pod, "status").entry("conditions").or_insert(Value::Null);
         let mut all = conditions.as_array().cloned().unwrap_or_default();
@@ -140,7 +141,9 @@ async fn spend(call: &Call, budget: &Object, pod: &Value, dry_run: bool) -> Resu
     let now = tree::timestamp(call.api.world.now());
     let pod_name = tree::text(pod, &["metadata", "name"]).to_owned();
     let ready = is_ready(pod);
-    raw::edit(&budgets, &budget.meta().name, dry_run, |tree, _| {
+    let wanted: &Wanted =
+        &[("metadata", &["generation", "name"]), ("spec", &["unhealthyPodEvictionPolicy"]), ("status", &[])];
+    raw::edit(&budgets, &budget.meta().name, dry_run, wanted, |tree, _| {
         if !ready && unhealthy_may_go(tree) {
             return Ok(());
         }
