@@ -229,7 +229,8 @@ fn search(
                 _ => ask(reasons),
             }
         };
-    // What is said to a pod that waits for a node is said to no other.
+    // Where all nodes have refused such a pod before, only those that have changed are asked. What is said to a pod that waits
+    // for a node is said to no other.
     let alike = attempt.only.is_none() && nominated.node_of(&attempt.pod.uid).is_none();
     if let Some(shape) = shape.as_mut().filter(|_| alike) {
         let again = |shape: &mut memo::Shape, node: &NodeInfo| ask(Some(shape), attempt, node, reasons);
