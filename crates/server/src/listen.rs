@@ -32,8 +32,12 @@ use lanes::{Lanes, Load};
 
 /// A client that has not finished its handshake or its headers by then never will.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long running requests may take at the end. Watches would go on for ever.
-const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// How long connections may take at the end. Those that lead to pods would go on for ever.
+const LAST_CONNECTIONS: Duration = Duration::from_secs(2);
+/// How long requests may take then, of which each would end by itself: as long as the slowest webhook.
+const LAST_REQUESTS: Duration = Duration::from_secs(30);
+/// How often it is looked whether one is left.
+const LOOK: Duration = Duration::from_millis(20);
 /// Streams on one HTTP/2 connection: clients put all their watches on one.
 const STREAMS: u32 = 4_096;
 /// Bytes a client may send ahead on one HTTP/2 stream, and on all of one connection.
@@ -100,14 +104,14 @@ impl Server {
         self.api.backend(user)
     }
 
-    /// Takes no more requests, and lets the running ones finish for a moment.
+    /// Takes no more requests, and lets the running ones finish: those that would not end by themselves have a moment.
     pub async fn shutdown(self) {
         self.api.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.world.timeout(LAST_REQUESTS, crate::servers::leave(&self.api)).await;
+        self.world.timeout(LAST_CONNECTIONS, crate::servers::leave(&self.api)).await;
         let _ = self.stop.send(true);
         self.accepting.await;
         if let Some(audit) = &self.api.audit {
-            self.world.timeout(LAST_REQUESTS, audit.close()).await;
+            self.world.timeout(LAST_CONNECTIONS, audit.close()).await;
         }
     }
 }
@@ -163,7 +167,16 @@ impl Door {
         drop(listener);
         self.api.end_watches();
         if let Ok(graceful) = Arc::try_unwrap(graceful) {
-            self.world.timeout(LAST_REQUESTS, graceful.shutdown()).await;
+            let mut ended = graceful.shutdown().boxed();
+            if self.world.timeout(LAST_CONNECTIONS, &mut ended).await.is_none() {
+                self.world.timeout(LAST_REQUESTS, futures::future::select(ended, self.all_answered().boxed())).await;
+            }
+        }
+    }
+
+    async fn all_answered(&self) {
+        while self.api.in_flight.any() {
+            self.world.sleep(LOOK).await;
         }
     }
 

@@ -86,19 +86,17 @@ impl Signal {
 pub(crate) enum Amount {
     /// A part of the whole, which is 1.
     Share(f64),
+    /// That, but no more than so much.
+    ShareUpTo(f64, u64),
     Of(u64),
 }
 
 impl Amount {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn of(self, capacity: u64) -> u64 {
         match self {
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss,
-                reason = "a share"
-            )]
             Self::Share(share) => (capacity as f64 * share) as u64,
+            Self::ShareUpTo(share, most) => Self::Share(share).of(capacity).min(most),
             Self::Of(amount) => amount,
         }
     }
@@ -117,11 +115,12 @@ pub(crate) struct Threshold {
 
 impl Threshold {
     /// Memory as upstream has it. Of a file system upstream asks for 10 and 15 of a hundred, which on today's disks is tens
-    /// of gigabytes that a small machine shares with everything else.
+    /// of gigabytes that a small machine shares with everything else: a laptop whose disk is nearly full would run no pod.
     pub(crate) fn defaults() -> Vec<Self> {
         let memory = [Signal::Memory, Signal::PodMemory].map(|signal| (signal, Amount::Of(100 << 20)));
-        let disk = [Signal::NodeSpace, Signal::NodeInodes, Signal::ImageSpace, Signal::ImageInodes];
-        let all = memory.into_iter().chain(disk.map(|signal| (signal, Amount::Share(0.05))));
+        let bytes = [Signal::NodeSpace, Signal::ImageSpace].map(|signal| (signal, Amount::ShareUpTo(0.05, 1 << 30)));
+        let files = [Signal::NodeInodes, Signal::ImageInodes].map(|signal| (signal, Amount::Share(0.05)));
+        let all = memory.into_iter().chain(bytes).chain(files);
         all.map(|(signal, least)| Self { signal, least, grace: Duration::ZERO, reclaim: None }).collect()
     }
 
@@ -196,6 +195,22 @@ mod tests {
 
     fn seen(left: &[(Signal, u64)]) -> Observed {
         left.iter().map(|(signal, available)| (*signal, Observation { capacity: 100, available: *available })).collect()
+    }
+
+    /// A small file system keeps its share free, a large one a gigabyte.
+    #[test]
+    fn large_disks_are_used_nearly_whole() {
+        let defaults = Threshold::defaults();
+        for (capacity, available, crossed) in [
+            (8 << 30, 400 << 20, true),
+            (8 << 30, 420 << 20, false),
+            (1 << 40, 1_000 << 20, true),
+            (1 << 40, 1_100 << 20, false),
+        ] {
+            let observed = Observed::from([(Signal::NodeSpace, Observation { capacity, available })]);
+            let any = defaults.iter().any(|threshold| threshold.is_crossed(&observed, false));
+            assert_eq!(any, crossed, "{available} of {capacity}");
+        }
     }
 
     /// What is left of disk and memory as time goes on; what has to go, and what the node is short of.

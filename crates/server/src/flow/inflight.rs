@@ -28,6 +28,11 @@ impl InFlight {
         (before < most).then_some(counted)
     }
 
+    /// Whether there is one.
+    pub(crate) fn any(&self) -> bool {
+        [true, false].into_iter().any(|writes| self.of(writes).load(Relaxed) > 0)
+    }
+
     fn of(&self, writes: bool) -> &AtomicU32 {
         if writes { &self.writes } else { &self.reads }
     }
@@ -57,7 +62,9 @@ mod tests {
         let all = Arc::new(InFlight::default());
         let first = all.count(true, 1);
         assert!(first.is_some() && all.count(true, 1).is_none() && all.count(false, 1).is_some());
+        assert!(all.any());
         drop(first);
+        assert!(!all.any());
         assert!(all.count(true, 1).is_some());
     }
 }

@@ -56,6 +56,9 @@ fn requests_on_their_way_are_answered_at_the_end() {
     assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
     let ready = || server.kubectl(&["get", "--raw", "/readyz"]);
     assert!(eventually(Duration::from_secs(10), || ready().is_err()), "nobody new is taken");
+    let line = format!("/proc/{pid}/cmdline");
+    let ended = || std::fs::read(&line).map_or(true, |line| line.is_empty());
+    assert!(!eventually(Duration::from_secs(3), ended), "it waits for them");
     let codes = halves.map(Half::finish);
     assert_eq!(codes, ["201", "201"], "{}", server.log_end());
     server.stop().expect("it ends");
