@@ -5,7 +5,7 @@
 //! scheduler, node agent and controllers ask alike: does this pod bear that taint ([`taints`]), may it go onto that
 //! node ([`affinity`]), what does it take ([`resources`], [`qos`], [`quota`]), is it ready ([`pods`]), whose is it ([`owners`]), is
 //! it selected ([`labels`]), what does it claim and how is that attached ([`volumes`]), which devices has it ([`claims`]), is
-//! its node ready ([`nodes`]).
+//! its node ready ([`nodes`]); and how to read one that stays ([`read`]).
 
 pub mod affinity;
 pub mod claims;
@@ -18,6 +18,7 @@ pub mod owners;
 pub mod pods;
 pub mod qos;
 pub mod quota;
+pub mod read;
 pub mod resources;
 pub mod taints;
 pub mod volumes;

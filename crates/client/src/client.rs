@@ -71,7 +71,8 @@ impl Call {
     /// # Errors
     /// When `body` cannot be written as JSON.
     pub fn json(mut self, body: &impl serde::Serialize) -> Result<Self, ClientError> {
-        self.body = serde_json::to_vec(body).map_err(|e| ClientError::Config(format!("unwritable body: {e}")))?.into();
+        let written = skiff_meta::scratch::json(body);
+        self.body = written.map_err(|e| ClientError::Config(format!("unwritable body: {e}")))?;
         Ok(self)
     }
     /// Path and query, escaped.

@@ -16,6 +16,7 @@ pub mod partial;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
+pub mod scratch;
 pub mod selector;
 pub mod status;
 pub mod trace;

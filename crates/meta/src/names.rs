@@ -142,7 +142,7 @@ pub fn wildcard_subdomain(value: &str) -> Vec<String> {
 pub fn qualified_name(value: &str) -> Vec<String> {
     const MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
                            alphanumeric character";
-    let form = regex_fault(MESSAGE, KEY_RE, &["MyName", "my.name", "123-abc"]);
+    let form = || regex_fault(MESSAGE, KEY_RE, &["MyName", "my.name", "123-abc"]);
     let mut faults = Vec::new();
     let mut parts = value.split('/');
     let name = match (parts.next(), parts.next(), parts.next()) {
@@ -160,7 +160,8 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         }
         _ => {
             return vec![format!(
-                "a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                form()
             )];
         }
     };
@@ -170,7 +171,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         faults.push(format!("name part {}", max_bytes(LABEL_MAX)));
     }
     if !fits_key(name) {
-        faults.push(format!("name part {form}"));
+        faults.push(format!("name part {}", form()));
     }
     faults
 }

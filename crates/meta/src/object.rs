@@ -253,13 +253,27 @@ impl Object {
     /// # Errors
     /// When the JSON does not fit `K`.
     pub fn typed<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self) -> Result<Arc<K>, ObjectError> {
+        // Lists that grew while they were read have room for more than they hold; a copy fits.
+        self.typed_by(|json| {
+            let typed: K = serde_json::from_slice(json)?;
+            Ok(typed.clone())
+        })
+    }
+
+    /// The same for a type that something else reads better.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn typed_by<K: Send + Sync + 'static>(
+        &self,
+        read: impl FnOnce(&[u8]) -> serde_json::Result<K>,
+    ) -> Result<Arc<K>, ObjectError> {
         if let Some(found) = self.decoded.get()
             && let Ok(typed) = found.clone().downcast::<K>()
         {
             return Ok(typed);
         }
-        // Lists that grew while they were read have room for more than they hold, of a plain pod 1.6 KiB; a copy fits.
-        let typed: Arc<K> = Arc::new(serde_json::from_slice::<K>(&self.unmanaged_json())?.clone());
+        let typed: Arc<K> = Arc::new(read(&self.unmanaged_json())?);
         // Whoever loses the race, or asks for another type, keeps a copy of its own.
         let _ = self.decoded.set(typed.clone());
         Ok(typed)
@@ -275,10 +289,7 @@ const VERSION: &[u8] = b"\"apiVersion\":\"";
 /// # Errors
 /// Never for trees parsed from JSON.
 pub fn canonical_bytes(value: &Value) -> Result<Bytes, ObjectError> {
-    let mut bytes = serde_json::to_vec(value)?;
-    // These bytes stay for as long as the object does.
-    bytes.shrink_to_fit();
-    Ok(bytes.into())
+    Ok(crate::scratch::json(value)?)
 }
 
 /// Places in canonical bytes.

@@ -79,9 +79,7 @@ impl<'a> Partial<'a> {
             };
             pieces.insert(name, piece);
         }
-        let mut bytes = serde_json::to_vec(&pieces)?;
-        bytes.shrink_to_fit();
-        Ok(bytes.into())
+        crate::scratch::json(&pieces)
     }
 }
 

@@ -169,7 +169,7 @@ impl<K: Kind> Shared<K> {
                 return;
             }
         }
-        let typed = match object.typed::<K>() {
+        let typed = match object.typed_by(skiff_api::read::fitting::<K>) {
             Ok(typed) => typed,
             Err(error) => return tracing::error!(kind = K::KIND, %key, "object is left out of the cache: {error}"),
         };

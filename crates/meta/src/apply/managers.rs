@@ -65,6 +65,24 @@ impl ManagerId {
     }
 }
 
+/// One entry of `metadata.managedFields`.
+pub(super) fn encode_entry(id: &ManagerId, api_version: &str, time: Option<&str>, fields: Value) -> Value {
+    let mut encoded = json!({
+        "manager": id.manager,
+        "operation": if id.applied { "Apply" } else { "Update" },
+        "apiVersion": api_version,
+        "fieldsType": "FieldsV1",
+    });
+    encoded["fieldsV1"] = fields;
+    if let Some(time) = time {
+        encoded["time"] = json!(time);
+    }
+    if !id.subresource.is_empty() {
+        encoded["subresource"] = json!(id.subresource);
+    }
+    encoded
+}
+
 impl Managers {
     /// From `metadata.managedFields`; null and absent are none.
     pub(super) fn decode(fields: Option<&Value>) -> Result<Self, BadManagedFields> {
@@ -102,20 +120,7 @@ impl Managers {
             (b.applied.cmp(&a.applied)).then_with(|| x.time.cmp(&y.time)).then_with(|| a.cmp(b))
         });
         let encode = |(id, entry): (&ManagerId, &Entry)| {
-            let mut encoded = json!({
-                "manager": id.manager,
-                "operation": if id.applied { "Apply" } else { "Update" },
-                "apiVersion": entry.api_version,
-                "fieldsType": "FieldsV1",
-            });
-            encoded["fieldsV1"] = entry.set.to_json();
-            if let Some(time) = &entry.time {
-                encoded["time"] = json!(time);
-            }
-            if !id.subresource.is_empty() {
-                encoded["subresource"] = json!(id.subresource);
-            }
-            encoded
+            encode_entry(id, &entry.api_version, entry.time.as_deref(), entry.set.to_json())
         };
         (!entries.is_empty()).then(|| entries.into_iter().map(encode).collect())
     }

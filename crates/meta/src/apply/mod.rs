@@ -5,6 +5,7 @@
 //! go; fields others own, with another value, are conflicts. [`update`] notes after any other write who now owns what.
 //! Both are pure; defaults, admission and validation come after.
 
+mod fresh;
 mod last_applied;
 mod managers;
 mod set;
@@ -19,7 +20,7 @@ pub use managers::{BadManagedFields, ManagerId};
 pub use set::{BadFieldSet, FieldSet, ItemValue, PathElement, path_text};
 pub use walk::{Comparison, blank_of, compare, empty, field_set, merge};
 
-use managers::{Entry, Managers};
+use managers::{Entry, Managers, encode_entry};
 use walk::{faults, reconcile, remove, with_declared_parents};
 
 use crate::schema::TypeRef;
@@ -195,6 +196,18 @@ fn compare_objects(live: &Value, new: &Value, ty: TypeRef<'_>, reset: &FieldSet)
 /// A write that changes nothing leaves the entries, and their times, as they were. Never fails: entries that cannot be
 /// read begin anew.
 pub fn update(live: Option<&Value>, new: &mut Value, ty: TypeRef<'_>, writer: &Writer<'_>) {
+    if live.is_none()
+        && managed_fields(new).is_none()
+        && let Some(fields) = fresh::fields(new, ty, writer.reset)
+    {
+        let entry = |fields| encode_entry(&writer.id(false), writer.api_version, Some(&writer.time()), fields);
+        let entries = (!fields.is_empty()).then(|| vec![entry(fields.into())].into());
+        return set_managed_fields(new, entries);
+    }
+    compare_and_note(live, new, ty, writer);
+}
+
+fn compare_and_note(live: Option<&Value>, new: &mut Value, ty: TypeRef<'_>, writer: &Writer<'_>) {
     let kept = live.and_then(managed_fields).cloned();
     let given = managed_fields(new).cloned().filter(|_| writer.subresource.is_empty());
     if given.as_ref().is_some_and(is_reset) && live.is_some() {

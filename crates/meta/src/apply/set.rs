@@ -95,12 +95,12 @@ impl PathElement {
         Self::Field(name.to_owned())
     }
 
-    fn to_key(&self) -> String {
+    pub(super) fn to_key(&self) -> String {
         match self {
             Self::Field(name) => ["f:", name].concat(),
             Self::Key(keys) => {
-                let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-                format!("k:{}", Value::Object(map))
+                let keys: BTreeMap<&String, &Value> = keys.iter().map(|(name, value)| (name, &value.0)).collect();
+                ["k:", &serde_json::to_string(&keys).unwrap_or_default()].concat()
             }
             Self::Value(value) => format!("v:{}", value.0),
             Self::Index(index) => format!("i:{index}"),
@@ -186,6 +186,13 @@ impl FieldSet {
     /// Whether `step` itself is a member.
     pub fn has(&self, step: &PathElement) -> bool {
         self.nodes.get(step).is_some_and(|n| n.member)
+    }
+
+    /// Whether the member `name` of an object is in it, and what lies below. For sets that are looked at often and hold
+    /// little: no step is made for it.
+    pub(super) fn member(&self, name: &str) -> Option<(bool, &FieldSet)> {
+        let is_it = |step: &PathElement| matches!(step, PathElement::Field(field) if field == name);
+        self.nodes.iter().find(|(step, _)| is_it(step)).map(|(_, node)| (node.member, &node.below))
     }
 
     /// What lies below `step`, if anything does.

@@ -304,3 +304,73 @@ fn nobody_applies_a_part_of_what_is_a_whole_without_owning_it() {
         assert_eq!(laid(spec), Err(why.to_owned()));
     }
 }
+
+mod makers_own_all {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scalar() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (0..3i64).prop_map(Value::from),
+            "[ab]?".prop_map(Value::from)
+        ]
+    }
+
+    fn members(names: &'static [&'static str], value: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+        let members = proptest::collection::btree_map(proptest::sample::select(names), value, 0..4);
+        members.prop_map(|members| members.into_iter().collect()).boxed()
+    }
+
+    /// Whatever may stand anywhere, with names that mean something here and there.
+    fn anything() -> BoxedStrategy<Value> {
+        scalar()
+            .prop_recursive(3, 24, 4, |inner| {
+                let list = proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from);
+                prop_oneof![list, members(&["a", "port", "protocol", "name", "value", "other"], inner.boxed())]
+            })
+            .boxed()
+    }
+
+    fn one_of(names: &'static [&'static str], right: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+        members(names, prop_oneof![4 => right, 1 => anything()].boxed())
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        let list = |item: BoxedStrategy<Value>| proptest::collection::vec(item, 0..4).prop_map(Value::from);
+        let ports = list(members(&["port", "protocol", "name"], scalar().boxed())).boxed();
+        let lists = one_of(&["ports"], ports);
+        let plain = one_of(&["replicas", "names", "args"], prop_oneof![scalar(), list(scalar().boxed())].boxed());
+        let nested = one_of(&["selector", "deep"], members(&["a", "value", "other"], scalar().boxed()));
+        let spec = (lists, plain, nested).prop_map(|parts| {
+            let parts = [parts.0, parts.1, parts.2].into_iter();
+            parts.flat_map(|part| part.as_object().cloned().unwrap_or_default()).collect::<Value>()
+        });
+        let names = &["name", "labels", "annotations", "uid", "managedFields", "resourceVersion"];
+        let meta = one_of(names, members(&["a", "b"], scalar().boxed()));
+        (spec, meta, anything(), anything()).prop_map(|(spec, mut metadata, status, other)| {
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.remove("managedFields").is_some().then(|| metadata.insert("managedFields".into(), Value::Null));
+            }
+            json!({"apiVersion": "v1", "kind": "Thing", "metadata": metadata, "spec": spec, "status": status, "more": other})
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The short way and the comparison with a blank say the same, where the short way can be gone.
+        #[test]
+        fn the_short_way_says_the_same(object in object(), reset in any::<bool>()) {
+            let (schema, root) = schema();
+            let reset = if reset { FieldSet::of_fields(&[&["status"], &["spec", "deep"]]) } else { FieldSet::default() };
+            let writer = Writer { manager: "m", api_version: "v1", subresource: "", now: Timestamp::UNIX_EPOCH, reset: &reset };
+            let (mut short, mut long) = (object.clone(), object);
+            update(None, &mut short, schema.at(root), &writer);
+            compare_and_note(None, &mut long, schema.at(root), &writer);
+            prop_assert_eq!(short, long);
+        }
+    }
+}

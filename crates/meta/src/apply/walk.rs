@@ -16,7 +16,7 @@ use crate::schema::{ListType, Scalar, Schema, StructType, Type, TypeId, TypeRef}
 type Members = Map<String, Value>;
 
 /// How to look at a value.
-enum Shape<'a> {
+pub(super) enum Shape<'a> {
     /// One field, whatever is inside.
     Leaf,
     /// Members by name.
@@ -25,7 +25,7 @@ enum Shape<'a> {
     Items(&'a ListType),
 }
 
-fn shape<'a>(ty: TypeRef<'a>, value: Option<&Value>) -> Shape<'a> {
+pub(super) fn shape<'a>(ty: TypeRef<'a>, value: Option<&Value>) -> Shape<'a> {
     match ty.get() {
         Type::Scalar(_) | Type::List { list: ListType::Atomic, .. } => Shape::Leaf,
         Type::List { list, .. } => Shape::Items(list),
@@ -42,7 +42,7 @@ fn is_declared(ty: TypeRef<'_>, name: &str) -> bool {
 }
 
 /// The type of a member as ownership sees it: what has no shape in a built-in kind is one field.
-fn member_type<'a>(ty: TypeRef<'a>, name: &str) -> TypeRef<'a> {
+pub(super) fn member_type<'a>(ty: TypeRef<'a>, name: &str) -> TypeRef<'a> {
     static OPAQUE: LazyLock<(Schema, TypeId)> = LazyLock::new(|| {
         let mut schema = Schema::default();
         let id = schema.add(Type::Struct(Box::new(StructType { atomic: true, open: true, ..StructType::default() })));
@@ -61,11 +61,11 @@ pub(super) fn step_type<'a>(ty: TypeRef<'a>, step: &PathElement) -> TypeRef<'a> 
     }
 }
 
-fn members(value: Option<&Value>) -> Option<&Members> {
+pub(super) fn members(value: Option<&Value>) -> Option<&Members> {
     value.and_then(Value::as_object).filter(|m| !m.is_empty())
 }
 
-fn items(value: Option<&Value>) -> &[Value] {
+pub(super) fn items(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 

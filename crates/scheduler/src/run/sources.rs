@@ -77,7 +77,10 @@ pub(super) fn watch(client: &Client) -> (Sources, BTreeSet<Source>) {
 pub(super) type Changed<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
 fn typed<K: Kind>(object: &Object) -> Option<Arc<K>> {
-    object.typed::<K>().inspect_err(|error| tracing::warn!(kind = K::KIND, "an object cannot be read: {error}")).ok()
+    object
+        .typed_by(skiff_api::read::fitting::<K>)
+        .inspect_err(|error| tracing::warn!(kind = K::KIND, "an object cannot be read: {error}"))
+        .ok()
 }
 
 /// Takes a change into a collection; returns what changed.

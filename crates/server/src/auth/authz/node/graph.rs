@@ -70,7 +70,7 @@ impl NodeGraph {
             return;
         }
         self.remove_pod(&key);
-        let Ok(pod) = object.typed::<Pod>() else { return };
+        let Ok(pod) = object.typed_by(skiff_api::read::fitting::<Pod>) else { return };
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|n| !n.is_empty()) else {
             return;
         };
