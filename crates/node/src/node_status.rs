@@ -544,7 +544,7 @@ mod tests {
             let list = allocatable(&facts(), settings);
             ["cpu", "memory", "ephemeral-storage"].map(|key| text(&list, key))
         };
-        let (memory, disk) = ((6 << 20) - (100 << 10), (100_u64 << 30) / 20 * 19);
+        let (memory, disk) = ((6 << 20) - (100 << 10), 99_u64 << 30);
         assert_eq!(allocatable(&Settings::default()), ["4".to_owned(), format!("{memory}Ki"), disk.to_string()]);
         let reserved = [("cpu", "500m"), ("memory", "1Gi")].map(|(k, v)| (k.to_owned(), v.parse().expect("an amount")));
         let reserving = Settings { reserved: reserved.into(), ..Settings::default() };

@@ -379,3 +379,20 @@ fn leases_survive() {
         assert_eq!(changes.iter().map(essence).collect::<Vec<_>>(), [(newest + 1, "leased".into(), None)]);
     });
 }
+
+/// A thread that has not heard that the power went changes nothing of what the next life finds.
+#[test]
+fn whoever_was_plugged_in_before_changes_nothing() {
+    let disk = FakeDisk::default();
+    let before = disk.plugged();
+    drop(before.create("a").expect("power"));
+    before.sync().expect("power");
+    disk.power_cycle(|| false);
+    let made = before.create("b").map(drop);
+    for outcome in [made, before.open("a").map(drop), before.rename("a", "b"), before.remove("a"), before.sync()] {
+        assert!(outcome.is_err());
+    }
+    let now = disk.plugged();
+    assert!(now.open("a").is_ok());
+    assert_eq!(now.list().expect("a list"), ["a"]);
+}

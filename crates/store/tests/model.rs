@@ -176,7 +176,7 @@ struct Run {
 
 fn open(disk: &FakeDisk, world: &Arc<TestWorld>) -> Arc<dyn Store> {
     let options = Options { segment: 4096, checkpoint_bytes: 6000, checkpoint_entries: 16, ..Options::default() };
-    let store = EmbeddedStore::open_on(Arc::new(disk.clone()), world.clone(), options);
+    let store = EmbeddedStore::open_on(Arc::new(disk.plugged()), world.clone(), options);
     Arc::new(store.expect("an undamaged disk"))
 }
 

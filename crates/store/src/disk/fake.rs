@@ -15,6 +15,8 @@ const SECTOR: usize = 512;
 #[derive(Clone, Default)]
 pub struct FakeDisk {
     platter: Arc<Mutex<Platter>>,
+    /// The life it was plugged in for; `None`: whichever is now.
+    plugged: Option<u64>,
 }
 
 #[derive(Default)]
@@ -47,6 +49,13 @@ enum NameChange {
 }
 
 impl FakeDisk {
+    /// The same disk until the power goes: for a machine whose threads do not survive that, be they in the middle of
+    /// something.
+    #[must_use]
+    pub fn plugged(&self) -> Self {
+        Self { platter: self.platter.clone(), plugged: Some(self.life()) }
+    }
+
     /// Room for this many bytes in all files together; `None`: without end.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.platter.lock().capacity = bytes;
@@ -106,12 +115,12 @@ impl FakeDisk {
         Ok(platter)
     }
 
-    fn handle(&self, content: Shelf) -> Box<dyn DiskFile> {
-        Box::new(FakeFile { disk: self.clone(), content, life: self.life() })
+    fn handle(&self, content: Shelf, life: u64) -> Box<dyn DiskFile> {
+        Box::new(FakeFile { disk: self.clone(), content, life })
     }
 
     fn life(&self) -> u64 {
-        self.platter.lock().life
+        self.plugged.unwrap_or_else(|| self.platter.lock().life)
     }
 }
 
@@ -159,19 +168,23 @@ impl Disk for FakeDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let content = Shelf::default();
-        let mut platter = self.change(self.life())?;
+        let (content, life) = (Shelf::default(), self.life());
+        let mut platter = self.change(life)?;
         if let Some(old) = platter.files.insert(name.into(), content.clone()) {
             platter.names.push(NameChange::Removed(name.into(), old));
         }
         platter.names.push(NameChange::Created(name.into()));
         drop(platter);
-        Ok(self.handle(content))
+        Ok(self.handle(content, life))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let content = self.platter.lock().files.get(name).cloned().ok_or(ErrorKind::NotFound)?;
-        Ok(self.handle(content))
+        let life = self.life();
+        let platter = self.platter.lock();
+        platter.check_life(life)?;
+        let content = platter.files.get(name).cloned().ok_or(ErrorKind::NotFound)?;
+        drop(platter);
+        Ok(self.handle(content, life))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
