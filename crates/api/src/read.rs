@@ -51,8 +51,11 @@ fn fit_container(container: &mut Container) {
 }
 
 fn fit_volume(volume: &mut Volume) {
-    if let Some(projected) = &mut volume.projected {
-        shrink(&mut projected.sources);
+    let Some(projected) = &mut volume.projected else { return };
+    shrink(&mut projected.sources);
+    for source in projected.sources.iter_mut().flatten() {
+        source.config_map.iter_mut().for_each(|map| shrink(&mut map.items));
+        source.downward_api.iter_mut().for_each(|fields| shrink(&mut fields.items));
     }
 }
 
@@ -76,7 +79,10 @@ mod tests {
             "spec": {
                 "containers": [{"name": "c", "args": ["x"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
                 "tolerations": [{"key": "a"}, {"key": "b"}],
-                "volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}],
+                "volumes": [{"name": "v", "projected": {"sources": [
+                    {"configMap": {"name": "m", "items": [{"key": "k", "path": "p"}]}},
+                    {"downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+                ]}}],
             },
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
@@ -93,6 +99,10 @@ mod tests {
         let all =
             [spare(&container.args), spare(&container.volume_mounts), spare(&spec.tolerations), spare(&spec.volumes)];
         assert_eq!(all, [0; 4]);
+        let given = sources.as_ref().expect("sources");
+        let (map, fields) = (given[0].config_map.as_ref(), given[1].downward_api.as_ref());
+        let items = (map.map(|map| spare(&map.items)), fields.map(|fields| spare(&fields.items)));
+        assert_eq!(items, (Some(0), Some(0)));
         assert_eq!((spare(sources), spare(&status.conditions), spare(&pod.metadata.finalizers)), (0, 0, 0));
     }
 
