@@ -358,6 +358,21 @@ mod makers_own_all {
         })
     }
 
+    /// Without this the comparison below might be one of the long way with itself.
+    #[test]
+    fn the_short_way_is_gone_where_items_are_told_apart() {
+        let (schema, root) = schema();
+        let short = |spec| fresh::fields(&thing(spec), schema.at(root), &FieldSet::default());
+        let ports = json!({"ports": [{"port": 1, "name": "p"}], "deep": {"value": "x"}});
+        let port = json!({".": {}, "f:name": {}, "f:port": {}});
+        let expected = json!({"f:spec": {
+            "f:deep": {".": {}, "f:value": {}},
+            "f:ports": {".": {}, "k:{\"port\":1,\"protocol\":\"TCP\"}": port},
+        }});
+        assert_eq!(short(ports).map(Value::Object), Some(expected));
+        assert_eq!(short(json!({"ports": [7]})), None);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
