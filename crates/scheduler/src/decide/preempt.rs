@@ -1,7 +1,7 @@
 //! Making room: which pods of lower priority would have to go so that a pod fits, on which node that hurts least.
 
 use std::cell::OnceCell;
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ pub struct Candidate {
 impl Candidate {
     /// With this number of budgets violated.
     pub fn new(node: &str, mut victims: Vec<Arc<PodInfo>>, violations: usize) -> Self {
-        victims.sort_by_key(importance);
+        victims.sort_by(by_importance);
         Self { node: node.to_owned(), harm: harm(&victims, violations), victims }
     }
 
@@ -79,9 +79,11 @@ fn started(pod: &PodInfo) -> Timestamp {
     pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(Timestamp::MAX, |time| time.0)
 }
 
-/// Sorts the more important first.
-fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
-    (Reverse(pod.priority), started(pod))
+/// The more important first. Upstream leaves the order of equally important ones to chance; here their names decide, so that
+/// the same pods go whatever was placed and removed before.
+fn by_importance(a: &Arc<PodInfo>, b: &Arc<PodInfo>) -> Ordering {
+    let rank = |pod: &PodInfo| (Reverse(pod.priority), started(pod));
+    rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
 }
 
 /// Looks for nodes on which room can be made; what is known of the nodes is in `turn`. `attempt` is missing when no node came
@@ -242,7 +244,7 @@ fn victims_on(
         lower.iter().for_each(|pod| attempt.update(cluster, pod, node, 1));
         return Err(reasons.into());
     }
-    lower.sort_by_key(importance);
+    lower.sort_by(by_importance);
     let protected = protected(&lower, budgets);
     let (mut victims, mut violations) = (Vec::new(), 0);
     // The protected are spared first, and of both the more important.

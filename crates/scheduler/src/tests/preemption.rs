@@ -140,3 +140,21 @@ fn affinity_to_others_makes_victims_too() {
     let found = stage.preempt(important("p", "1", 9, app("new")));
     assert_eq!(found, Ok(("a".to_owned(), vec!["loner".to_owned()])));
 }
+
+#[test]
+fn of_equal_pods_the_same_go_whatever_was_there_before() {
+    let placed = |order: &[&str]| {
+        let mut stage = Stage::new(vec![node("a", json!({}))]);
+        order.iter().for_each(|name| stage.put(important(name, "500m", 1, json!({})), "a"));
+        stage
+    };
+    let room = |mut stage: Stage| stage.preempt(important("p", "500m", 9, json!({})));
+    let expected = Ok(("a".to_owned(), vec!["4".to_owned()]));
+    assert_eq!(room(placed(&["1", "2", "3", "4"])), expected);
+    assert_eq!(room(placed(&["4", "3", "2", "1"])), expected);
+    // The last takes the place of the one that went.
+    let mut stage = placed(&["0", "1", "2", "3"]);
+    stage.cluster.remove_pod("0");
+    stage.put(important("4", "500m", 1, json!({})), "a");
+    assert_eq!(room(stage), expected);
+}

@@ -1,7 +1,6 @@
 //! Making room, evaluated naively: on plain lists, every question answered by counting everything anew.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -69,7 +68,7 @@ impl Plain<'_> {
         if gone.is_empty() || self.is_hopeless(pod, node) || !self.fits_without(&gone, pod, node) {
             return None;
         }
-        gone.sort_by_key(|pod| (Reverse(pod.priority), started(pod)));
+        gone.sort_by_key(|pod| (Reverse(pod.priority), started(pod), pod.key.clone()));
         let guarded = beyond_budgets(&gone, budgets);
         let mut order: Vec<(Arc<PodInfo>, bool)> = gone.iter().cloned().zip(guarded).collect();
         order.sort_by_key(|(_, guarded)| !guarded);
@@ -107,9 +106,7 @@ pub(super) fn made_as_the_naive_would(
             let way = ways.iter().find(|(known, _)| named(known)).and_then(|(_, way)| way.as_ref());
             let (gone, harm) = way.unwrap_or_else(|| panic!("there is no room on {node} for {pod:?}"));
             assert_eq!(Some(*harm), least, "room on {node} for {pod:?}");
-            // The order among equally important ones is nobody's.
-            let (victims, gone): (BTreeSet<_>, BTreeSet<_>) =
-                (victims.iter().collect(), gone.iter().map(|pod| &pod.uid).collect());
+            let gone: Vec<_> = gone.iter().map(|pod| pod.uid.clone()).collect();
             assert_eq!(victims, gone, "on {node} for {pod:?}");
         }
     }
