@@ -1,8 +1,11 @@
 //! Objects of which only some members are read and changed: the others stay text, which costs a fraction of a tree.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -10,7 +13,61 @@ use serde_json::{Map, Value};
 /// What is read: of these members of the object these members, or all of them where none is named.
 pub type Wanted = [(&'static str, &'static [&'static str])];
 
-type Texts<'a> = BTreeMap<String, &'a RawValue>;
+/// A member's name, which seldom has to be copied.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        from.deserialize_str(Reader)
+    }
+}
+
+/// Members of an object as text, in their order.
+struct Texts<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Texts<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Texts<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut texts = Vec::with_capacity(16);
+                while let Some((name, text)) = members.next_entry::<Name<'de>, _>()? {
+                    texts.push((name.0, text));
+                }
+                Ok(Texts(texts))
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
+impl<'a> Texts<'a> {
+    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+        let place = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(place).1)
+    }
+
+    fn pieces(&self) -> Pieces<'_> {
+        Pieces(self.0.iter().map(|(name, text)| (&**name, Piece::Text(text))).collect())
+    }
+}
 
 /// What of an object was not read.
 pub struct Partial<'a> {
@@ -22,7 +79,25 @@ pub struct Partial<'a> {
 enum Piece<'a> {
     Text(&'a RawValue),
     Tree(&'a Value),
-    Members(BTreeMap<&'a str, Piece<'a>>),
+    Members(Pieces<'a>),
+}
+
+/// The members of an object to be written.
+struct Pieces<'a>(Vec<(&'a str, Piece<'a>)>);
+
+impl<'a> Pieces<'a> {
+    /// In the order of their names.
+    fn with(mut self, more: impl Iterator<Item = (&'a str, Piece<'a>)>) -> Self {
+        self.0.extend(more);
+        self.0.sort_by(|a, b| a.0.cmp(b.0));
+        self
+    }
+}
+
+impl Serialize for Pieces<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(name, piece)| (name, piece)))
+    }
 }
 
 impl Serialize for Piece<'_> {
@@ -44,7 +119,7 @@ impl<'a> Partial<'a> {
         let mut members: Texts<'a> = serde_json::from_slice(json)?;
         let (mut tree, mut below) = (Map::new(), BTreeMap::new());
         for (name, wanted) in wanted {
-            let Some(text) = members.remove(*name) else { continue };
+            let Some(text) = members.take(name) else { continue };
             if wanted.is_empty() {
                 tree.insert((*name).to_owned(), serde_json::from_str(text.get())?);
                 continue;
@@ -52,7 +127,7 @@ impl<'a> Partial<'a> {
             let mut texts: Texts<'a> = serde_json::from_str(text.get())?;
             let mut read = Map::new();
             for member in *wanted {
-                if let Some(text) = texts.remove(*member) {
+                if let Some(text) = texts.take(member) {
                     read.insert((*member).to_owned(), serde_json::from_str(text.get())?);
                 }
             }
@@ -67,24 +142,73 @@ impl<'a> Partial<'a> {
     /// # Errors
     /// None, with a tree that [`Partial::read`] gave and others have changed since.
     pub fn write(&self, tree: &Value) -> Result<Bytes, serde_json::Error> {
-        let mut pieces = texts(&self.members);
-        for (name, member) in tree.as_object().into_iter().flatten() {
+        let changed = tree.as_object().into_iter().flatten().map(|(name, member)| {
             let piece = match (self.below.get(name.as_str()), member) {
                 (Some(rest), Value::Object(members)) => {
-                    let mut all = texts(rest);
-                    all.extend(members.iter().map(|(name, member)| (name.as_str(), Piece::Tree(member))));
-                    Piece::Members(all)
+                    let members = members.iter().map(|(name, member)| (name.as_str(), Piece::Tree(member)));
+                    Piece::Members(rest.pieces().with(members))
                 }
                 _ => Piece::Tree(member),
             };
-            pieces.insert(name, piece);
-        }
-        crate::scratch::json(&pieces)
+            (name.as_str(), piece)
+        });
+        crate::scratch::json(&self.members.pieces().with(changed))
     }
 }
 
-fn texts<'a>(texts: &'a Texts<'_>) -> BTreeMap<&'a str, Piece<'a>> {
-    texts.iter().map(|(name, text)| (name.as_str(), Piece::Text(text))).collect()
+/// Reads `wanted` of a JSON object, and nothing else, into a tree; null where members are wanted stays null.
+///
+/// # Errors
+/// As [`Partial::read`].
+pub fn pick(json: &[u8], wanted: &Wanted) -> Result<Value, serde_json::Error> {
+    Pick::Object(wanted).deserialize(&mut serde_json::Deserializer::from_slice(json))
+}
+
+/// What is wanted of a value.
+enum Pick<'w> {
+    Object(&'w Wanted),
+    Members(&'static [&'static str]),
+    All,
+}
+
+impl<'w> Pick<'w> {
+    fn below(&self, name: &str) -> Option<Pick<'w>> {
+        match self {
+            Self::Object(wanted) => match wanted.iter().find(|(known, _)| *known == name)?.1 {
+                [] => Some(Pick::All),
+                members => Some(Pick::Members(members)),
+            },
+            Self::Members(wanted) => wanted.contains(&name).then_some(Pick::All),
+            Self::All => None,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Pick<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        if let Self::All = self { Value::deserialize(from) } else { from.deserialize_any(self) }
+    }
+}
+
+impl<'de> Visitor<'de> for Pick<'_> {
+    type Value = Value;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut tree = Map::new();
+        while let Some(Name(name)) = members.next_key()? {
+            match self.below(&name) {
+                Some(wanted) => drop(tree.insert(name.into_owned(), members.next_value_seed(wanted)?)),
+                None => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Value::Object(tree))
+    }
 }
 
 #[cfg(test)]
@@ -123,9 +247,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_picked_is_what_is_read() {
+        let object = json!({
+            "kind": "Pod", "metadata": {"labels": {"a": ["b", {"c": null}]}, "name": "p"},
+            "sp\"ec": 1, "spec": {"containers": [{"image": "i"}], "gone": 1.5}, "status": {"phase": "Pending"},
+        });
+        let json = canonical_bytes(&object).unwrap();
+        let picked = pick(&json, WANTED).unwrap();
+        assert_eq!(picked, Partial::read(&json, WANTED).unwrap().0);
+        assert_eq!(picked["spec"], json!({"gone": 1.5}));
+        let nothing = json!({"spec": null, "status": null});
+        assert_eq!(pick(b"{\"spec\": null, \"status\": null}", WANTED).unwrap(), nothing);
+    }
+
+    #[test]
+    fn names_are_sorted_wherever_they_come_from() {
+        let json = br#"{"spec":{"b":1,"\u0064":2},"a":3}"#;
+        let (mut tree, rest) = Partial::read(json, WANTED).unwrap();
+        tree["spec"]["c"] = json!(4);
+        assert_eq!(rest.write(&tree).unwrap(), &br#"{"a":3,"spec":{"b":1,"c":4,"d":2}}"#[..]);
+    }
+
+    #[test]
     fn what_is_no_object_is_refused() {
         for json in ["[]", "{\"spec\": 1}", "{"] {
             assert!(Partial::read(json.as_bytes(), WANTED).is_err(), "{json}");
+            assert!(pick(json.as_bytes(), WANTED).is_err(), "{json}");
         }
     }
 }

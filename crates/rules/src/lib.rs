@@ -28,6 +28,7 @@ mod workload;
 use jiff::Timestamp;
 use serde_json::Value;
 use skiff_meta::field::FieldErrors;
+use skiff_meta::partial::Wanted;
 
 pub use custom::CustomRules;
 pub use kinds::{rules_for, service_addresses};
@@ -80,6 +81,10 @@ pub trait Rules: Send + Sync {
     /// there. At a creation it is asked before [`Rules::prepare_create`], which puts some of it right.
     fn warnings(&self, _new: &Value, _old: Option<&Value>, _part: Part) -> Vec<String> {
         Vec::new()
+    }
+    /// What of an object [`Rules::selectable_fields`] looks at; empty: all of it.
+    fn selects_from(&self) -> &'static Wanted {
+        &[]
     }
     /// What field selectors can select, beside `metadata.name` and `metadata.namespace`.
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use skiff_meta::field::FieldErrors;
 use skiff_meta::names::NameForm;
+use skiff_meta::partial::Wanted;
 
 use crate::disabled::{self, Disabled};
 use crate::view::{Change, View};
@@ -48,6 +49,8 @@ pub(crate) struct Row {
     pub(crate) disabled: &'static [Disabled],
     /// Doubtful use.
     pub(crate) warnings: Warn,
+    /// What of an object its selectable fields are told from; empty: all of it.
+    pub(crate) selects_from: &'static Wanted,
     /// Selectable fields.
     pub(crate) selectable: fn(&Value) -> Vec<(&'static str, String)>,
     /// Columns of the table, separated by commas: `+` before a name: wide output only; `#`: integer; `?`: boolean;
@@ -97,6 +100,7 @@ impl Row {
             validate_part: |_, _, _, _| {},
             disabled: &[],
             warnings: |_, _, _| Vec::new(),
+            selects_from: &[],
             selectable: |_| Vec::new(),
             columns: "Name,Created At",
             cells: |object, _| vec![name_cell(object), object.at("metadata.creationTimestamp").clone()],
@@ -204,6 +208,10 @@ impl Rules for Row {
 
     fn warnings(&self, new: &Value, old: Option<&Value>, part: Part) -> Vec<String> {
         (self.warnings)(new, old, part)
+    }
+
+    fn selects_from(&self) -> &'static Wanted {
+        self.selects_from
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

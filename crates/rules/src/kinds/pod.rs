@@ -5,6 +5,7 @@ mod resize;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_meta::field::{FieldError, FieldErrors, FieldPath};
+use skiff_meta::partial::Wanted;
 
 use crate::at::At;
 use crate::cells::{self, or_none};
@@ -28,6 +29,7 @@ pub(crate) const POD: Row = Row {
     validate_part,
     disabled: disabled::POD,
     warnings: warnings::of_pod,
+    selects_from: SELECTS_FROM,
     selectable,
     columns: "Name,Ready,Status,Restarts,Age,+IP,+Node,+Nominated Node,+Readiness Gates",
     cells,
@@ -348,6 +350,12 @@ fn no_resurrection(status: &At<'_>, old: &Value, list: &str, init: bool, out: &m
         }
     }
 }
+
+/// Every write of a pod is judged by these fields, for the node agents that watch their own pods.
+const SELECTS_FROM: &Wanted = &[
+    ("spec", &["hostNetwork", "nodeName", "restartPolicy", "schedulerName", "serviceAccountName"]),
+    ("status", &["nominatedNodeName", "phase", "podIPs"]),
+];
 
 fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
     let (spec, status) = (pod.get_or_null("spec"), pod.get_or_null("status"));

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use skiff_api::kinds::{KINDS, Kind};
 use skiff_meta::schema::KindSchema;
-use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object};
+use skiff_meta::{GroupKind, GroupResource, GroupVersionKind, Object, partial};
 use skiff_rules::Rules;
 
 use super::autoscaler::ThroughStored;
@@ -124,8 +124,13 @@ fn conversion(kind: &Kind, gvk: &GroupVersionKind) -> Conversion {
 /// Reads what field selectors can ask of a built-in kind.
 fn field_reader(kind: GroupKind) -> FieldReader {
     Arc::new(move |object: &Object| {
-        let Ok(value) = object.to_value() else { return Box::default() };
-        let fields = skiff_rules::rules_for(&kind).selectable_fields(&value);
+        let rules = skiff_rules::rules_for(&kind);
+        let value = match rules.selects_from() {
+            [] => serde_json::from_slice(object.canonical()),
+            wanted => partial::pick(object.canonical(), wanted),
+        };
+        let Ok(value) = value else { return Box::default() };
+        let fields = rules.selectable_fields(&value);
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     })
 }

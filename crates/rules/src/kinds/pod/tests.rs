@@ -361,3 +361,18 @@ fn rows_of_the_table() {
         assert_eq!((&cells[4], &cells[6]), (&json!("60m"), &json!("n")));
     }
 }
+
+#[test]
+fn all_that_selectors_ask_for_is_read() {
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "restartPolicy": "Never", "schedulerName": "s", "serviceAccountName": "a",
+            "hostNetwork": true, "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "nominatedNodeName": "m"},
+    });
+    let fields = selectable(&pod);
+    assert!(fields.iter().all(|(name, value)| *name == "status.podIPs" || !value.is_empty()), "{fields:?}");
+    let picked = skiff_meta::partial::pick(pod.to_string().as_bytes(), POD.selects_from).expect("JSON");
+    assert_eq!(selectable(&picked), fields);
+    assert_eq!(picked.get("metadata"), None);
+}
