@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
@@ -108,17 +109,22 @@ impl<'de> Visitor<'de> for &mut Builder {
                 false => access.next_key::<Key>()?.map(|key| (key.0, 0)),
             };
             let Some((key, line)) = next else { return Ok(Value::Object(members)) };
-            if members.contains_key(&key) {
-                self.note(&key, line);
+            // Looked for once: the place is kept while the member is read.
+            let place = members.entry(key);
+            if matches!(place, Entry::Occupied(_)) {
+                self.note(place.key(), line);
             }
             if parent > 0 {
                 self.path.push('.');
             }
-            self.path.push_str(&key);
+            self.path.push_str(place.key());
             self.met.extend(self.wanted.iter().position(|wanted| *wanted == self.path));
             let member = access.next_value_seed(&mut *self)?;
             self.path.truncate(parent);
-            members.insert(key, member);
+            match place {
+                Entry::Occupied(mut place) => drop(place.insert(member)),
+                Entry::Vacant(place) => drop(place.insert(member)),
+            }
         }
     }
 }
