@@ -11,12 +11,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use skiff_api::{affinity, taints};
 
-use super::NodeIx;
 use super::counter::{Counter, Holder, Wish};
 use super::node::NodeInfo;
 use super::pod::PodInfo;
 use super::terms::{Labels, Matcher, PodTerm};
 use super::topology::{EACH_NODE, KeyIx, NONE, Topology};
+use super::{ByUid, NodeIx};
 
 /// How many counters are kept; beyond it all are dropped, and those still needed are counted anew.
 const MOST_COUNTERS: usize = 4096;
@@ -108,7 +108,7 @@ pub struct Index {
     shapes: Vec<Shape>,
     shapes_by: BTreeMap<String, BTreeMap<Labels, usize>>,
     free_shapes: Vec<usize>,
-    placed: BTreeMap<String, Placed>,
+    placed: ByUid<Placed>,
     nodes: usize,
 }
 

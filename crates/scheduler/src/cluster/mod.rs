@@ -10,9 +10,10 @@ mod pod;
 pub mod terms;
 pub mod topology;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::recent::Recent;
@@ -22,6 +23,10 @@ pub use index::Index;
 pub use node::NodeInfo;
 pub use objects::Objects;
 pub use pod::{HostPort, PodInfo};
+
+/// Something of pods, by their UIDs. What the API server makes up needs no hash that nobody can guess, and one that is the
+/// same in every process keeps simulations repeatable.
+pub type ByUid<V> = HashMap<String, V, FixedState>;
 
 /// A node's place among the nodes.
 pub type NodeIx = usize;
@@ -40,7 +45,7 @@ pub struct Cluster {
     nodes: Vec<NodeInfo>,
     free: Vec<NodeIx>,
     by_name: BTreeMap<String, NodeIx>,
-    places: BTreeMap<String, NodeIx>,
+    places: ByUid<NodeIx>,
     order: Vec<NodeIx>,
     order_is_old: bool,
     /// On how many nodes each image is.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use nominator::Nominator;
 
-use crate::cluster::PodInfo;
+use crate::cluster::{ByUid, PodInfo};
 use crate::profile::Plugins;
 
 /// How long pods pause after failures, and how long they wait for an event at most.
@@ -70,7 +70,7 @@ struct Waiting {
 pub struct Queue {
     /// How long pods pause.
     pub pauses: Pauses,
-    waiting: BTreeMap<String, Waiting>,
+    waiting: ByUid<Waiting>,
     active: BTreeMap<(i32, u64), String>,
     pausing: BTreeSet<(Duration, String)>,
     unschedulable: BTreeMap<RejectedBy, BTreeSet<String>>,

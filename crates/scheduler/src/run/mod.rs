@@ -22,7 +22,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use skiff_client::{Client, Recorder};
 use skiff_meta::WorldRef;
 
-use crate::cluster::{Cluster, PodInfo};
+use crate::cluster::{ByUid, Cluster, PodInfo};
 use crate::config::Config;
 use crate::decide::{Decision, Turn, decide};
 use crate::extender::Extender;
@@ -66,7 +66,7 @@ pub async fn run(client: Client, world: WorldRef, options: Options) {
         cluster: Cluster::default(),
         queue: Queue::new(options.config.pauses),
         nominated: Nominator::default(),
-        assumed: BTreeMap::new(),
+        assumed: ByUid::default(),
         room_for: BTreeMap::new(),
         making_room: BTreeMap::new(),
         prepared: Vec::new(),
@@ -131,7 +131,7 @@ struct Scheduler {
     queue: Queue,
     nominated: Nominator,
     /// Pods that were given a node here and not yet seen there.
-    assumed: BTreeMap<String, Assumed>,
+    assumed: ByUid<Assumed>,
     /// Pods that were asked to go, by UID, and for whom.
     room_for: BTreeMap<String, String>,
     /// Pods that others were asked to go for, by UID, and how many of those have not been seen leaving.
