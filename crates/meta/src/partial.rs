@@ -86,10 +86,17 @@ enum Piece<'a> {
 struct Pieces<'a>(Vec<(&'a str, Piece<'a>)>);
 
 impl<'a> Pieces<'a> {
-    /// In the order of their names.
+    /// In the order of their names; what is there already is replaced.
     fn with(mut self, more: impl Iterator<Item = (&'a str, Piece<'a>)>) -> Self {
         self.0.extend(more);
         self.0.sort_by(|a, b| a.0.cmp(b.0));
+        self.0.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
         self
     }
 }
@@ -266,6 +273,9 @@ mod tests {
         let (mut tree, rest) = Partial::read(json, WANTED).unwrap();
         tree["spec"]["c"] = json!(4);
         assert_eq!(rest.write(&tree).unwrap(), &br#"{"a":3,"spec":{"b":1,"c":4,"d":2}}"#[..]);
+        // Also what was not asked for can be changed.
+        (tree["spec"]["d"], tree["a"]) = (json!(5), json!(6));
+        assert_eq!(rest.write(&tree).unwrap(), &br#"{"a":6,"spec":{"b":1,"c":4,"d":5}}"#[..]);
     }
 
     #[test]
