@@ -30,7 +30,9 @@ pub(crate) fn ends(run: &mut Run) -> Outcome {
     let user = json!({"securityContext": {"runAsUser": 1000}});
     let logs = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
     let elsewhere = merge_patch(&user, &json!({"terminationMessagePath": "/dev/own-log"}));
-    let limit = json!({"image": PROBE, "command": ["probe", "eat", "64"], "resources": {"limits": {"memory": "24Mi"}}});
+    let limit = json!({"resources": {"limits": {"memory": "24Mi"}}});
+    // Whoever dies of it at once is gone before its runtime has looked, now and then: its shell tells a moment later.
+    let eats = "dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1; exit 137";
     let none = || json!({});
     // Name, script, what else the container is, what else the pod is; phase, code, reason and message.
     let rows = [
@@ -48,7 +50,7 @@ pub(crate) fn ends(run: &mut Run) -> Outcome {
             ("Succeeded", 0, "Completed", "OK"),
         ),
         ("late", "sleep 600", none(), json!({"activeDeadlineSeconds": 1}), ("Failed", 137, "", "")),
-        ("greedy", "", limit, none(), ("Failed", 137, "OOMKilled", "")),
+        ("greedy", eats, limit, none(), ("Failed", 137, "OOMKilled", "")),
         ("no-program", "", json!({"command": ["/no/such"]}), none(), ("Failed", 128, "StartError", "")),
         (
             "again",
