@@ -105,5 +105,13 @@ impl Event<'_> {
 pub fn matters(old: &Node, new: &Node) -> bool {
     let spec = |node: &Node| node.spec.as_ref().map(|s| (s.taints.clone(), s.unschedulable.unwrap_or(false)));
     let room = |node: &Node| node.status.as_ref().and_then(|s| s.allocatable.clone());
-    old.metadata.labels != new.metadata.labels || spec(old) != spec(new) || room(old) != room(new)
+    old.metadata.labels != new.metadata.labels
+        || spec(old) != spec(new)
+        || room(old) != room(new)
+        || declared_features(old) != declared_features(new)
+}
+
+/// What the node's agent says it can do that not every agent can.
+pub fn declared_features(node: &Node) -> &[String] {
+    node.status.as_ref().and_then(|status| status.declared_features.as_deref()).unwrap_or_default()
 }

@@ -3,9 +3,9 @@
 use crate::events::Kind;
 use crate::framework::Plugin;
 use crate::plugins::{
-    BalancedAllocation, DynamicResources, ImageLocality, InterPodAffinity, NodeAffinity, NodeName, NodePorts,
-    NodeResourcesFit, NodeUnschedulable, NodeVolumeLimits, PodTopologySpread, TaintToleration, VolumeBinding,
-    VolumeRestrictions, VolumeZone,
+    BalancedAllocation, DynamicResources, ImageLocality, InterPodAffinity, NodeAffinity, NodeDeclaredFeatures,
+    NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, NodeVolumeLimits, PodTopologySpread, TaintToleration,
+    VolumeBinding, VolumeRestrictions, VolumeZone,
 };
 
 /// A set of a profile's plugins, by their place in it.
@@ -88,6 +88,7 @@ pub fn default_slots() -> Vec<Slot> {
         slot(Box::new(DynamicResources), 2),
         slot(Box::<BalancedAllocation>::default(), 1),
         slot(Box::new(ImageLocality), 1),
+        slot(Box::new(NodeDeclaredFeatures), 0),
     ]
 }
 

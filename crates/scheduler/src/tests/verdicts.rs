@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use serde_json::{Value, json};
 
-use super::{Stage, from, node, pod, with, zoned};
+use super::{Stage, from, info, node, pod, with, zoned};
+use crate::events::{Change, Event, matters};
+use crate::framework::Plugin;
+use crate::plugins::NodeDeclaredFeatures;
 
 const SUFFIX: &str = "no new claims to deallocate, preemption: ";
 
@@ -36,6 +39,12 @@ fn nodes_and_pods() {
     };
     let cordoned = json!({"spec": {"unschedulable": true}});
     let tolerates = |key: &str| json!({"tolerations": [{"key": key, "operator": "Exists"}]});
+    let restarts_all = |list: &str| {
+        let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+        spec(json!({list: [{"name": "c", "restartPolicyRules": [rule]}]}))
+    };
+    let declares = |features: &[&str]| json!({"status": {"declaredFeatures": features}});
+    let featureless = "node(s) didn't match Pod's required features";
     let affinity = "node(s) didn't match Pod's node affinity/selector";
     let tainted = "node(s) had untolerated taint(s)";
     for (what, pod, node_change, refused) in [
@@ -59,6 +68,10 @@ fn nodes_and_pods() {
         ("overhead", spec(json!({"overhead": {"cpu": "2"}})), json!({}), "Insufficient cpu"),
         ("pods", pod("p", "100m"), json!({"status": {"allocatable": {"pods": "0"}}}), "Too many pods"),
         ("port", spec(json!({"containers": port("", "TCP")})), json!({}), ""),
+        ("feature", restarts_all("containers"), json!({}), featureless),
+        ("feature of an init container", restarts_all("initContainers"), declares(&["Other"]), featureless),
+        ("feature declared", restarts_all("containers"), declares(&["RestartAllContainersOnContainerExits"]), ""),
+        ("users", spec(json!({"hostNetwork": true, "hostUsers": false})), json!({}), featureless),
     ] {
         let found = said(Stage::new(vec![node("a", node_change)]).place(pod));
         let expected =
@@ -71,6 +84,27 @@ fn nodes_and_pods() {
         let found = said(stage.place(spec(json!({"containers": port(ip, protocol)}))));
         assert_eq!(found == "a", free, "{ip} {protocol}: {found}");
     }
+}
+
+#[test]
+fn declared_features_wake_who_needs_them() {
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let needs = info(spec(json!({"containers": [{"name": "c", "restartPolicyRules": [rule]}]})));
+    let plain = info(spec(json!({})));
+    let declares = |feature: &str| node("a", json!({"status": {"declaredFeatures": [feature]}}));
+    let (one, other) = (declares("A"), declares("B"));
+    let stage = Stage::new(vec![]);
+    for (what, event, helps) in [
+        ("new", Event::Node(Change { old: None, new: Some(&one) }), true),
+        ("changed", Event::Node(Change { old: Some(&one), new: Some(&other) }), true),
+        ("the same", Event::Node(Change { old: Some(&one), new: Some(&one) }), false),
+        ("gone", Event::Node(Change { old: Some(&one), new: None }), false),
+        ("needs nothing more", Event::Own(Change { old: Some(&*needs), new: Some(&*plain) }), true),
+        ("needs the same", Event::Own(Change { old: Some(&*needs), new: Some(&*needs) }), false),
+    ] {
+        assert_eq!(NodeDeclaredFeatures.hint(&needs, &event, &stage.cluster), helps, "{what}");
+    }
+    assert!(matters(&one, &other) && !matters(&one, &one.clone()));
 }
 
 #[test]
