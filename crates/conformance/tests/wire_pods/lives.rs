@@ -31,8 +31,8 @@ pub(crate) fn ends(run: &mut Run) -> Outcome {
     let logs = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
     let elsewhere = merge_patch(&user, &json!({"terminationMessagePath": "/dev/own-log"}));
     let limit = json!({"resources": {"limits": {"memory": "24Mi"}}});
-    // Whoever dies of it at once is gone before its runtime has looked, now and then: its shell tells a moment later.
-    let eats = "dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1; exit 137";
+    // A runtime looks for it from a moment after the start until the end: who dies of it outside of that just died.
+    let eats = "sleep 1; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1; exit 137";
     let none = || json!({});
     // Name, script, what else the container is, what else the pod is; phase, code, reason and message.
     let rows = [
