@@ -6,7 +6,7 @@ use skiff_conformance::Credentials;
 use skiff_meta::patch::merge_patch;
 
 use crate::support::{Api as Run, Outcome, accepted, expect, is_ready};
-use crate::table::{BUSYBOX, PROBE, phase, pod, row, server};
+use crate::table::{BUSYBOX, phase, pod, row, server};
 
 fn container(script: &str) -> Value {
     json!({"name": "c", "image": BUSYBOX, "command": ["sh", "-c", script]})
